@@ -1,0 +1,314 @@
+//! Tensors: strided, typed views of reference-counted storage.
+
+use crate::memory::Block;
+use crate::storage::Storage;
+use crate::{DType, Device, Element, Error, Layout, Result};
+use std::sync::Arc;
+
+/// A multi-dimensional array. Cloning and viewing share the storage; nothing is copied.
+///
+/// Writing ([`Tensor::as_mut_slice`]) needs `&mut`. If other tensors share the storage they keep the old
+/// values and their [`Tensor::is_stale`] becomes true, so that a value saved before the write is not
+/// mistaken for the current one.
+#[derive(Clone)]
+pub struct Tensor {
+    storage: Arc<Storage>,
+    layout: Layout,
+    dtype: DType,
+    version: u64,
+}
+
+impl Tensor {
+    /// A tensor whose elements are arbitrary until written.
+    #[track_caller]
+    pub fn empty(shape: &[usize], dtype: DType, device: Device) -> Result<Tensor> {
+        let layout = Layout::contiguous(shape)?;
+        let storage = match device {
+            Device::Cpu => Storage::cpu(Block::new(layout.len() * dtype.size())?),
+        };
+        Ok(Tensor { storage: Arc::new(storage), layout, dtype, version: 0 })
+    }
+
+    /// A tensor of zeros.
+    #[track_caller]
+    pub fn zeros(shape: &[usize], dtype: DType, device: Device) -> Result<Tensor> {
+        let mut tensor = Tensor::empty(shape, dtype, device)?;
+        match device {
+            Device::Cpu => tensor.cpu_bytes_mut().fill(0),
+        }
+        Ok(tensor)
+    }
+
+    /// An f32 tensor of one repeated value.
+    #[track_caller]
+    pub fn full(shape: &[usize], value: f32, device: Device) -> Result<Tensor> {
+        let mut tensor = Tensor::empty(shape, DType::F32, device)?;
+        match device {
+            Device::Cpu => tensor.as_mut_slice::<f32>()?.fill(value),
+        }
+        Ok(tensor)
+    }
+
+    /// A CPU tensor with a copy of `values`, in row-major order.
+    #[track_caller]
+    pub fn from_slice<T: Element>(values: &[T], shape: &[usize]) -> Result<Tensor> {
+        let mut tensor = Tensor::empty(shape, T::DTYPE, Device::Cpu)?;
+        if tensor.len() != values.len() {
+            return Err(Error::shape("from_slice", format!("{} values do not fill the shape", values.len()))
+                .with("shape", shape));
+        }
+        tensor.as_mut_slice::<T>()?.copy_from_slice(values);
+        Ok(tensor)
+    }
+
+    /// A CPU scalar (rank 0).
+    #[track_caller]
+    pub fn scalar(value: f32) -> Result<Tensor> {
+        Tensor::from_slice(&[value], &[])
+    }
+
+    /// Size of each dimension.
+    pub fn shape(&self) -> &[usize] {
+        self.layout.dims()
+    }
+
+    /// Number of dimensions.
+    pub fn rank(&self) -> usize {
+        self.layout.rank()
+    }
+
+    /// Number of elements.
+    pub fn len(&self) -> usize {
+        self.layout.len()
+    }
+
+    /// Whether there is no element.
+    pub fn is_empty(&self) -> bool {
+        self.layout.is_empty()
+    }
+
+    /// Element type.
+    pub fn dtype(&self) -> DType {
+        self.dtype
+    }
+
+    /// Where the bytes lie.
+    pub fn device(&self) -> Device {
+        self.storage.device()
+    }
+
+    /// Sizes, strides, offset.
+    pub fn layout(&self) -> &Layout {
+        &self.layout
+    }
+
+    /// Whether elements lie one after another in row-major order.
+    pub fn is_contiguous(&self) -> bool {
+        self.layout.is_contiguous()
+    }
+
+    /// Whether the values were written in place, through another tensor, since this one was made.
+    pub fn is_stale(&self) -> bool {
+        self.version != self.storage.version()
+    }
+
+    /// Whether both are views of the same storage.
+    pub fn shares_storage(&self, other: &Tensor) -> bool {
+        Arc::ptr_eq(&self.storage, &other.storage)
+    }
+
+    fn view(&self, layout: Layout) -> Tensor {
+        Tensor { layout, ..self.clone() }
+    }
+
+    /// The same elements under another shape. An error if strides need a copy (`kernels::copy::contiguous`).
+    #[track_caller]
+    pub fn reshape(&self, shape: &[usize]) -> Result<Tensor> {
+        match self.layout.reshape(shape)? {
+            Some(layout) => Ok(self.view(layout)),
+            None => Err(Error::shape("reshape", "these strides need a contiguous copy first")
+                .argument("x", self)
+                .with("to", shape)),
+        }
+    }
+
+    /// Dimensions in the given order.
+    #[track_caller]
+    pub fn permute(&self, order: &[usize]) -> Result<Tensor> {
+        Ok(self.view(self.layout.permute(order)?))
+    }
+
+    /// Two dimensions exchanged.
+    #[track_caller]
+    pub fn transpose(&self, a: usize, b: usize) -> Result<Tensor> {
+        let mut order: Vec<usize> = (0..self.rank()).collect();
+        if a >= order.len() || b >= order.len() {
+            return Err(Error::shape("transpose", format!("no dimensions {a} and {b}")).argument("x", self));
+        }
+        order.swap(a, b);
+        self.permute(&order)
+    }
+
+    /// Elements `start .. start + len` of dimension `dim`.
+    #[track_caller]
+    pub fn narrow(&self, dim: usize, start: usize, len: usize) -> Result<Tensor> {
+        Ok(self.view(self.layout.narrow(dim, start, len)?))
+    }
+
+    /// Dimensions of size 1 repeated, without copying.
+    #[track_caller]
+    pub fn expand(&self, shape: &[usize]) -> Result<Tensor> {
+        Ok(self.view(self.layout.expand(shape)?))
+    }
+
+    /// The elements of a contiguous CPU tensor, in row-major order.
+    ///
+    /// Errors if the type differs, or the tensor is strided or not on the CPU.
+    #[track_caller]
+    pub fn as_slice<T: Element>(&self) -> Result<&[T]> {
+        self.require_slice::<T>("as_slice")?;
+        let start = self.layout.offset();
+        Ok(&bytemuck::cast_slice(self.storage.block().bytes())[start..start + self.len()])
+    }
+
+    /// The elements of a contiguous CPU tensor, writable. See [`Tensor`] for what happens to views.
+    #[track_caller]
+    pub fn as_mut_slice<T: Element>(&mut self) -> Result<&mut [T]> {
+        self.require_slice::<T>("as_mut_slice")?;
+        let (start, len) = (self.layout.offset(), self.len());
+        let all = bytemuck::cast_slice_mut(self.cpu_bytes_mut());
+        Ok(&mut all[start..start + len])
+    }
+
+    /// The storage's bytes for writing: our own copy of them if the storage is shared.
+    fn cpu_bytes_mut(&mut self) -> &mut [u8] {
+        self.storage.bump_version();
+        if Arc::get_mut(&mut self.storage).is_none() {
+            let old = self.storage.block().bytes();
+            // The block is never empty and the same size existed a moment ago; only a real lack of memory
+            // can fail here, and then the process cannot go on, as with any allocation of Rust's own.
+            let mut block = match Block::new(old.len()) {
+                Ok(block) => block,
+                Err(_) => std::alloc::handle_alloc_error(std::alloc::Layout::new::<u8>()),
+            };
+            block.bytes_mut().copy_from_slice(old);
+            self.storage = Arc::new(Storage::cpu(block));
+        }
+        self.version = self.storage.version();
+        match Arc::get_mut(&mut self.storage) {
+            Some(storage) => storage.block_mut().bytes_mut(),
+            None => &mut [],
+        }
+    }
+
+    #[track_caller]
+    fn require_slice<T: Element>(&self, operation: &str) -> Result<()> {
+        if self.dtype != T::DTYPE {
+            return Err(Error::dtype(operation, format!("the elements are not {}", T::DTYPE))
+                .argument("x", self));
+        }
+        if !self.is_contiguous() {
+            return Err(Error::shape(operation, "needs a contiguous tensor: copy it first")
+                .argument("x", self)
+                .with("strides", self.layout.strides()));
+        }
+        Ok(())
+    }
+
+    /// A copy of the elements in row-major order, whatever the strides.
+    #[track_caller]
+    pub fn to_vec<T: Element>(&self) -> Result<Vec<T>> {
+        if self.is_contiguous() {
+            return Ok(self.as_slice::<T>()?.to_vec());
+        }
+        if self.dtype != T::DTYPE {
+            return Err(Error::dtype("to_vec", format!("the elements are not {}", T::DTYPE))
+                .argument("x", self));
+        }
+        let all: &[T] = bytemuck::cast_slice(self.storage.block().bytes());
+        let mut out = Vec::with_capacity(self.len());
+        self.layout.for_each_index(|i| out.push(all[i]));
+        Ok(out)
+    }
+
+    /// All the storage's elements, for kernels that follow strides themselves. CPU only.
+    #[track_caller]
+    pub fn storage_slice<T: Element>(&self) -> Result<&[T]> {
+        if self.dtype != T::DTYPE {
+            return Err(Error::dtype("storage_slice", format!("the elements are not {}", T::DTYPE))
+                .argument("x", self));
+        }
+        Ok(bytemuck::cast_slice(self.storage.block().bytes()))
+    }
+
+    /// The only element of an f32 tensor.
+    #[track_caller]
+    pub fn item(&self) -> Result<f32> {
+        match self.to_vec::<f32>()?.as_slice() {
+            [value] => Ok(*value),
+            _ => Err(Error::shape("item", "needs exactly one element").argument("x", self)),
+        }
+    }
+
+    /// An error unless the element type is `dtype`; `name` is the argument's name in the message.
+    #[track_caller]
+    pub fn require_dtype(&self, operation: &str, name: &str, dtype: DType) -> Result<()> {
+        match self.dtype == dtype {
+            true => Ok(()),
+            false => Err(Error::dtype(operation, format!("{name} must be {dtype}")).argument(name, self)),
+        }
+    }
+
+    /// An error unless the shape is `shape`; `name` is the argument's name in the message.
+    #[track_caller]
+    pub fn require_shape(&self, operation: &str, name: &str, shape: &[usize]) -> Result<()> {
+        match self.shape() == shape {
+            true => Ok(()),
+            false => Err(Error::shape(operation, format!("{name} must have shape {shape:?}"))
+                .argument(name, self)),
+        }
+    }
+}
+
+impl std::fmt::Debug for Tensor {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Tensor {:?} {} on {}", self.shape(), self.dtype, self.device())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn views_share_and_copies_follow_strides() {
+        let x = Tensor::from_slice(&[1f32, 2.0, 3.0, 4.0, 5.0, 6.0], &[2, 3]).unwrap();
+        let t = x.transpose(0, 1).unwrap();
+        assert!(t.shares_storage(&x) && !t.is_contiguous());
+        assert_eq!(t.to_vec::<f32>().unwrap(), [1.0, 4.0, 2.0, 5.0, 3.0, 6.0]);
+        assert!(t.as_slice::<f32>().unwrap_err().message().contains("contiguous"));
+        assert_eq!(x.narrow(0, 1, 1).unwrap().as_slice::<f32>().unwrap(), [4.0, 5.0, 6.0]);
+        assert!(x.as_slice::<i32>().is_err());
+    }
+
+    #[test]
+    fn writing_leaves_views_alone_and_marks_them_stale() {
+        let mut x = Tensor::from_slice(&[1f32, 2.0], &[2]).unwrap();
+        let saved = x.clone();
+        x.as_mut_slice::<f32>().unwrap()[0] = 9.0;
+        assert_eq!(saved.as_slice::<f32>().unwrap(), [1.0, 2.0]);
+        assert!(saved.is_stale() && !x.is_stale());
+        assert_eq!(x.as_slice::<f32>().unwrap(), [9.0, 2.0]);
+        let address = x.as_slice::<f32>().unwrap().as_ptr();
+        x.as_mut_slice::<f32>().unwrap()[1] = 8.0;
+        assert_eq!(x.as_slice::<f32>().unwrap().as_ptr(), address, "an unshared write is in place");
+        assert!(!x.is_stale());
+    }
+
+    #[test]
+    fn wrong_count_is_an_error() {
+        assert!(Tensor::from_slice(&[1f32], &[2]).is_err());
+        assert!(Tensor::zeros(&[2, 0], DType::F32, Device::Cpu).unwrap().is_empty());
+        assert_eq!(Tensor::scalar(3.0).unwrap().item().unwrap(), 3.0);
+    }
+}

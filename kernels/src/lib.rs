@@ -1,0 +1,25 @@
+//! One folder a kernel family: everything about one computation, buffers in and buffers out.
+//!
+//! A family's `mod.rs` says what it computes and holds the public launchers, which check shapes and
+//! dispatch on the device; `cpu.rs` is the CPU backend, `reference.rs` the naive oracle (in any precision),
+//! `cases.rs` the shapes and values that tests and benchmarks share. Nothing here knows of gradients as a
+//! concept: a backward kernel is one more computation.
+
+pub mod array;
+pub mod compare;
+pub mod math;
+pub mod parallel;
+pub mod simd;
+
+pub mod augment;
+pub mod conv2d;
+pub mod copy;
+pub mod elementwise;
+pub mod matmul;
+pub mod norm;
+pub mod ntxent;
+pub mod optim;
+pub mod pool;
+pub mod random;
+pub mod reduce;
+pub mod softmax_xent;

@@ -1,0 +1,1 @@
+//! Branch-free scalar functions that the compiler can vectorise.
