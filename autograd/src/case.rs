@@ -1,0 +1,90 @@
+//! What an operation's checks run on: inputs and a reference in any precision.
+
+use crate::op::Op;
+use engine::{DType, Result, Tensor};
+use kernels::array::{Array, Real};
+use std::sync::Arc;
+
+/// An operation with a naive reference, generic in its precision. Integer inputs arrive as whole numbers.
+pub trait Reference: Op {
+    /// The outputs for these inputs.
+    fn reference<T: Real>(&self, inputs: &[Array<T>]) -> Vec<Array<T>>;
+}
+
+/// One input of a case.
+#[derive(Debug, Clone)]
+pub struct Input {
+    /// Values, exact in f32.
+    pub values: Array<f64>,
+    /// Element type of the tensor: f32, or i32 for indices.
+    pub dtype: DType,
+    /// Whether its gradient is checked.
+    pub differentiable: bool,
+}
+
+impl Input {
+    /// A differentiable f32 input.
+    pub fn new(values: Array<f64>) -> Input {
+        Input { values, dtype: DType::F32, differentiable: true }
+    }
+
+    /// Normal values times `scale`.
+    pub fn random(shape: &[usize], seed: u64, scale: f32) -> Input {
+        Input::new(Array::random(shape, seed, scale))
+    }
+
+    /// An f32 input without a gradient.
+    pub fn constant(values: Array<f64>) -> Input {
+        Input { differentiable: false, ..Input::new(values) }
+    }
+
+    /// An i32 input.
+    pub fn index(shape: &[usize], values: &[i32]) -> Input {
+        let data = values.iter().map(|&v| f64::from(v)).collect();
+        Input { values: Array::new(shape, data), dtype: DType::I32, differentiable: false }
+    }
+
+    /// The input as a CPU tensor.
+    pub fn tensor(&self) -> Result<Tensor> {
+        match self.dtype {
+            DType::I32 => {
+                let data: Vec<i32> = self.values.data.iter().map(|&v| v as i32).collect();
+                Tensor::from_slice(&data, &self.values.shape)
+            }
+            _ => self.values.to_tensor(),
+        }
+    }
+}
+
+type Function<T> = Box<dyn Fn(&[Array<T>]) -> Vec<Array<T>> + Send + Sync>;
+
+/// An operation with settings, inputs and its reference in both precisions.
+pub struct Case {
+    /// What is special about it.
+    pub label: String,
+    /// The operation.
+    pub op: Arc<dyn Op>,
+    /// Its inputs.
+    pub inputs: Vec<Input>,
+    /// The reference in f32: its error sets the tolerance.
+    pub naive: Function<f32>,
+    /// The reference in f64: the oracle.
+    pub oracle: Function<f64>,
+    /// How many times the naive error is allowed for gradients: 2, or 3 where they sum over a batch.
+    pub gradient_factor: f64,
+}
+
+impl Case {
+    /// A case of an operation.
+    pub fn new<O: Reference + Clone>(label: impl Into<String>, op: O, inputs: Vec<Input>) -> Case {
+        let (a, b) = (op.clone(), op.clone());
+        Case {
+            label: label.into(),
+            op: Arc::new(op),
+            inputs,
+            naive: Box::new(move |x| a.reference(x)),
+            oracle: Box::new(move |x| b.reference(x)),
+            gradient_factor: 2.0,
+        }
+    }
+}

@@ -1,0 +1,29 @@
+//! The differentiable operations, one file each, and their registry.
+//!
+//! To add one: write its file (shape inference, forward, backward, reference, cases) and add one line to
+//! the list below; `tests/ops.rs` then runs every check on it.
+
+use crate::case::Case;
+
+/// A registered operation.
+pub struct Entry {
+    /// Its name, as [`crate::Op::name`] says.
+    pub name: &'static str,
+    /// What its checks run on.
+    pub cases: fn() -> Vec<Case>,
+}
+
+macro_rules! operations {
+    ($($file:ident),* $(,)?) => {
+        $(pub mod $file;)*
+        $(pub use $file::*;)*
+        /// Every differentiable operation.
+        pub const OPERATIONS: &[Entry] =
+            &[$(Entry { name: stringify!($file), cases: $file::cases }),*];
+    };
+}
+
+operations! {
+    add,
+    relu,
+}
