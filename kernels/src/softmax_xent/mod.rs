@@ -1,1 +1,147 @@
-//! softmax_xent
+//! Softmax and its cross-entropy with labels or with soft targets.
+//!
+//! With `lse_i = log sum_v exp(x_iv)`, weights `w_iv = (1 - smoothing) t_iv + smoothing / V` (PyTorch's
+//! convention; a label is a one-hot `t`) and `W_i = sum_v w_iv`:
+//!
+//! ```text
+//! loss_i = sum_v w_iv (lse_i - x_iv)          d loss_i / d x_iv = W_i exp(x_iv - lse_i) - w_iv
+//! ```
+//!
+//! A weight of zero contributes zero even where the logit is minus infinity. A row of nothing but minus
+//! infinity has lse minus infinity, loss 0 and gradient 0. NaN stays in its row.
+//!
+//! Must move, in floats: forward M V (labels) or 2 M V (soft targets) read; backward the same read and M V
+//! written. About one exponential an element each way. Nothing of size [M, V] is made but the gradient.
+
+pub mod cpu;
+pub(crate) mod lanes;
+pub mod reference;
+
+use engine::device::common;
+use engine::{DType, Device, Error, Result, Tensor, memory};
+
+/// What each row should predict.
+#[derive(Debug, Clone, Copy)]
+pub enum Target<'a> {
+    /// i32 [M]: the class of each row, in 0 .. V.
+    Labels(&'a Tensor),
+    /// f32 [M, V]: a weight for each class. Rows need not add up to one.
+    Probabilities(&'a Tensor),
+}
+
+impl Target<'_> {
+    fn tensor(&self) -> &Tensor {
+        match self {
+            Target::Labels(t) | Target::Probabilities(t) => t,
+        }
+    }
+}
+
+/// The logits' M and V, and the target's elements.
+#[track_caller]
+fn checked<'a>(
+    operation: &str,
+    logits: &Tensor,
+    target: Target<'a>,
+    smoothing: f32,
+) -> Result<(usize, usize, cpu::Weights<'a>)> {
+    let &[m, v] = logits.shape() else {
+        return Err(Error::shape(operation, "logits must be [M, V]").argument("logits", logits));
+    };
+    logits.require_dtype(operation, "logits", DType::F32)?;
+    if v == 0 && m > 0 {
+        return Err(Error::shape(operation, "needs at least one class").argument("logits", logits));
+    }
+    if !(0.0..=1.0).contains(&smoothing) {
+        return Err(Error::value(operation, "smoothing must lie in 0 to 1").with("smoothing", smoothing));
+    }
+    let target = match target {
+        Target::Labels(labels) => {
+            labels.require_shape(operation, "labels", &[m])?;
+            labels.require_dtype(operation, "labels", DType::I32)?;
+            let labels = labels.as_slice::<i32>()?;
+            if let Some(row) = labels.iter().position(|&l| l < 0 || l as usize >= v) {
+                return Err(Error::value(
+                    operation,
+                    format!("the label of row {row} is {}, outside 0 to {}", labels[row], v - 1),
+                )
+                .argument("logits", logits));
+            }
+            cpu::Target::Labels(labels)
+        }
+        Target::Probabilities(weights) => {
+            weights.require_shape(operation, "probabilities", &[m, v])?;
+            weights.require_dtype(operation, "probabilities", DType::F32)?;
+            cpu::Target::Probabilities(weights.as_slice()?)
+        }
+    };
+    Ok((m, v, cpu::Weights { target, smoothing }))
+}
+
+/// Cross-entropy of each row of logits [M, V]: `(loss [M], lse [M])`.
+///
+/// Errors: shapes, types or devices that do not fit; a label outside 0 .. V (the row and the value are
+/// named); smoothing outside 0 to 1.
+#[track_caller]
+pub fn forward(logits: &Tensor, target: Target, smoothing: f32) -> Result<(Tensor, Tensor)> {
+    let _op = memory::operation("softmax_xent");
+    let device = common("softmax_xent", &["logits", "target"], &[logits, target.tensor()])?;
+    let (m, v, weights) = checked("softmax_xent", logits, target, smoothing)?;
+    let mut loss = Tensor::empty(&[m], DType::F32, device)?;
+    let mut lse = Tensor::empty(&[m], DType::F32, device)?;
+    match device {
+        Device::Cpu => {
+            cpu::forward(logits.as_slice()?, v, weights, loss.as_mut_slice()?, lse.as_mut_slice()?);
+        }
+    }
+    Ok((loss, lse))
+}
+
+/// Gradient of [`forward`]'s loss with respect to the logits, times `dloss` [M]: [M, V].
+///
+/// `lse` is what `forward` returned for the same logits. Errors as [`forward`].
+#[track_caller]
+pub fn backward(
+    dloss: &Tensor,
+    logits: &Tensor,
+    target: Target,
+    smoothing: f32,
+    lse: &Tensor,
+) -> Result<Tensor> {
+    const OP: &str = "softmax_xent_backward";
+    let _op = memory::operation("softmax_xent");
+    let names = ["dloss", "logits", "target", "lse"];
+    let device = common(OP, &names, &[dloss, logits, target.tensor(), lse])?;
+    let (m, v, weights) = checked(OP, logits, target, smoothing)?;
+    for (name, x) in [("dloss", dloss), ("lse", lse)] {
+        x.require_shape(OP, name, &[m])?;
+        x.require_dtype(OP, name, DType::F32)?;
+    }
+    let mut dx = Tensor::empty(&[m, v], DType::F32, device)?;
+    match device {
+        Device::Cpu => cpu::backward(
+            dloss.as_slice()?,
+            logits.as_slice()?,
+            v,
+            weights,
+            lse.as_slice()?,
+            dx.as_mut_slice()?,
+        ),
+    }
+    Ok(dx)
+}
+
+/// Softmax of each row of `x` [M, V]. A row of nothing but minus infinity becomes zeros.
+#[track_caller]
+pub fn softmax(x: &Tensor) -> Result<Tensor> {
+    let _op = memory::operation("softmax");
+    let &[m, v] = x.shape() else {
+        return Err(Error::shape("softmax", "x must be [M, V]").argument("x", x));
+    };
+    x.require_dtype("softmax", "x", DType::F32)?;
+    let mut y = Tensor::empty(&[m, v], DType::F32, x.device())?;
+    match x.device() {
+        Device::Cpu => cpu::softmax(x.as_slice()?, v, y.as_mut_slice()?),
+    }
+    Ok(y)
+}
