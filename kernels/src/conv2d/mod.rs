@@ -1,1 +1,155 @@
-//! conv2d
+//! Two-dimensional convolution (cross-correlation, as everywhere in deep learning) and its two gradients.
+//!
+//! Images are NHWC, weights `[O, R, S, C]` (out, kernel height, kernel width, in). With `P x Q` output
+//! pixels each of the three passes costs `2 N P Q O R S C` operations ([`flops`]) and must move at least
+//! `4 (N H W C + O R S C + N P Q O)` bytes ([`bytes`]). No pass builds an im2col matrix.
+
+pub mod cpu;
+pub mod reference;
+
+use engine::{DType, Device, Error, Result, Tensor, device, memory};
+
+/// Stride and zero padding, the same in both directions.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Geometry {
+    /// Input pixels from one output pixel to the next; at least 1.
+    pub stride: usize,
+    /// Rows and columns of zeros around the image.
+    pub padding: usize,
+}
+
+/// All sizes of one convolution.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Sizes {
+    /// Images.
+    pub n: usize,
+    /// Input height.
+    pub h: usize,
+    /// Input width.
+    pub w: usize,
+    /// Input channels.
+    pub c: usize,
+    /// Kernel height.
+    pub r: usize,
+    /// Kernel width.
+    pub s: usize,
+    /// Output channels.
+    pub o: usize,
+    /// Output height.
+    pub p: usize,
+    /// Output width.
+    pub q: usize,
+    /// Input pixels from one output pixel to the next.
+    pub stride: usize,
+    /// Rows and columns of zeros around the image.
+    pub padding: usize,
+}
+
+impl Sizes {
+    /// Checks that `[N, H, W, C]`, `[O, R, S, C]` and `geometry` fit together.
+    #[track_caller]
+    pub fn new(operation: &str, input: &[usize], weight: &[usize], geometry: Geometry) -> Result<Sizes> {
+        let wrong =
+            |rule: &str| Error::shape(operation, rule).with("input", input).with("weight", weight).with("g", geometry);
+        let (&[n, h, w, c], &[o, r, s, inner]) = (input, weight) else {
+            return Err(wrong("the input must be [N, H, W, C] and the weight [O, R, S, C]"));
+        };
+        let Geometry { stride, padding } = geometry;
+        if inner != c {
+            return Err(wrong("input and weight must have equally many input channels"));
+        }
+        if stride == 0 {
+            return Err(wrong("the stride must be at least 1"));
+        }
+        if r == 0 || s == 0 || h + 2 * padding < r || w + 2 * padding < s {
+            return Err(wrong("the kernel must have at least one element and fit into the padded image"));
+        }
+        let (p, q) = ((h + 2 * padding - r) / stride + 1, (w + 2 * padding - s) / stride + 1);
+        Ok(Sizes { n, h, w, c, r, s, o, p, q, stride, padding })
+    }
+
+    /// `[N, H, W, C]`.
+    pub fn input(&self) -> [usize; 4] {
+        [self.n, self.h, self.w, self.c]
+    }
+
+    /// `[O, R, S, C]`.
+    pub fn weight(&self) -> [usize; 4] {
+        [self.o, self.r, self.s, self.c]
+    }
+
+    /// `[N, P, Q, O]`.
+    pub fn output(&self) -> [usize; 4] {
+        [self.n, self.p, self.q, self.o]
+    }
+}
+
+/// Floating-point operations of one pass; multiplications by padding are counted.
+pub fn flops(sizes: &Sizes) -> f64 {
+    2.0 * (sizes.n * sizes.p * sizes.q) as f64 * (sizes.o * sizes.r * sizes.s * sizes.c) as f64
+}
+
+/// Bytes that one pass must read and write.
+pub fn bytes(sizes: &Sizes) -> f64 {
+    let product = |shape: [usize; 4]| shape.iter().product::<usize>() as f64;
+    4.0 * (product(sizes.input()) + product(sizes.weight()) + product(sizes.output()))
+}
+
+/// Shape `[N, P, Q, O]` of the convolution of an `[N, H, W, C]` image with `[O, R, S, C]` weights.
+#[track_caller]
+pub fn output_shape(input: &[usize], weight: &[usize], g: Geometry) -> Result<[usize; 4]> {
+    Ok(Sizes::new("conv2d", input, weight, g)?.output())
+}
+
+/// Convolution: x `[N, H, W, C]`, weight `[O, R, S, C]`, result `[N, P, Q, O]`.
+///
+/// Errors if shapes do not fit, or an argument is not a contiguous f32 tensor.
+#[track_caller]
+pub fn forward(x: &Tensor, weight: &Tensor, g: Geometry) -> Result<Tensor> {
+    let _op = memory::operation("conv2d");
+    let device = device::common("conv2d", &["x", "weight"], &[x, weight])?;
+    let sizes = Sizes::new("conv2d", x.shape(), weight.shape(), g)?;
+    x.require_dtype("conv2d", "x", DType::F32)?;
+    weight.require_dtype("conv2d", "weight", DType::F32)?;
+    let mut y = Tensor::empty(&sizes.output(), DType::F32, device)?;
+    match device {
+        Device::Cpu => cpu::forward(&sizes, x.as_slice()?, weight.as_slice()?, y.as_mut_slice()?)?,
+    }
+    Ok(y)
+}
+
+/// Gradient with respect to the input: dy `[N, P, Q, O]`, weight `[O, R, S, C]`, result `input_shape`.
+///
+/// Errors if shapes do not fit, or an argument is not a contiguous f32 tensor.
+#[track_caller]
+pub fn input_gradient(dy: &Tensor, weight: &Tensor, input_shape: &[usize], g: Geometry) -> Result<Tensor> {
+    let _op = memory::operation("conv2d_dgrad");
+    let device = device::common("conv2d_dgrad", &["dy", "weight"], &[dy, weight])?;
+    let sizes = Sizes::new("conv2d_dgrad", input_shape, weight.shape(), g)?;
+    dy.require_dtype("conv2d_dgrad", "dy", DType::F32)?;
+    weight.require_dtype("conv2d_dgrad", "weight", DType::F32)?;
+    dy.require_shape("conv2d_dgrad", "dy", &sizes.output())?;
+    let mut dx = Tensor::empty(input_shape, DType::F32, device)?;
+    match device {
+        Device::Cpu => cpu::input_gradient(&sizes, dy.as_slice()?, weight.as_slice()?, dx.as_mut_slice()?)?,
+    }
+    Ok(dx)
+}
+
+/// Gradient with respect to the weights: x `[N, H, W, C]`, dy `[N, P, Q, O]`, result `weight_shape`.
+///
+/// Errors if shapes do not fit, or an argument is not a contiguous f32 tensor.
+#[track_caller]
+pub fn weight_gradient(x: &Tensor, dy: &Tensor, weight_shape: &[usize], g: Geometry) -> Result<Tensor> {
+    let _op = memory::operation("conv2d_wgrad");
+    let device = device::common("conv2d_wgrad", &["x", "dy"], &[x, dy])?;
+    let sizes = Sizes::new("conv2d_wgrad", x.shape(), weight_shape, g)?;
+    x.require_dtype("conv2d_wgrad", "x", DType::F32)?;
+    dy.require_dtype("conv2d_wgrad", "dy", DType::F32)?;
+    dy.require_shape("conv2d_wgrad", "dy", &sizes.output())?;
+    let mut dw = Tensor::empty(weight_shape, DType::F32, device)?;
+    match device {
+        Device::Cpu => cpu::weight_gradient(&sizes, x.as_slice()?, dy.as_slice()?, dw.as_mut_slice()?)?,
+    }
+    Ok(dw)
+}
