@@ -1,1 +1,22 @@
-//! data
+//! Images in, batches of views out.
+//!
+//! [`open`] turns a specification such as `fashion-mnist` or `mnist:DIR` into two [`Dataset`]s; a [`Loader`]
+//! turns one of them into shuffled batches of augmented views, [`Evaluation`] into batches in a fixed order.
+//! A batch depends on the seed, the epoch and the samples in it, never on how many threads made it.
+//!
+//! A new source of images is one file in `sources/` and one line in [`SOURCES`].
+
+mod batch;
+mod dataset;
+mod evaluation;
+pub mod idx;
+mod loader;
+mod sources;
+mod statistics;
+
+pub use batch::Batch;
+pub use dataset::{Dataset, Image, InMemory, Splits, Subset};
+pub use evaluation::Evaluation;
+pub use loader::{Epoch, Loader, LoaderOptions};
+pub use sources::{Availability, SOURCES, Source, open};
+pub use statistics::{overlap, pixel_statistics};

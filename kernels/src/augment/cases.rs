@@ -1,0 +1,1 @@
+//! Cases for tests and benchmarks.

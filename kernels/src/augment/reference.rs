@@ -1,0 +1,1 @@
+//! Naive augmentation in any precision, no cleverness.
