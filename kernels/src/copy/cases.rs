@@ -1,0 +1,1 @@
+//! Shapes and values that tests and benchmarks share.

@@ -1,0 +1,126 @@
+//! Vectorised loops over chunks of [`GRAIN`] elements, in parallel.
+
+use crate::math::{normal_cdf, normal_density};
+use crate::multiversion;
+use crate::parallel::{GRAIN, chunks};
+
+macro_rules! unary {
+    ($(#[$meta:meta])* $name:ident, $x:ident => $value:expr) => {
+        $(#[$meta])*
+        pub fn $name(x: &[f32], out: &mut [f32]) {
+            multiversion! {
+                fn part(x: &[f32], out: &mut [f32]) {
+                    for (o, &$x) in out.iter_mut().zip(x) {
+                        *o = $value;
+                    }
+                }
+            }
+            chunks(out, GRAIN, |start, out| part(&x[start..][..out.len()], out));
+        }
+    };
+}
+
+macro_rules! binary {
+    ($(#[$meta:meta])* $name:ident, $a:ident, $b:ident => $value:expr) => {
+        $(#[$meta])*
+        pub fn $name(a: &[f32], b: &[f32], out: &mut [f32]) {
+            multiversion! {
+                fn part(a: &[f32], b: &[f32], out: &mut [f32]) {
+                    for ((o, &$a), &$b) in out.iter_mut().zip(a).zip(b) {
+                        *o = $value;
+                    }
+                }
+            }
+            chunks(out, GRAIN, |start, out| {
+                let n = out.len();
+                part(&a[start..][..n], &b[start..][..n], out);
+            });
+        }
+    };
+}
+
+binary!(
+    /// a + b.
+    add, a, b => a + b
+);
+binary!(
+    /// a - b.
+    sub, a, b => a - b
+);
+binary!(
+    /// a * b.
+    mul, a, b => a * b
+);
+unary!(
+    /// max(x, 0), NaN kept.
+    relu, x => if x < 0.0 { 0.0 } else { x }
+);
+binary!(
+    /// dy where y > 0.
+    relu_backward, dy, y => if y > 0.0 { dy } else { 0.0 }
+);
+unary!(
+    /// x Phi(x).
+    gelu, x => x * normal_cdf(x)
+);
+binary!(
+    /// dy (Phi(x) + x phi(x)).
+    gelu_backward, dy, x => dy * (normal_cdf(x) + x * normal_density(x))
+);
+
+/// s * x.
+pub fn scale(x: &[f32], s: f32, out: &mut [f32]) {
+    multiversion! {
+        fn part(x: &[f32], s: f32, out: &mut [f32]) {
+            for (o, &x) in out.iter_mut().zip(x) {
+                *o = s * x;
+            }
+        }
+    }
+    chunks(out, GRAIN, |start, out| part(&x[start..][..out.len()], s, out));
+}
+
+/// a + s * b.
+pub fn add_scaled(a: &[f32], b: &[f32], s: f32, out: &mut [f32]) {
+    multiversion! {
+        fn part(a: &[f32], b: &[f32], s: f32, out: &mut [f32]) {
+            for ((o, &a), &b) in out.iter_mut().zip(a).zip(b) {
+                *o = a + s * b;
+            }
+        }
+    }
+    chunks(out, GRAIN, |start, out| {
+        let n = out.len();
+        part(&a[start..][..n], &b[start..][..n], s, out);
+    });
+}
+
+/// a += b.
+pub fn add_assign(a: &mut [f32], b: &[f32]) {
+    multiversion! {
+        fn part(a: &mut [f32], b: &[f32]) {
+            for (a, &b) in a.iter_mut().zip(b) {
+                *a += b;
+            }
+        }
+    }
+    chunks(a, GRAIN, |start, a| part(a, &b[start..][..a.len()]));
+}
+
+/// x + bias for every row of `bias.len()` elements.
+pub fn add_bias(x: &[f32], bias: &[f32], out: &mut [f32]) {
+    multiversion! {
+        fn part(x: &[f32], bias: &[f32], out: &mut [f32]) {
+            for (o, x) in out.chunks_exact_mut(bias.len()).zip(x.chunks_exact(bias.len())) {
+                for ((o, &x), &b) in o.iter_mut().zip(x).zip(bias) {
+                    *o = x + b;
+                }
+            }
+        }
+    }
+    if out.is_empty() {
+        return;
+    }
+    let step = (GRAIN / bias.len()).max(1) * bias.len();
+    chunks(out, step, |start, out| part(&x[start..][..out.len()], bias, out));
+}

@@ -1,0 +1,62 @@
+//! One element at a time, in f32 (naive) or f64 (oracle).
+
+use crate::array::{Array, Real};
+
+/// The error function, accurate to f64 rounding times a few: a series of positive terms below 3
+/// (Abramowitz and Stegun 7.1.6), a continued fraction for 1 - erf above (7.1.14).
+pub fn erf(x: f64) -> f64 {
+    if x.is_nan() {
+        return x;
+    }
+    let t = x.abs();
+    let value = if t < 3.0 {
+        let (mut term, mut sum, mut n) = (t, t, 0.0);
+        while term > sum * 1e-18 {
+            n += 1.0;
+            term *= 2.0 * t * t / (2.0 * n + 1.0);
+            sum += term;
+        }
+        std::f64::consts::FRAC_2_SQRT_PI * (-t * t).exp() * sum
+    } else {
+        let mut tail = t;
+        for n in (1..=60).rev() {
+            tail = t + f64::from(n) * 0.5 / tail;
+        }
+        1.0 - (-t * t).exp() / tail * std::f64::consts::FRAC_2_SQRT_PI * 0.5
+    };
+    value.copysign(x)
+}
+
+fn normal_cdf<T: Real>(x: T) -> T {
+    let half = T::of(0.5);
+    half * (T::ONE + T::of(erf((x * T::of(0.5f64.sqrt())).get())))
+}
+
+/// x Phi(x).
+pub fn gelu<T: Real>(x: &Array<T>) -> Array<T> {
+    x.map(|x| x * normal_cdf(x))
+}
+
+/// dy (Phi(x) + x phi(x)).
+pub fn gelu_backward<T: Real>(dy: &Array<T>, x: &Array<T>) -> Array<T> {
+    dy.zip(x, |dy, x| {
+        let density = (-(x * x) * T::of(0.5)).exp() / T::of(std::f64::consts::TAU.sqrt());
+        dy * (normal_cdf(x) + x * density)
+    })
+}
+
+/// max(x, 0).
+pub fn relu<T: Real>(x: &Array<T>) -> Array<T> {
+    x.map(|x| if x < T::ZERO { T::ZERO } else { x })
+}
+
+/// dy where y > 0.
+pub fn relu_backward<T: Real>(dy: &Array<T>, y: &Array<T>) -> Array<T> {
+    dy.zip(y, |dy, y| if y > T::ZERO { dy } else { T::ZERO })
+}
+
+/// x + bias for every row.
+pub fn add_bias<T: Real>(x: &Array<T>, bias: &Array<T>) -> Array<T> {
+    let n = bias.len();
+    Array::new(&x.shape, x.data.iter().enumerate().map(|(i, &v)| v + bias.data[i % n]).collect())
+}

@@ -1,0 +1,188 @@
+//! Launchers of batch normalisation (Ioffe and Szegedy, 2015).
+
+use super::{cpu, optional, required, rows_of};
+use engine::device::common;
+use engine::{DType, Device, Error, Result, Tensor, memory};
+
+/// Result of [`batch_forward`].
+#[derive(Debug, Clone)]
+pub struct BatchForward {
+    /// The normalised tensor, shape of x.
+    pub y: Tensor,
+    /// Mean of each channel [C].
+    pub mean: Tensor,
+    /// Biased variance (divided by the number of rows) of each channel [C].
+    pub variance: Tensor,
+}
+
+/// Result of [`batch_backward`].
+#[derive(Debug, Clone)]
+pub struct BatchBackward {
+    /// Gradient of x.
+    pub dx: Tensor,
+    /// Gradient of the weight [C].
+    pub dweight: Tensor,
+    /// Gradient of the bias [C].
+    pub dbias: Tensor,
+    /// Gradient of the residual, where there is one: dy behind the ReLU's mask. Without a ReLU it is dy itself.
+    pub dresidual: Option<Tensor>,
+}
+
+#[track_caller]
+fn one_device(name: &'static str, tensors: &[(&'static str, Option<&Tensor>)]) -> Result<Device> {
+    let (names, tensors): (Vec<&str>, Vec<&Tensor>) =
+        tensors.iter().filter_map(|&(n, t)| t.map(|t| (n, t))).unzip();
+    common(name, &names, &tensors)
+}
+
+/// y = relu?((x - mean) / sqrt(variance + eps) * weight + bias + residual?) with each channel's own mean and
+/// biased variance over all rows.
+///
+/// x [.., C], weight and bias [C] (1 and 0 if absent), residual as x. An error if there is no row.
+#[track_caller]
+pub fn batch_forward(
+    x: &Tensor,
+    weight: Option<&Tensor>,
+    bias: Option<&Tensor>,
+    residual: Option<&Tensor>,
+    relu: bool,
+    eps: f32,
+) -> Result<BatchForward> {
+    let name = "batch_norm";
+    let _op = memory::operation(name);
+    let (rows, channels) = rows_of(name, x)?;
+    if rows == 0 {
+        return Err(Error::shape(name, "statistics need at least one row").argument("x", x));
+    }
+    let affine = cpu::Affine {
+        weight: optional(name, "weight", weight, &[channels])?,
+        bias: optional(name, "bias", bias, &[channels])?,
+    };
+    let other = optional(name, "residual", residual, x.shape())?;
+    match one_device(name, &[("x", Some(x)), ("weight", weight), ("bias", bias), ("residual", residual)])? {
+        Device::Cpu => {
+            let values = x.as_slice::<f32>()?;
+            let mut y = Tensor::empty(x.shape(), DType::F32, Device::Cpu)?;
+            let mut mean = Tensor::empty(&[channels], DType::F32, Device::Cpu)?;
+            let mut variance = Tensor::empty(&[channels], DType::F32, Device::Cpu)?;
+            let statistics = cpu::statistics(values, channels)?;
+            statistics.store(mean.as_mut_slice()?, variance.as_mut_slice()?);
+            let map = cpu::Map::from_statistics(&statistics, affine, eps)?;
+            cpu::apply(values, &map, other, relu, y.as_mut_slice()?);
+            Ok(BatchForward { y, mean, variance })
+        }
+    }
+}
+
+/// [`batch_forward`] with given statistics (evaluation mode): mean, variance [C].
+#[track_caller]
+pub fn batch_apply(
+    x: &Tensor,
+    mean: &Tensor,
+    variance: &Tensor,
+    weight: Option<&Tensor>,
+    bias: Option<&Tensor>,
+    residual: Option<&Tensor>,
+    relu: bool,
+    eps: f32,
+) -> Result<Tensor> {
+    let name = "batch_norm_apply";
+    let _op = memory::operation(name);
+    let (_, channels) = rows_of(name, x)?;
+    let statistics =
+        (required(name, "mean", mean, &[channels])?, required(name, "variance", variance, &[channels])?);
+    let affine = cpu::Affine {
+        weight: optional(name, "weight", weight, &[channels])?,
+        bias: optional(name, "bias", bias, &[channels])?,
+    };
+    let other = optional(name, "residual", residual, x.shape())?;
+    let all = [
+        ("x", Some(x)),
+        ("mean", Some(mean)),
+        ("variance", Some(variance)),
+        ("weight", weight),
+        ("bias", bias),
+        ("residual", residual),
+    ];
+    match one_device(name, &all)? {
+        Device::Cpu => {
+            let values = x.as_slice::<f32>()?;
+            let mut y = Tensor::empty(x.shape(), DType::F32, Device::Cpu)?;
+            let map = cpu::Map::new(statistics.0, statistics.1, affine, eps)?;
+            cpu::apply(values, &map, other, relu, y.as_mut_slice()?);
+            Ok(y)
+        }
+    }
+}
+
+/// Gradients of [`batch_forward`] (`training`) or [`batch_apply`] (statistics are constants).
+///
+/// dy, x and, if `relu`, the result y, all of one shape [.., C]; mean and variance [C] as used forward.
+/// `has_residual` asks for the residual's gradient.
+#[track_caller]
+pub fn batch_backward(
+    dy: &Tensor,
+    x: &Tensor,
+    y: Option<&Tensor>,
+    mean: &Tensor,
+    variance: &Tensor,
+    weight: Option<&Tensor>,
+    relu: bool,
+    has_residual: bool,
+    training: bool,
+    eps: f32,
+) -> Result<BatchBackward> {
+    let name = "batch_norm_backward";
+    let _op = memory::operation(name);
+    let (rows, channels) = rows_of(name, x)?;
+    let gradient = required(name, "dy", dy, x.shape())?;
+    let mask = match (relu, y) {
+        (false, _) => None,
+        (true, Some(y)) => Some(required(name, "y", y, x.shape())?),
+        (true, None) => return Err(Error::value(name, "the gradient of the ReLU needs y")),
+    };
+    if training && rows == 0 {
+        return Err(Error::shape(name, "statistics need at least one row").argument("x", x));
+    }
+    let statistics =
+        (required(name, "mean", mean, &[channels])?, required(name, "variance", variance, &[channels])?);
+    let weights = optional(name, "weight", weight, &[channels])?;
+    let all = [
+        ("dy", Some(dy)),
+        ("x", Some(x)),
+        ("y", y.filter(|_| relu)),
+        ("mean", Some(mean)),
+        ("variance", Some(variance)),
+        ("weight", weight),
+    ];
+    match one_device(name, &all)? {
+        Device::Cpu => {
+            let values = x.as_slice::<f32>()?;
+            let mut masked = match (relu, has_residual) {
+                (true, true) => Some(Tensor::empty(x.shape(), DType::F32, Device::Cpu)?),
+                _ => None,
+            };
+            let mut dx = Tensor::empty(x.shape(), DType::F32, Device::Cpu)?;
+            let mut dweight = Tensor::empty(&[channels], DType::F32, Device::Cpu)?;
+            let mut dbias = Tensor::empty(&[channels], DType::F32, Device::Cpu)?;
+            let store = match &mut masked {
+                Some(t) => Some(t.as_mut_slice()?),
+                None => None,
+            };
+            let sums = cpu::gradient_sums(gradient, values, mask, statistics.0, store)?;
+            sums.store(statistics.1, eps, dweight.as_mut_slice()?, dbias.as_mut_slice()?);
+            let map = cpu::GradientMap::new(&sums, statistics, weights, training, rows, eps)?;
+            // The masked gradient, once written, spares reading dy and y again.
+            match &masked {
+                Some(g) => cpu::gradient_apply(g.as_slice()?, values, None, &map, dx.as_mut_slice()?),
+                None => cpu::gradient_apply(gradient, values, mask, &map, dx.as_mut_slice()?),
+            }
+            let dresidual = match (has_residual, masked) {
+                (false, _) => None,
+                (true, Some(g)) => Some(g),
+                (true, None) => Some(dy.clone()),
+            };
+            Ok(BatchBackward { dx, dweight, dbias, dresidual })
+        }
+    }
+}

@@ -1,0 +1,1 @@
+//! One element at a time, in f32 (naive) or f64 (oracle).
