@@ -1,1 +1,20 @@
-//! models
+//! Networks: layers, the ResNet family, projection heads, and the list of architectures by name.
+//!
+//! Names in state dicts are torchvision's, so that weights go both ways. A network is a plain struct whose
+//! `forward` takes images or features and a [`Mode`]; [`encoder::Encoder`] is what pre-training keeps.
+
+pub mod arch;
+pub mod encoder;
+pub mod init;
+pub mod layers;
+pub mod mlp;
+pub mod resnet;
+pub mod state;
+
+pub use arch::{ARCHS, Arch, build};
+pub use encoder::{Encoder, Mode};
+pub use init::Initializer;
+pub use layers::{Activation, BatchNorm, Conv2d, Linear};
+pub use mlp::{Mlp, MlpSpec};
+pub use resnet::{Block, ResNet, ResNetSpec, Stem};
+pub use state::load_state;

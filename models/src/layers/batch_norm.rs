@@ -1,0 +1,110 @@
+//! Batch normalisation (Ioffe and Szegedy 2015) with running statistics, fused with what follows it.
+
+use crate::Mode;
+use crate::init::{ones, zeros};
+use autograd::module::{Path, Visitor};
+use autograd::param::Role;
+use autograd::{Buffer, Module, Param, Var, ops};
+use engine::{Error, Result, Tensor};
+use kernels::elementwise;
+
+/// Weight of the newest batch in the running statistics (PyTorch's `momentum`).
+const MOMENTUM: f32 = 0.1;
+/// Added to variances.
+const EPS: f32 = 1e-5;
+
+/// What happens to the normalised value, in the same pass over memory.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Activation {
+    /// Nothing.
+    None,
+    /// The positive part, after the residual is added.
+    Relu,
+}
+
+/// Normalises the last dimension's channels over all others: images [B, H, W, C] or vectors [B, C].
+pub struct BatchNorm {
+    weight: Option<Param>,
+    bias: Option<Param>,
+    running_mean: Buffer,
+    running_var: Buffer,
+}
+
+impl BatchNorm {
+    /// Scale 1, shift 0, running mean 0 and variance 1.
+    pub fn new(channels: usize) -> Result<BatchNorm> {
+        Ok(BatchNorm {
+            weight: Some(Param::new(ones(channels)?, Role::Norm)),
+            bias: Some(Param::new(zeros(channels)?, Role::Norm)),
+            running_mean: Buffer::new(zeros(channels)?),
+            running_var: Buffer::new(ones(channels)?),
+        })
+    }
+
+    /// With a scale of zero: a residual block that ends so starts as the identity (Goyal et al. 2017, 5.1).
+    pub fn zero_scale(channels: usize) -> Result<BatchNorm> {
+        let weight = Some(Param::new(zeros(channels)?, Role::Norm));
+        Ok(BatchNorm { weight, ..BatchNorm::new(channels)? })
+    }
+
+    /// With a scale but no shift, as at the end of SimCLR's projector.
+    pub fn without_bias(channels: usize) -> Result<BatchNorm> {
+        Ok(BatchNorm { bias: None, ..BatchNorm::new(channels)? })
+    }
+
+    /// `activation(scale normalised(x) + shift + residual)`.
+    ///
+    /// In training mode the running statistics move a tenth of the way to the batch's, the variance taken
+    /// without bias (n - 1), as PyTorch does. Errors there if a channel has fewer than two values.
+    #[track_caller]
+    pub fn forward(
+        &mut self,
+        x: &Var,
+        residual: Option<&Var>,
+        activation: Activation,
+        mode: Mode,
+    ) -> Result<Var> {
+        let weight = self.weight.as_ref().map(Param::var);
+        let bias = self.bias.as_ref().map(Param::var);
+        let (weight, bias) = (weight.as_ref(), bias.as_ref());
+        let relu = activation == Activation::Relu;
+        match mode {
+            Mode::Evaluate => {
+                let (mean, variance) = (self.running_mean.value(), self.running_var.value());
+                ops::batch_norm_eval(x, mean, variance, weight, bias, residual, relu, EPS)
+            }
+            Mode::Train => {
+                let channels = self.running_mean.value().len();
+                let count = x.value().len() / channels.max(1);
+                if count < 2 {
+                    let text = "training needs at least two values a channel: take a larger batch or image";
+                    return Err(Error::shape("batch_norm", text).argument("x", x.value()));
+                }
+                let out = ops::batch_norm(x, weight, bias, residual, ops::BatchNorm { relu, eps: EPS })?;
+                let unbiased = count as f32 / (count - 1) as f32;
+                average(&mut self.running_mean, &out.mean, 1.0)?;
+                average(&mut self.running_var, &out.variance, unbiased)?;
+                Ok(out.y)
+            }
+        }
+    }
+}
+
+/// `buffer = (1 - MOMENTUM) buffer + MOMENTUM factor batch`.
+fn average(buffer: &mut Buffer, batch: &Tensor, factor: f32) -> Result<()> {
+    let kept = elementwise::scale(buffer.value(), 1.0 - MOMENTUM)?;
+    buffer.set(elementwise::add_scaled(&kept, batch, MOMENTUM * factor)?)
+}
+
+impl Module for BatchNorm {
+    fn visit<'a>(&'a mut self, path: &Path, visitor: &mut dyn Visitor<'a>) {
+        if let Some(weight) = &mut self.weight {
+            visitor.param(path.name("weight"), weight);
+        }
+        if let Some(bias) = &mut self.bias {
+            visitor.param(path.name("bias"), bias);
+        }
+        visitor.buffer(path.name("running_mean"), &mut self.running_mean);
+        visitor.buffer(path.name("running_var"), &mut self.running_var);
+    }
+}

@@ -1,0 +1,40 @@
+//! Convolution without a bias: in these networks a normalisation follows, which would take it away.
+
+use crate::Initializer;
+use autograd::module::{Path, Visitor};
+use autograd::{Module, Param, Var, ops};
+use engine::Result;
+use kernels::conv2d::Geometry;
+
+/// A square convolution, [B, H, W, in] to [B, H', W', out].
+pub struct Conv2d {
+    weight: Param,
+    geometry: Geometry,
+}
+
+impl Conv2d {
+    /// `kernel` x `kernel` taps, Kaiming-normal weights.
+    pub fn new(
+        inputs: usize,
+        outputs: usize,
+        kernel: usize,
+        stride: usize,
+        padding: usize,
+        init: &Initializer,
+    ) -> Result<Conv2d> {
+        let weight = init.kaiming_normal_fan_out("weight", [outputs, kernel, kernel, inputs])?;
+        Ok(Conv2d { weight: Param::kernel(weight), geometry: Geometry { stride, padding } })
+    }
+
+    /// The convolution of `x`.
+    #[track_caller]
+    pub fn forward(&self, x: &Var) -> Result<Var> {
+        ops::conv2d(x, &self.weight.var(), self.geometry)
+    }
+}
+
+impl Module for Conv2d {
+    fn visit<'a>(&'a mut self, path: &Path, visitor: &mut dyn Visitor<'a>) {
+        visitor.param(path.name("weight"), &mut self.weight);
+    }
+}

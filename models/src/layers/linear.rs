@@ -1,0 +1,41 @@
+//! A linear layer.
+
+use crate::Initializer;
+use autograd::module::{Path, Visitor};
+use autograd::param::Role;
+use autograd::{Module, Param, Var, ops};
+use engine::Result;
+
+/// `x W^T + b`, [.., in] to [.., out].
+pub struct Linear {
+    weight: Param,
+    bias: Option<Param>,
+}
+
+impl Linear {
+    /// PyTorch's initial values: weight [out, in] and bias uniform within 1 / sqrt(in).
+    pub fn new(inputs: usize, outputs: usize, bias: bool, init: &Initializer) -> Result<Linear> {
+        let weight = init.uniform_fan_in("weight", &[outputs, inputs], inputs)?;
+        let bias = match bias {
+            true => Some(Param::new(init.uniform_fan_in("bias", &[outputs], inputs)?, Role::Bias)),
+            false => None,
+        };
+        Ok(Linear { weight: Param::new(weight, Role::Weight), bias })
+    }
+
+    /// The layer's output for `x`.
+    #[track_caller]
+    pub fn forward(&self, x: &Var) -> Result<Var> {
+        let bias = self.bias.as_ref().map(Param::var);
+        ops::linear(x, &self.weight.var(), bias.as_ref())
+    }
+}
+
+impl Module for Linear {
+    fn visit<'a>(&'a mut self, path: &Path, visitor: &mut dyn Visitor<'a>) {
+        visitor.param(path.name("weight"), &mut self.weight);
+        if let Some(bias) = &mut self.bias {
+            visitor.param(path.name("bias"), bias);
+        }
+    }
+}
