@@ -1,0 +1,123 @@
+//! Settings of the training loop that every method has: optimiser, rates, batch, length.
+
+use autograd::param::Role;
+use engine::{Error, ErrorKind, Result};
+use serde::{Deserialize, Serialize};
+
+/// The rule that moves parameters.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Optimiser {
+    /// Gradient descent with momentum.
+    Sgd,
+    /// Layer-wise adaptive rates (You et al. 2017), for large batches.
+    Lars,
+    /// Adam with decoupled weight decay (Loshchilov and Hutter 2019).
+    AdamW,
+}
+
+/// How the learning rate follows the batch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum RateScaling {
+    /// `learning_rate batch / 256` (Goyal et al. 2017).
+    Linear,
+    /// `learning_rate sqrt(batch / 256)`: SimCLR's 0.075 sqrt(batch) is a learning rate of 1.2.
+    Sqrt,
+    /// `learning_rate`.
+    None,
+}
+
+/// How a method is trained. Every field can be set in a configuration file.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Training {
+    /// The optimiser.
+    pub optimiser: Optimiser,
+    /// The highest rate for a batch of 256.
+    pub learning_rate: f32,
+    /// How it follows the batch.
+    pub rate_scaling: RateScaling,
+    /// The rate that the cosine ends at, as a part of the highest.
+    pub final_rate: f32,
+    /// Momentum (SGD, LARS), or the first moment's decay (AdamW).
+    pub momentum: f32,
+    /// Decay of the second moment (AdamW).
+    pub second_moment: f32,
+    /// Nesterov's momentum (SGD).
+    pub nesterov: bool,
+    /// Trust coefficient (LARS).
+    pub trust: f32,
+    /// Decay of weights; biases and normalisations have none.
+    pub weight_decay: f32,
+    /// Epochs of linear warm-up, a part of `epochs`.
+    pub warmup_epochs: f32,
+    /// Passes over the data.
+    pub epochs: usize,
+    /// Images a step (not views).
+    pub batch: usize,
+    /// Largest norm of all gradients together; larger ones are scaled down to it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub clip: Option<f32>,
+}
+
+impl Training {
+    /// The highest learning rate, at the end of the warm-up.
+    pub fn peak_rate(&self) -> f32 {
+        let ratio = self.batch as f32 / 256.0;
+        match self.rate_scaling {
+            RateScaling::Linear => self.learning_rate * ratio,
+            RateScaling::Sqrt => self.learning_rate * ratio.sqrt(),
+            RateScaling::None => self.learning_rate,
+        }
+    }
+
+    /// Steps of warm-up in a run of `steps`: the same part of the run as `warmup_epochs` is of `epochs`.
+    pub fn warmup_steps(&self, steps: u64) -> u64 {
+        let part = f64::from(self.warmup_epochs) / self.epochs.max(1) as f64;
+        ((part * steps as f64).round() as u64).min(steps)
+    }
+
+    /// The same for another number of epochs; the warm-up keeps its part of the run.
+    pub fn with_epochs(mut self, epochs: usize) -> Training {
+        self.warmup_epochs *= epochs as f32 / self.epochs.max(1) as f32;
+        self.epochs = epochs;
+        self
+    }
+
+    /// Weight decay of a parameter: none for biases and normalisations.
+    pub fn weight_decay_of(&self, role: Role) -> f32 {
+        match role {
+            Role::Weight => self.weight_decay,
+            Role::Bias | Role::Norm => 0.0,
+        }
+    }
+
+    /// An error that names the first field outside its range.
+    #[track_caller]
+    pub fn check(&self) -> Result<()> {
+        let rules = [
+            (self.learning_rate > 0.0 && self.learning_rate.is_finite(), "learning_rate must be positive"),
+            ((0.0..=1.0).contains(&self.final_rate), "final_rate is a part of the highest rate, 0 to 1"),
+            ((0.0..1.0).contains(&self.momentum), "momentum must be in 0 .. 1"),
+            ((0.0..1.0).contains(&self.second_moment), "second_moment must be in 0 .. 1"),
+            (!self.nesterov || self.optimiser == Optimiser::Sgd, "nesterov is for sgd alone"),
+            (!self.nesterov || self.momentum > 0.0, "nesterov needs a momentum"),
+            (self.trust > 0.0 && self.trust.is_finite(), "trust must be positive"),
+            (self.weight_decay >= 0.0 && self.weight_decay.is_finite(), "weight_decay must not be negative"),
+            (self.epochs > 0, "epochs must be at least 1"),
+            (self.batch > 0, "batch must be at least 1"),
+            (
+                (0.0..=self.epochs as f32).contains(&self.warmup_epochs),
+                "warmup_epochs must be between 0 and epochs",
+            ),
+            (self.clip.is_none_or(|c| c > 0.0), "clip must be positive: leave it out to clip nothing"),
+        ];
+        match rules.iter().find(|(holds, _)| !holds) {
+            None => Ok(()),
+            Some((_, rule)) => {
+                Err(Error::new(ErrorKind::Usage, "training settings", *rule).with("given", self))
+            }
+        }
+    }
+}
