@@ -93,6 +93,13 @@ impl Param {
         self.leaf.leaf_gradient()
     }
 
+    /// The gradient, which is forgotten here.
+    pub fn take_gradient(&self) -> Option<Tensor> {
+        let gradient = self.leaf.leaf_gradient();
+        self.leaf.clear_leaf_gradient();
+        gradient
+    }
+
     /// Forgets the gradient.
     pub fn clear_gradient(&self) {
         self.leaf.clear_leaf_gradient();

@@ -1,0 +1,151 @@
+//! The command line: what can be said, and where it goes.
+
+use clap::{Args, Parser, Subcommand};
+use std::path::PathBuf;
+
+/// Self-supervised vision from scratch: pre-train an encoder on unlabelled images, keep it, use it.
+#[derive(Debug, Parser)]
+#[command(name = "pretext", version, about, propagate_version = true)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+    /// Print one JSON object a line on stdout; messages go to stderr.
+    #[arg(long, global = true)]
+    pub json: bool,
+    /// Threads for computation (default: all cores). Results do not depend on it.
+    #[arg(long, global = true, value_name = "N")]
+    pub threads: Option<usize>,
+}
+
+/// The commands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Pre-train an encoder on images, without looking at labels.
+    Pretrain(Pretrain),
+    /// Train one linear layer on an encoder's frozen features and test it.
+    Probe(Probe),
+    /// Classify by an encoder's nearest neighbours.
+    Knn(Knn),
+    /// Write an encoder's features to a file.
+    Embed(Embed),
+    /// The methods there are.
+    Methods,
+    /// The architectures there are.
+    Archs,
+    /// The datasets there are, and which are found here.
+    Datasets,
+    /// What this machine has: processor, devices, datasets.
+    Doctor,
+}
+
+/// Where images come from.
+#[derive(Debug, Args)]
+pub struct Data {
+    /// The dataset: sample, fashion-mnist, mnist:DIR (see `pretext datasets`).
+    #[arg(long = "data", value_name = "SPEC")]
+    pub spec: String,
+    /// The dataset's folder, if it is not where it is usually installed.
+    #[arg(long, value_name = "DIR")]
+    pub data_dir: Option<PathBuf>,
+}
+
+/// Arguments of `pretrain`.
+#[derive(Debug, Args)]
+pub struct Pretrain {
+    /// The method (see `pretext methods`).
+    pub method: String,
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub data: Data,
+    /// The encoder's architecture (see `pretext archs`).
+    #[arg(long)]
+    pub arch: Option<String>,
+    /// Passes over the images.
+    #[arg(long, conflicts_with = "steps")]
+    pub epochs: Option<i64>,
+    /// Optimiser steps, instead of epochs.
+    #[arg(long)]
+    pub steps: Option<i64>,
+    /// Images a step.
+    #[arg(long)]
+    pub batch: Option<i64>,
+    /// Seed of everything random.
+    #[arg(long)]
+    pub seed: Option<i64>,
+    /// Where to compute.
+    #[arg(long, default_value = "cpu")]
+    pub device: String,
+    /// The run's folder (default: runs/METHOD-DATA).
+    #[arg(long, value_name = "DIR")]
+    pub out: Option<PathBuf>,
+    /// Go on with the run in --out.
+    #[arg(long, requires = "out")]
+    pub resume: bool,
+    /// A TOML file with settings.
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// One setting, such as training.learning_rate=0.3 or settings.temperature=0.2.
+    #[arg(long, value_name = "KEY=VALUE")]
+    pub set: Vec<String>,
+    /// Threads that prepare images ahead.
+    #[arg(long, default_value_t = 1)]
+    pub workers: usize,
+    /// Leave out the table of accuracies at the end.
+    #[arg(long)]
+    pub no_table: bool,
+}
+
+/// Arguments of `probe`.
+#[derive(Debug, Args)]
+pub struct Probe {
+    /// A run's folder, or an encoder's file.
+    pub encoder: PathBuf,
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub data: Data,
+    /// Passes over the training features.
+    #[arg(long, default_value_t = 30)]
+    pub epochs: usize,
+    /// Learning rates to choose from, on a held-out tenth of the training images.
+    #[arg(long, value_delimiter = ',')]
+    pub rates: Option<Vec<f32>>,
+    /// Seed of the order of samples and of the encoder at random.
+    #[arg(long, default_value_t = 1)]
+    pub seed: u64,
+}
+
+/// Arguments of `knn`.
+#[derive(Debug, Args)]
+pub struct Knn {
+    /// A run's folder, or an encoder's file.
+    pub encoder: PathBuf,
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub data: Data,
+    /// Neighbours that vote.
+    #[arg(short, long, default_value_t = 20)]
+    pub k: usize,
+    /// Votes weigh exp(similarity / temperature).
+    #[arg(long, default_value_t = 0.07)]
+    pub temperature: f32,
+    /// Subtract the training mean before rows are normalised.
+    #[arg(long)]
+    pub centre: bool,
+    /// Seed of the encoder at random.
+    #[arg(long, default_value_t = 1)]
+    pub seed: u64,
+}
+
+/// Arguments of `embed`.
+#[derive(Debug, Args)]
+pub struct Embed {
+    /// A run's folder, or an encoder's file.
+    pub encoder: PathBuf,
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub data: Data,
+    /// The file to write: tensors train, test and, where there are labels, train_labels, test_labels.
+    #[arg(long, value_name = "FILE")]
+    pub out: PathBuf,
+}

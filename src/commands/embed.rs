@@ -1,0 +1,54 @@
+//! `pretext embed`: features of a dataset, in a file that anything can read.
+
+use super::load_encoder;
+use crate::cli::Embed;
+use crate::evaluate::features::{self, Trained};
+use crate::output::Output;
+use data::Dataset;
+use engine::safetensors::{self, Contents};
+use engine::{Result, Tensor};
+use serde_json::json;
+use std::sync::Arc;
+
+/// Runs the command.
+pub fn run(args: &Embed, output: &Output) -> Result<()> {
+    let mut trained = load_encoder(&args.encoder)?;
+    let splits = data::open(&args.data.spec, args.data.data_dir.as_deref())?;
+    let mut contents = Contents::default();
+    contents.metadata.insert("data".into(), args.data.spec.clone());
+    contents.metadata.insert("encoder".into(), args.encoder.display().to_string());
+    let mut shapes = Vec::new();
+    for (name, dataset) in [("train", &splits.train), ("test", &splits.test)] {
+        if dataset.is_empty() {
+            continue;
+        }
+        let (values, labels) = extract(&mut trained, dataset)?;
+        shapes.push(json!({"name": name, "shape": values.shape(), "labels": labels.is_some()}));
+        contents.insert(name, &values)?;
+        if let Some(labels) = labels {
+            contents.insert(format!("{name}_labels"), &labels)?;
+        }
+    }
+    safetensors::save(&args.out, &contents)?;
+    output.event(&json!({"event": "embedded", "path": args.out, "tensors": shapes}));
+    output.say(&format!("features: {}", args.out.display()));
+    Ok(())
+}
+
+/// Features \[N, D\], and labels \[N\] if every image has one.
+fn extract(trained: &mut Trained, dataset: &Arc<dyn Dataset>) -> Result<(Tensor, Option<Tensor>)> {
+    let (mut values, mut all, mut width) = (Vec::new(), Some(Vec::new()), 0);
+    let input = trained.input.clone();
+    features::for_each_batch(trained.encoder.as_mut(), &input, dataset, |rows, dim, labels| {
+        width = dim;
+        values.extend_from_slice(rows);
+        match (labels, &mut all) {
+            (Some(labels), Some(all)) => all.extend_from_slice(labels),
+            _ => all = None,
+        }
+        Ok(())
+    })?;
+    let rows = values.len() / width.max(1);
+    let labels = all.map(|l| Tensor::from_slice(&l, &[rows])).transpose()?;
+    Ok((Tensor::from_slice(&values, &[rows, width])?, labels))
+}

@@ -1,0 +1,68 @@
+//! The commands, one file each.
+
+pub mod doctor;
+pub mod embed;
+pub mod evaluate;
+pub mod list;
+pub mod pretrain;
+
+use crate::cli::{Cli, Command};
+use crate::evaluate::features::{self, Trained};
+use crate::output::Output;
+use crate::train::{self, checkpoint, run::RunFolder};
+use engine::{Error, ErrorKind, Result};
+use std::path::Path;
+
+/// Runs what the command line asks for.
+pub fn run(cli: &Cli) -> Result<()> {
+    let output = Output { json: cli.json };
+    if let Some(threads) = cli.threads {
+        if threads == 0 {
+            return Err(Error::new(ErrorKind::Usage, "--threads", "must be at least 1"));
+        }
+        rayon::ThreadPoolBuilder::new().num_threads(threads).build_global().map_err(|e| {
+            Error::new(ErrorKind::Usage, "--threads", format!("cannot start {threads} threads: {e}"))
+        })?;
+    }
+    match &cli.command {
+        Command::Pretrain(args) => pretrain::run(args, &output),
+        Command::Probe(args) => evaluate::probe(args, &output),
+        Command::Knn(args) => evaluate::knn(args, &output),
+        Command::Embed(args) => embed::run(args, &output),
+        Command::Methods => list::methods(&output),
+        Command::Archs => list::archs(&output),
+        Command::Datasets => list::datasets(&output),
+        Command::Doctor => doctor::run(&output),
+    }
+}
+
+/// The encoder of a run's folder (its last state, finished or not) or of an encoder's file.
+fn load_encoder(path: &Path) -> Result<Trained> {
+    if !path.is_dir() {
+        return features::load(path);
+    }
+    let folder = RunFolder::at(path);
+    if folder.encoder_path().exists() {
+        return features::load(&folder.encoder_path());
+    }
+    if !folder.checkpoint_path().exists() {
+        return Err(Error::new(
+            ErrorKind::Io,
+            "load encoder",
+            format!(
+                "{} holds neither encoder.safetensors nor checkpoint.safetensors: name a run's folder or an \
+                 encoder's file",
+                path.display()
+            ),
+        ));
+    }
+    let config = crate::config::read(&folder.config_path())?;
+    let splits = data::open(&config.data, config.data_dir.as_deref())?;
+    let mut objective = train::build(&config, &train::profile(splits.train.as_ref())?)?;
+    checkpoint::load_networks(&folder.checkpoint_path(), objective.as_mut())?;
+    pretrain::keep_encoder(&folder, &config, objective.as_mut())?;
+    let trained = features::load(&folder.encoder_path());
+    // The run is unfinished: its encoder is still to come, so what was read must not look final.
+    let _ = std::fs::remove_file(folder.encoder_path());
+    trained
+}

@@ -1,0 +1,124 @@
+//! `pretext pretrain`: resolve the configuration, train, show what the features are worth.
+
+use crate::cli::Pretrain;
+use crate::config::{self, Config, Overrides};
+use crate::evaluate::features;
+use crate::evaluate::floors::{self, Probes};
+use crate::evaluate::{knn, probe};
+use crate::output::Output;
+use crate::train::run::RunFolder;
+use crate::train::{self, Ended, Machine};
+use engine::{Device, Error, ErrorKind, Result};
+use objectives::Objective;
+use serde_json::json;
+use std::path::PathBuf;
+use toml::Value;
+
+/// Runs the command.
+pub fn run(args: &Pretrain, output: &Output) -> Result<()> {
+    let Device::Cpu = args.device.parse::<Device>()?;
+    let method = objectives::find(&args.method)?;
+    let splits = data::open(&args.data.spec, args.data.data_dir.as_deref())?;
+    let profile = train::profile(splits.train.as_ref())?;
+    let mut base = config::defaults(method, &args.data.spec, &profile)?;
+    base.data_dir = args.data.data_dir.clone();
+    let overrides = overrides(args);
+    let (config, folder) = match &args.out {
+        Some(out) if args.resume => {
+            let folder = RunFolder::at(out);
+            let stored = config::read(&folder.config_path())?;
+            let mut wanted = config::apply(&stored, &overrides)?;
+            wanted.method = base.method.clone();
+            wanted.data = base.data.clone();
+            if base.data_dir.is_some() {
+                wanted.data_dir = base.data_dir.clone();
+            }
+            let differences = config::differences(&stored, &wanted);
+            if !differences.is_empty() {
+                return Err(Error::new(
+                    ErrorKind::Usage,
+                    "--resume",
+                    format!(
+                        "{} was started otherwise: {}. Leave these out, or start a new run with another --out",
+                        out.display(),
+                        differences.join("; ")
+                    ),
+                ));
+            }
+            (stored, folder)
+        }
+        _ => {
+            let config = config::apply(&base, &overrides)?;
+            train::build(&config, &profile)?;
+            config.training.check(profile.len)?;
+            let name: String =
+                args.data.spec.chars().map(|c| if c.is_alphanumeric() { c } else { '-' }).collect();
+            let out = args.out.clone().unwrap_or_else(|| {
+                RunFolder::unused(&PathBuf::from("runs").join(format!("{}-{name}", method.name)))
+            });
+            let folder = RunFolder::create(&out, &config)?;
+            (config, folder)
+        }
+    };
+    output.say(&format!(
+        "{} on {} ({} images), {}, batch {}, in {}",
+        config.method,
+        config.data,
+        splits.train.len(),
+        config.arch.name,
+        config.training.batch,
+        folder.path().display()
+    ));
+    let machine = Machine { workers: args.workers };
+    let ended = train::pretrain(&config, &folder, &splits, args.resume, machine, output)?;
+    let mut objective = match ended {
+        Ended::Complete(objective) => objective,
+        Ended::Stopped(step) => {
+            let path = folder.path().display();
+            return Err(Error::new(
+                ErrorKind::Interrupted,
+                "pretrain",
+                format!(
+                    "stopped after step {step}; everything is saved. To go on: pretext pretrain {} --data {} \
+                     --out {path} --resume",
+                    config.method, config.data
+                ),
+            ));
+        }
+    };
+    keep_encoder(&folder, &config, objective.as_mut())?;
+    drop(objective);
+    engine::memory::trim();
+    output.event(&json!({"event": "encoder", "path": folder.encoder_path()}));
+    output.say(&format!("encoder: {}", folder.encoder_path().display()));
+    let labelled = splits.train.label(0).is_some() && !splits.test.is_empty();
+    if args.no_table || !labelled {
+        return Ok(());
+    }
+    let mut trained = features::load(&folder.encoder_path())?;
+    let probes =
+        Probes { linear: Some(probe::Settings::default()), knn: Some(knn::Settings::default()) };
+    let rows = floors::evaluate(&mut trained, config.seed, &splits, &probes)?;
+    floors::show(output, &config.method, &config.data, &splits, &rows);
+    Ok(())
+}
+
+fn overrides(args: &Pretrain) -> Overrides {
+    let mut flags = Vec::new();
+    let mut integer = |key, value: Option<i64>| flags.extend(value.map(|v| (key, Value::Integer(v))));
+    integer("training.epochs", args.epochs);
+    integer("steps", args.steps);
+    integer("training.batch", args.batch);
+    integer("seed", args.seed);
+    flags.extend(args.arch.clone().map(|name| ("arch.name", Value::String(name))));
+    Overrides { file: args.config.clone(), set: args.set.clone(), flags }
+}
+
+/// Writes `encoder.safetensors` beside the checkpoint.
+pub fn keep_encoder(folder: &RunFolder, config: &Config, objective: &mut dyn Objective) -> Result<()> {
+    let view = objective.views().first().cloned();
+    let input = view.as_ref().map(features::evaluation_recipe).ok_or_else(|| {
+        Error::value("save encoder", "the method has no view, so the size of its images is unknown")
+    })?;
+    features::save(&folder.encoder_path(), objective.encoder(), &config.arch, &input, &config.method)
+}

@@ -1,0 +1,229 @@
+//! The resolved configuration of a run: defaults of the method, then a TOML file, then `--set`, then flags.
+
+use engine::{Error, ErrorKind, Result};
+use objectives::{DataProfile, Method, Training};
+use serde::{Deserialize, Serialize};
+use std::path::{Path, PathBuf};
+use toml::{Table, Value};
+
+/// Everything that determines a run's results. Saved as `config.toml` in its folder.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    /// The method, as `pretext methods` lists it.
+    pub method: String,
+    /// The data, as `pretext datasets` explains.
+    pub data: String,
+    /// Where the data lies, if not where its source expects it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub data_dir: Option<PathBuf>,
+    /// Seed of everything random.
+    pub seed: u64,
+    /// The encoder.
+    pub arch: Arch,
+    /// Optimiser, schedule and batch.
+    pub training: Training,
+    /// Steps to take instead of `training.epochs`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub steps: Option<u64>,
+    /// What is measured and saved on the way.
+    pub monitor: Monitor,
+    /// The method's own settings.
+    pub settings: Table,
+}
+
+/// The encoder's architecture.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Arch {
+    /// Its name, as `pretext archs` lists it.
+    pub name: String,
+    /// Channels of the first stage, if not the architecture's own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub width: Option<usize>,
+}
+
+/// What is measured and saved on the way.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Monitor {
+    /// Epochs between measurements of online kNN and collapse signals; 0 for none.
+    pub every_epochs: usize,
+    /// Labelled training samples for the online kNN; four fifths are the bank, one fifth asks.
+    pub knn_samples: usize,
+    /// Epochs between checkpoints.
+    pub checkpoint_epochs: usize,
+}
+
+/// What the command line adds to the defaults.
+#[derive(Debug, Clone, Default)]
+pub struct Overrides {
+    /// A TOML file.
+    pub file: Option<PathBuf>,
+    /// `key=value` pairs, keys dotted.
+    pub set: Vec<String>,
+    /// Values from flags, keys dotted.
+    pub flags: Vec<(&'static str, Value)>,
+}
+
+fn usage(message: impl Into<String>) -> Error {
+    Error::new(ErrorKind::Usage, "configuration", message)
+}
+
+/// The method's defaults for this data.
+pub fn defaults(method: &Method, data: &str, profile: &DataProfile) -> Result<Config> {
+    let (name, width) = (method.arch)(profile);
+    let training = (method.training)(profile);
+    let epochs = training.epochs;
+    Ok(Config {
+        method: method.name.into(),
+        data: data.into(),
+        data_dir: None,
+        seed: 1,
+        arch: Arch { name: name.into(), width },
+        training,
+        steps: None,
+        monitor: Monitor {
+            every_epochs: (epochs / 5).max(1),
+            knn_samples: 2500,
+            checkpoint_epochs: (epochs / 20).max(1),
+        },
+        settings: (method.settings)(profile),
+    })
+}
+
+/// `base` changed by a file, `--set` and flags, in this order.
+pub fn apply(base: &Config, overrides: &Overrides) -> Result<Config> {
+    let mut table =
+        Table::try_from(base).map_err(|e| usage(format!("the defaults cannot be written as TOML: {e}")))?;
+    if let Some(path) = &overrides.file {
+        let text = std::fs::read_to_string(path).map_err(|e| Error::io("read configuration", path, e))?;
+        let file: Table =
+            text.parse().map_err(|e| Error::format("read configuration", path, format!("not TOML: {e}")))?;
+        merge(&mut table, file);
+    }
+    for pair in &overrides.set {
+        let (key, text) = pair
+            .split_once('=')
+            .ok_or_else(|| usage(format!("--set takes key=value, not '{pair}' (for example training.batch=64)")))?;
+        put(&mut table, key.trim(), parse(text.trim()))?;
+    }
+    for (key, value) in &overrides.flags {
+        put(&mut table, key, value.clone())?;
+    }
+    table.try_into().map_err(|e: toml::de::Error| usage(e.to_string().trim().to_string()))
+}
+
+/// A TOML value, or the text itself where it is none.
+fn parse(text: &str) -> Value {
+    format!("v = {text}")
+        .parse::<Table>()
+        .ok()
+        .and_then(|mut t| t.remove("v"))
+        .unwrap_or_else(|| Value::String(text.into()))
+}
+
+fn merge(into: &mut Table, from: Table) {
+    for (key, value) in from {
+        match (into.get_mut(&key), value) {
+            (Some(Value::Table(a)), Value::Table(b)) => merge(a, b),
+            (_, value) => {
+                into.insert(key, value);
+            }
+        }
+    }
+}
+
+fn put(table: &mut Table, key: &str, value: Value) -> Result<()> {
+    let (mut at, mut rest) = (table, key);
+    while let Some((head, tail)) = rest.split_once('.') {
+        let there: Vec<String> = at.keys().cloned().collect();
+        at = match at.get_mut(head) {
+            Some(Value::Table(t)) => t,
+            _ => {
+                return Err(usage(format!("no section '{head}' in '{key}'; there are: {}", there.join(", "))));
+            }
+        };
+        rest = tail;
+    }
+    // A whole number where the default is a fraction is meant as one.
+    let value = match (at.get(rest), value) {
+        (Some(Value::Float(_)), Value::Integer(i)) => Value::Float(i as f64),
+        (_, value) => value,
+    };
+    at.insert(rest.into(), value);
+    Ok(())
+}
+
+/// Keys whose values differ, dotted, with both values.
+pub fn differences(a: &Config, b: &Config) -> Vec<String> {
+    fn walk(prefix: &str, a: &Table, b: &Table, out: &mut Vec<String>) {
+        let keys: std::collections::BTreeSet<&String> = a.keys().chain(b.keys()).collect();
+        for key in keys {
+            match (a.get(key), b.get(key)) {
+                (Some(Value::Table(x)), Some(Value::Table(y))) => walk(&format!("{prefix}{key}."), x, y, out),
+                (x, y) if x == y => {}
+                (x, y) => {
+                    let show = |v: Option<&Value>| v.map_or("unset".into(), |v| v.to_string());
+                    out.push(format!("{prefix}{key}: {} there, {} now", show(x), show(y)));
+                }
+            }
+        }
+    }
+    let mut out = Vec::new();
+    if let (Ok(a), Ok(b)) = (Table::try_from(a), Table::try_from(b)) {
+        walk("", &a, &b, &mut out);
+    }
+    out
+}
+
+/// Reads a run's `config.toml`.
+pub fn read(path: &Path) -> Result<Config> {
+    let text = std::fs::read_to_string(path).map_err(|e| Error::io("read configuration", path, e))?;
+    toml::from_str(&text).map_err(|e| Error::format("read configuration", path, e.to_string().trim()))
+}
+
+/// Writes a run's `config.toml`.
+pub fn write(path: &Path, config: &Config) -> Result<()> {
+    let text = toml::to_string(config).map_err(|e| Error::format("write configuration", path, e))?;
+    engine::files::write_atomically(path, |out| out.write_all(text.as_bytes()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn base() -> Config {
+        let profile = DataProfile { height: 28, width: 28, channels: 1, len: 10_000 };
+        defaults(objectives::find("simclr").unwrap(), "sample", &profile).unwrap()
+    }
+
+    #[test]
+    fn later_sources_win_and_the_file_is_read_back() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("c.toml");
+        std::fs::write(&file, "seed = 5\n[training]\nbatch = 32\n").unwrap();
+        let overrides = Overrides {
+            file: Some(file.clone()),
+            set: vec!["training.batch=48".into(), "settings.temperature=1".into()],
+            flags: vec![("training.epochs", Value::Integer(3))],
+        };
+        let config = apply(&base(), &overrides).unwrap();
+        assert_eq!((config.seed, config.training.batch, config.training.epochs), (5, 48, 3));
+        assert_eq!(config.settings["temperature"].as_float(), Some(1.0));
+        write(&file, &config).unwrap();
+        assert_eq!(read(&file).unwrap(), config);
+        let found = differences(&base(), &config).join("\n");
+        assert!(found.contains("seed: 1 there, 5 now") && found.contains("training.batch"), "{found}");
+        assert!(differences(&config, &config).is_empty());
+    }
+
+    #[test]
+    fn unknown_keys_and_malformed_pairs_are_usage_errors() {
+        for set in ["training.batchh=3", "nosuch.key=1", "training.batch", "training.batch=many"] {
+            let overrides = Overrides { set: vec![set.into()], ..Overrides::default() };
+            let error = apply(&base(), &overrides).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Usage, "{set}: {error}");
+        }
+    }
+}

@@ -1,0 +1,184 @@
+//! Encoders on disk, and the features they give for a dataset.
+
+use super::Labelled;
+use autograd::{Var, module, no_grad};
+use data::{Dataset, Evaluation, Subset};
+use engine::safetensors::{self, Contents};
+use engine::{Error, Result};
+use kernels::augment::Recipe;
+use models::{Encoder, Mode};
+use std::path::Path;
+use std::sync::Arc;
+
+/// Images a forward pass of evaluation.
+pub const BATCH: usize = 250;
+
+/// An encoder, and how it wants its images.
+pub struct Trained {
+    /// The network.
+    pub encoder: Box<dyn Encoder>,
+    /// Size and normalisation of its input.
+    pub input: Recipe,
+    /// The architecture's name and width, to build it again.
+    pub arch: crate::config::Arch,
+    /// Where the weights come from, for messages and tables.
+    pub origin: String,
+}
+
+/// The evaluation recipe that matches a training view: same size and normalisation, nothing random.
+pub fn evaluation_recipe(view: &Recipe) -> Recipe {
+    Recipe { normalize: view.normalize.clone(), ..Recipe::evaluation(view.height, view.width) }
+}
+
+/// Writes an encoder with torchvision's names, and how to use it in the metadata.
+pub fn save(
+    path: &Path,
+    encoder: &mut dyn Encoder,
+    arch: &crate::config::Arch,
+    input: &Recipe,
+    origin: &str,
+) -> Result<()> {
+    let mut contents = Contents::default();
+    module::save(encoder, "", &mut contents)?;
+    let mut note = |key: &str, value: String| contents.metadata.insert(key.into(), value);
+    note("arch", arch.name.clone());
+    if let Some(width) = arch.width {
+        note("width", width.to_string());
+    }
+    note("channels", encoder.channels().to_string());
+    note("origin", origin.into());
+    note("height", input.height.to_string());
+    note("input_width", input.width.to_string());
+    if let Some(n) = &input.normalize {
+        let join = |v: &[f32]| v.iter().map(f32::to_string).collect::<Vec<_>>().join(" ");
+        note("mean", join(&n.mean));
+        note("std", join(&n.std));
+    }
+    safetensors::save(path, &contents)
+}
+
+/// Reads what [`save`] wrote. Errors name the file and what is missing.
+pub fn load(path: &Path) -> Result<Trained> {
+    let contents = safetensors::load(path)?;
+    let fail = |text: String| Error::format("load encoder", path, text);
+    let note = |key: &str| {
+        contents.metadata.get(key).cloned().ok_or_else(|| {
+            fail(format!("has no '{key}' in its metadata: it is not an encoder that this program saved"))
+        })
+    };
+    let number = |key: &str| -> Result<usize> {
+        note(key)?.parse().map_err(|_| fail(format!("'{key}' in its metadata is no number")))
+    };
+    let arch = crate::config::Arch {
+        name: note("arch")?,
+        width: contents.metadata.contains_key("width").then(|| number("width")).transpose()?,
+    };
+    let mut encoder = models::build(&arch.name, number("channels")?, arch.width, 0)?;
+    module::load(encoder.as_mut(), "", &contents, &[]).map_err(|e| fail(e.message().into()))?;
+    let mut input = Recipe::evaluation(number("height")?, number("input_width")?);
+    if contents.metadata.contains_key("mean") {
+        let list = |key: &str| -> Result<Vec<f32>> {
+            let values = note(key)?;
+            values.split(' ').map(|v| v.parse().map_err(|_| fail(format!("'{key}' is no list")))).collect()
+        };
+        input = input.normalized(&list("mean")?, &list("std")?);
+    }
+    Ok(Trained { encoder, input, arch, origin: note("origin")? })
+}
+
+/// Gives each row of features of `dataset` in order, batch by batch: `each(rows, dim, labels)`.
+///
+/// The trunk is frozen: evaluation mode, no gradient. A check that none of its tensors changed is part of
+/// every call.
+pub fn for_each_batch(
+    encoder: &mut dyn Encoder,
+    input: &Recipe,
+    dataset: &Arc<dyn Dataset>,
+    mut each: impl FnMut(&[f32], usize, Option<&[i32]>) -> Result<()>,
+) -> Result<()> {
+    if encoder.channels() != dataset.channels() {
+        return Err(Error::shape(
+            "features",
+            format!(
+                "the encoder takes images of {} channels, {} has {}",
+                encoder.channels(),
+                dataset.name(),
+                dataset.channels()
+            ),
+        ));
+    }
+    let before = checksum(encoder)?;
+    let _off = no_grad();
+    for batch in Evaluation::new(dataset.clone(), input.clone(), BATCH)? {
+        let batch = batch?;
+        let images = Var::constant(batch.views[0].clone());
+        let features = encoder.features(&images, Mode::Evaluate)?.into_value();
+        each(features.as_slice::<f32>()?, features.shape()[1], batch.labels.as_deref())?;
+    }
+    match checksum(encoder)? == before {
+        true => Ok(()),
+        false => Err(Error::value("features", "the frozen encoder changed while it was evaluated")),
+    }
+}
+
+/// All features of a labelled dataset.
+pub fn labelled(
+    encoder: &mut dyn Encoder,
+    input: &Recipe,
+    dataset: &Arc<dyn Dataset>,
+) -> Result<Labelled> {
+    let mut out = Labelled { features: Vec::new(), dim: 0, labels: Vec::new() };
+    for_each_batch(encoder, input, dataset, |rows, dim, labels| {
+        let labels = labels.ok_or_else(|| unlabelled(dataset.as_ref()))?;
+        out.dim = dim;
+        out.features.extend_from_slice(rows);
+        out.labels.extend_from_slice(labels);
+        Ok(())
+    })?;
+    Ok(out)
+}
+
+/// The pixels of a labelled dataset as the encoder would see them, as features.
+pub fn pixels(input: &Recipe, dataset: &Arc<dyn Dataset>) -> Result<Labelled> {
+    let mut out = Labelled { features: Vec::new(), dim: 0, labels: Vec::new() };
+    for batch in Evaluation::new(dataset.clone(), input.clone(), BATCH)? {
+        let batch = batch?;
+        let labels = batch.labels.ok_or_else(|| unlabelled(dataset.as_ref()))?;
+        out.dim = batch.views[0].len() / labels.len().max(1);
+        out.features.extend_from_slice(batch.views[0].as_slice::<f32>()?);
+        out.labels.extend(labels);
+    }
+    Ok(out)
+}
+
+fn unlabelled(dataset: &dyn Dataset) -> Error {
+    Error::value(
+        "features",
+        format!("{} has images without labels: accuracy needs labelled data", dataset.name()),
+    )
+}
+
+/// Evenly spaced samples of a dataset.
+pub fn spread(dataset: &Arc<dyn Dataset>, count: usize) -> Result<Arc<dyn Dataset>> {
+    let (n, count) = (dataset.len(), count.min(dataset.len()));
+    let indices = (0..count).map(|i| i * n / count.max(1)).collect();
+    Ok(Arc::new(Subset::new(dataset.clone(), indices)?))
+}
+
+/// A fingerprint of every parameter and buffer (64-bit FNV-1a over their bits).
+pub fn checksum(encoder: &mut dyn Encoder) -> Result<u64> {
+    let mut hash = 0xcbf2_9ce4_8422_2325u64;
+    let mut add = |values: &[f32]| {
+        for v in values {
+            hash = (hash ^ u64::from(v.to_bits())).wrapping_mul(0x0000_0100_0000_01b3);
+        }
+    };
+    let parts = module::parts(encoder);
+    for (_, param) in &parts.params {
+        add(param.value().as_slice::<f32>()?);
+    }
+    for (_, buffer) in &parts.buffers {
+        add(buffer.value().as_slice::<f32>()?);
+    }
+    Ok(hash)
+}

@@ -1,0 +1,128 @@
+//! The table that every accuracy stands in: the trained encoder, the same encoder at random, raw pixels,
+//! all under the same probes.
+
+use super::features::{self, Trained};
+use super::{Labelled, knn, probe};
+use crate::output::{Output, table};
+use autograd::{Var, no_grad};
+use data::{Dataset, Loader, LoaderOptions, Splits};
+use engine::Result;
+use kernels::augment::Recipe;
+use models::{Encoder, Mode};
+use serde_json::json;
+use std::sync::Arc;
+
+/// Which evaluations a table shows.
+#[derive(Debug, Clone, Default)]
+pub struct Probes {
+    /// The linear probe, if wanted.
+    pub linear: Option<probe::Settings>,
+    /// k nearest neighbours, if wanted.
+    pub knn: Option<knn::Settings>,
+}
+
+/// One row: what the features are and what they are worth, in percent.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Row {
+    /// `trained`, `random` or `pixels`.
+    pub features: &'static str,
+    /// Values in a feature vector.
+    pub dim: usize,
+    /// Linear probe, test top-1.
+    pub linear: Option<probe::Outcome>,
+    /// k nearest neighbours, test top-1.
+    pub knn: Option<f32>,
+}
+
+fn row(name: &'static str, train: &Labelled, test: &Labelled, probes: &Probes) -> Result<Row> {
+    Ok(Row {
+        features: name,
+        dim: train.dim,
+        linear: probes.linear.as_ref().map(|s| probe::linear(train, test, s)).transpose()?,
+        knn: probes.knn.map(|s| knn::accuracy(train, test, s)).transpose()?,
+    })
+}
+
+/// Batches that set the running statistics of the encoder at random weights.
+const CALIBRATION: usize = 20;
+
+/// The same architecture at random weights. Its batch-norm statistics are set by a look at the training
+/// images, which makes it a stronger floor than statistics of nothing.
+pub fn random_encoder(
+    arch: &crate::config::Arch,
+    channels: usize,
+    seed: u64,
+    input: &Recipe,
+    train: &Arc<dyn Dataset>,
+) -> Result<Box<dyn Encoder>> {
+    let mut encoder = models::build(&arch.name, channels, arch.width, seed)?;
+    let batch = features::BATCH.min(train.len());
+    let options = LoaderOptions { batch, seed, workers: 0, drop_last: true, prefetch: 1 };
+    let loader = Loader::new(train.clone(), vec![input.clone()], options)?;
+    let _off = no_grad();
+    for epoch in 0..CALIBRATION.div_ceil(loader.steps_per_epoch()) {
+        for batch in loader.epoch(epoch, 0)?.take(CALIBRATION) {
+            encoder.features(&Var::constant(batch?.views[0].clone()), Mode::Train)?;
+        }
+    }
+    Ok(encoder)
+}
+
+/// Evaluates an encoder and its floors on the test part of `splits`.
+pub fn evaluate(trained: &mut Trained, seed: u64, splits: &Splits, probes: &Probes) -> Result<Vec<Row>> {
+    let input = trained.input.clone();
+    let both = |encoder: &mut dyn Encoder| -> Result<(Labelled, Labelled)> {
+        Ok((
+            features::labelled(encoder, &input, &splits.train)?,
+            features::labelled(encoder, &input, &splits.test)?,
+        ))
+    };
+    let (train, test) = both(trained.encoder.as_mut())?;
+    let mut rows = vec![row("trained", &train, &test, probes)?];
+    let mut random =
+        random_encoder(&trained.arch, trained.encoder.channels(), seed, &input, &splits.train)?;
+    let (train, test) = both(random.as_mut())?;
+    rows.push(row("random", &train, &test, probes)?);
+    let (train, test) =
+        (features::pixels(&input, &splits.train)?, features::pixels(&input, &splits.test)?);
+    rows.push(row("pixels", &train, &test, probes)?);
+    Ok(rows)
+}
+
+/// Prints rows as a table, or as `result` events.
+pub fn show(output: &Output, method: &str, data: &str, splits: &Splits, rows: &[Row]) {
+    for row in rows {
+        let mut event = |probe: &str, top1: f32| {
+            output.event(&json!({"event": "result", "method": method, "features": row.features,
+                "probe": probe, "labels": "all", "dim": row.dim, "top1": round(top1)}));
+        };
+        if let Some(found) = row.linear {
+            event("linear", found.top1);
+        }
+        if let Some(top1) = row.knn {
+            event("knn", top1);
+        }
+    }
+    let names =
+        |f: &str| match f {
+            "trained" => format!("trained encoder ({method})"),
+            "random" => "same encoder at random".into(),
+            _ => "raw pixels".into(),
+        };
+    let cell = |v: Option<f32>| v.map_or("-".into(), |v| format!("{v:.2}"));
+    let lines: Vec<Vec<String>> = rows
+        .iter()
+        .map(|r| vec![names(r.features), r.dim.to_string(), cell(r.linear.map(|l| l.top1)), cell(r.knn)])
+        .collect();
+    let text = table(&["features", "dim", "linear probe", "kNN"], &lines);
+    output.result(&format!(
+        "\n{data}: test top-1 in percent ({} training, {} test images)\n\n{text}",
+        splits.train.len(),
+        splits.test.len()
+    ));
+}
+
+/// Two decimals, as printed.
+fn round(percent: f32) -> f64 {
+    (f64::from(percent) * 100.0).round() / 100.0
+}

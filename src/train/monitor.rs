@@ -1,0 +1,162 @@
+//! What a run shows while it trains: progress, online kNN, collapse signals.
+
+use super::run::Metrics;
+use crate::config;
+use crate::evaluate::{features, health, knn};
+use crate::output::Output;
+use data::Dataset;
+use engine::{Result, Tensor};
+use indicatif::{ProgressBar, ProgressStyle};
+use kernels::augment::Recipe;
+use objectives::Objective;
+use serde_json::json;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// Seconds between lines where nobody watches a progress bar.
+const LINE_SECONDS: u64 = 10;
+
+/// Progress on the terminal and measurements between epochs.
+pub struct Monitor<'a> {
+    settings: &'a config::Monitor,
+    output: &'a Output,
+    /// Labelled training samples for the online kNN, and how the encoder wants them.
+    sample: Option<(Arc<dyn Dataset>, Recipe)>,
+    steps: u64,
+    bar: Option<ProgressBar>,
+    begun: Instant,
+    said: Instant,
+    images: u64,
+    training: Duration,
+    note: String,
+}
+
+impl<'a> Monitor<'a> {
+    /// A monitor for a run of `steps` steps on `train`.
+    pub fn new(
+        settings: &'a config::Monitor,
+        train: &Arc<dyn Dataset>,
+        objective: &dyn Objective,
+        output: &'a Output,
+        steps: u64,
+    ) -> Result<Monitor<'a>> {
+        let labelled = !train.is_empty() && train.label(0).is_some();
+        let wanted = settings.every_epochs > 0 && settings.knn_samples >= 10 && labelled;
+        let sample = match (wanted, objective.views().first()) {
+            (true, Some(view)) => {
+                let input = features::evaluation_recipe(view);
+                Some((features::spread(train, settings.knn_samples)?, input))
+            }
+            _ => None,
+        };
+        let bar = (output.is_interactive() && !output.json).then(|| {
+            let bar = ProgressBar::new(steps);
+            let template = "{bar:30} {pos}/{len} steps, {eta} left, {msg}";
+            bar.set_style(ProgressStyle::with_template(template).unwrap_or(ProgressStyle::default_bar()));
+            bar
+        });
+        let now = Instant::now();
+        Ok(Monitor {
+            settings,
+            output,
+            sample,
+            steps,
+            bar,
+            begun: now,
+            said: now,
+            images: 0,
+            training: Duration::ZERO,
+            note: String::new(),
+        })
+    }
+
+    /// Training begins, or goes on, at `step`.
+    pub fn start(&mut self, step: u64) {
+        self.begun = Instant::now();
+        self.said = self.begun;
+        if let Some(bar) = &self.bar {
+            bar.set_position(step);
+            bar.reset_eta();
+        }
+    }
+
+    /// A step of `batch` images is done.
+    pub fn step(&mut self, step: u64, loss: f32, time: Duration, batch: usize) {
+        self.images += batch as u64;
+        self.training += time;
+        let rate = self.images as f64 / self.training.as_secs_f64().max(1e-9);
+        let text = format!("loss {loss:.3}, {rate:.0} images/s{}", self.note);
+        if let Some(bar) = &self.bar {
+            bar.set_position(step);
+            bar.set_message(text);
+        } else if !self.output.json && self.said.elapsed() >= Duration::from_secs(LINE_SECONDS) {
+            self.said = Instant::now();
+            self.output.say(&format!("step {step}/{}: {text}", self.steps));
+        }
+    }
+
+    /// An epoch has ended: measures what is due and writes it to the metrics.
+    pub fn epoch(
+        &mut self,
+        metrics: &mut Metrics,
+        objective: &mut dyn Objective,
+        embeddings: &Tensor,
+        step: u64,
+        epoch: usize,
+        last: bool,
+    ) -> Result<()> {
+        let every = self.settings.every_epochs;
+        if every == 0 || !(last || epoch.is_multiple_of(every)) {
+            return Ok(());
+        }
+        let dim = embeddings.shape().last().copied().unwrap_or(1);
+        let health = health::measure(&embeddings.to_vec::<f32>()?, dim);
+        let mut event = json!({"event": "health", "step": step, "epoch": epoch, "std": health.std,
+            "rank": health.rank, "dim": health.dim});
+        self.note = format!(", std {:.3}, rank {:.0}", health.std, health.rank);
+        if let Some((sample, input)) = &self.sample {
+            let all = features::labelled(objective.encoder(), input, sample)?;
+            // Every fifth asks the others. All are training images: the test part is not looked at.
+            let (ask, bank): (Vec<usize>, Vec<usize>) = (0..all.len()).partition(|i| i % 5 == 0);
+            let top1 = knn::accuracy(&all.select(&bank), &all.select(&ask), knn::Settings::default())?;
+            event["knn"] = json!(top1);
+            self.note = format!(", kNN {top1:.1}{}", self.note);
+            engine::memory::trim();
+        }
+        metrics.push(&event);
+        self.output.event(&event);
+        if let Some(warning) = health.warning() {
+            let event = json!({"event": "warning", "step": step, "message": warning});
+            metrics.push(&event);
+            self.output.event(&event);
+            self.tell(&format!("warning at step {step}: {warning}"));
+        }
+        if self.bar.is_none() && !self.output.json {
+            self.output.say(&format!("epoch {epoch}, step {step}/{}{}", self.steps, self.note));
+        }
+        Ok(())
+    }
+
+    fn tell(&self, text: &str) {
+        match &self.bar {
+            Some(bar) => bar.suspend(|| self.output.say(text)),
+            None => self.output.say(text),
+        }
+    }
+
+    /// Training is over, from step `first` to `last`.
+    pub fn finish(&mut self, first: u64, last: u64) {
+        if let Some(bar) = self.bar.take() {
+            bar.finish_and_clear();
+        }
+        let seconds = self.begun.elapsed().as_secs_f64();
+        let per_step = 1e3 * self.training.as_secs_f64() / (last - first).max(1) as f64;
+        if last > first {
+            self.output.say(&format!(
+                "{} steps in {seconds:.1} s ({per_step:.1} ms a step){}",
+                last - first,
+                self.note
+            ));
+        }
+    }
+}
