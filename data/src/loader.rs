@@ -235,3 +235,7 @@ impl Drop for Epoch {
         }
     }
 }
+
+#[cfg(test)]
+#[path = "loader_tests.rs"]
+mod tests;
