@@ -1,5 +1,6 @@
 //! What an operation's checks run on: inputs and a reference in any precision.
 
+use crate::dual::Dual;
 use crate::op::Op;
 use engine::{DType, Result, Tensor};
 use kernels::array::{Array, Real};
@@ -56,6 +57,23 @@ impl Input {
     }
 }
 
+/// An array of `shape` with `f` of each index, in row-major order.
+pub fn build<T: Real>(shape: &[usize], f: impl Fn(&[usize]) -> T) -> Array<T> {
+    let mut index = vec![0; shape.len()];
+    let mut data = Vec::new();
+    for _ in 0..shape.iter().product() {
+        data.push(f(&index));
+        for d in (0..shape.len()).rev() {
+            index[d] += 1;
+            if index[d] < shape[d] {
+                break;
+            }
+            index[d] = 0;
+        }
+    }
+    Array::new(shape, data)
+}
+
 type Function<T> = Box<dyn Fn(&[Array<T>]) -> Vec<Array<T>> + Send + Sync>;
 
 /// An operation with settings, inputs and its reference in both precisions.
@@ -70,6 +88,11 @@ pub struct Case {
     pub naive: Function<f32>,
     /// The reference in f64: the oracle.
     pub oracle: Function<f64>,
+    /// The reference in f32 with its derivative in one direction: the naive gradient, whose error sets the
+    /// gradients' tolerance.
+    pub naive_dual: Function<Dual<f32>>,
+    /// The reference in f64 with its derivative in one direction.
+    pub oracle_dual: Function<Dual<f64>>,
     /// How many times the naive error is allowed for gradients: 2, or 3 where they sum over a batch.
     pub gradient_factor: f64,
 }
@@ -77,13 +100,15 @@ pub struct Case {
 impl Case {
     /// A case of an operation.
     pub fn new<O: Reference + Clone>(label: impl Into<String>, op: O, inputs: Vec<Input>) -> Case {
-        let (a, b) = (op.clone(), op.clone());
+        let (a, b, c, d) = (op.clone(), op.clone(), op.clone(), op.clone());
         Case {
             label: label.into(),
             op: Arc::new(op),
             inputs,
             naive: Box::new(move |x| a.reference(x)),
             oracle: Box::new(move |x| b.reference(x)),
+            naive_dual: Box::new(move |x| c.reference(x)),
+            oracle_dual: Box::new(move |x| d.reference(x)),
             gradient_factor: 2.0,
         }
     }

@@ -153,8 +153,9 @@ pub(crate) fn backward(root: &Edge, gradient: Tensor) -> Result<()> {
     while let Some((_, Pending { node, gradients })) = waiting.pop_last() {
         match &node.kind {
             Kind::Leaf { gradient } => {
+                // Contiguous, as optimisers need it: the first may be a view, of an expanded scalar, say.
                 for g in gradients.into_iter().flatten() {
-                    accumulate(&mut lock(gradient), g)?;
+                    accumulate(&mut lock(gradient), kernels::copy::contiguous(&g)?)?;
                 }
             }
             Kind::Operation { op, saved, inputs, needs } => {

@@ -5,6 +5,7 @@
 //! file of [`ops`].
 
 pub mod case;
+pub mod dual;
 pub mod graph;
 pub mod module;
 pub mod op;

@@ -1,5 +1,6 @@
 //! `add`: the sum of two values of equal shape.
 
+use super::check::floats;
 use crate::case::{Case, Input, Reference};
 use crate::op::{Backward, Saver, apply_one};
 use crate::{Op, Spec, Var};
@@ -28,6 +29,7 @@ impl Op for Add {
     }
 
     fn infer(&self, inputs: &[Spec]) -> Result<Vec<Spec>> {
+        floats(self, inputs, 2)?;
         same_shape(self.name(), inputs)
     }
 
@@ -59,7 +61,7 @@ impl Reference for Add {
 }
 
 /// Cases of the operation's checks.
-pub fn cases() -> Vec<Case> {
+pub(crate) fn cases() -> Vec<Case> {
     [&[][..], &[1], &[7], &[3, 5], &[2, 3, 4, 5]]
         .into_iter()
         .map(|shape| {

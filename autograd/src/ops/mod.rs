@@ -23,7 +23,32 @@ macro_rules! operations {
     };
 }
 
+mod check;
+
 operations! {
     add,
+    sub,
+    mul,
+    scale,
     relu,
+    gelu,
+    matmul,
+    linear,
+    conv2d,
+    batch_norm,
+    batch_norm_eval,
+    layer_norm,
+    max_pool2d,
+    global_avg_pool,
+    l2_normalize,
+    softmax_xent,
+    ntxent,
+    reshape,
+    permute,
+    narrow,
+    expand,
+    cat,
+    gather_rows,
+    sum,
+    mean,
 }

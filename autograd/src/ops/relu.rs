@@ -1,5 +1,6 @@
 //! `relu`: the positive part.
 
+use super::check::floats;
 use crate::case::{Case, Input, Reference};
 use crate::op::{Backward, Saver, apply_one};
 use crate::{Op, Spec, Var};
@@ -28,6 +29,7 @@ impl Op for Relu {
     }
 
     fn infer(&self, inputs: &[Spec]) -> Result<Vec<Spec>> {
+        floats(self, inputs, 1)?;
         Ok(inputs.to_vec())
     }
 
@@ -50,7 +52,7 @@ impl Reference for Relu {
 }
 
 /// Cases of the operation's checks. Values keep away from the kink, where no difference quotient holds.
-pub fn cases() -> Vec<Case> {
+pub(crate) fn cases() -> Vec<Case> {
     [&[1][..], &[7], &[3, 17], &[2, 3, 4, 5]]
         .into_iter()
         .map(|shape| {

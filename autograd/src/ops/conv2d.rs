@@ -1,0 +1,109 @@
+//! `conv2d`: two-dimensional convolution (cross-correlation, as everywhere in the field), channels last.
+
+use super::check::floats;
+use crate::case::{Case, Input, Reference};
+use crate::op::{Backward, Saver, apply_one};
+use crate::{Op, Spec, Var};
+use engine::{Result, Tensor};
+use kernels::array::{Array, Real};
+use kernels::conv2d as kernel;
+use kernels::copy::contiguous;
+
+pub use kernels::conv2d::Geometry;
+
+/// The operation of [`conv2d`]: stride and padding.
+#[derive(Clone)]
+pub struct Conv2d(pub Geometry);
+
+/// Convolution of images [N, H, W, I] with kernels [O, R, S, I] -> [N, P, Q, O].
+#[track_caller]
+pub fn conv2d(x: &Var, weight: &Var, geometry: Geometry) -> Result<Var> {
+    apply_one(Conv2d(geometry), &[x, weight])
+}
+
+impl Op for Conv2d {
+    fn name(&self) -> &'static str {
+        "conv2d"
+    }
+
+    fn inputs(&self) -> &'static [&'static str] {
+        &["x", "weight"]
+    }
+
+    fn infer(&self, inputs: &[Spec]) -> Result<Vec<Spec>> {
+        floats(self, inputs, 2)?;
+        Ok(vec![Spec::f32(&kernel::output_shape(&inputs[0].shape, &inputs[1].shape, self.0)?)])
+    }
+
+    /// Saves the weight if the gradient of x is needed, then x if that of the weight is.
+    fn forward(&self, inputs: &[&Tensor], save: &mut Saver) -> Result<Vec<Tensor>> {
+        let (x, weight) = (contiguous(inputs[0])?, contiguous(inputs[1])?);
+        if save.needs(0) {
+            save.save(&weight);
+        }
+        if save.needs(1) {
+            save.save(&x);
+        }
+        Ok(vec![kernel::forward(&x, &weight, self.0)?])
+    }
+
+    fn backward(&self, at: &Backward<'_>) -> Result<Vec<Option<Tensor>>> {
+        let dy = contiguous(at.gradient()?)?;
+        let dx = at.when(0, || kernel::input_gradient(&dy, &at.saved[0], &at.inputs[0].shape, self.0))?;
+        let dweight = at.when(1, || {
+            let x = &at.saved[usize::from(at.needs[0])];
+            kernel::weight_gradient(x, &dy, &at.inputs[1].shape, self.0)
+        })?;
+        Ok(vec![dx, dweight])
+    }
+}
+
+impl Reference for Conv2d {
+    fn reference<T: Real>(&self, inputs: &[Array<T>]) -> Vec<Array<T>> {
+        let (x, weight) = (&inputs[0], &inputs[1]);
+        let (stride, padding) = (self.0.stride, self.0.padding);
+        let &[n, h, w, channels] = &x.shape[..] else { return Vec::new() };
+        let &[o, r, s, _] = &weight.shape[..] else { return Vec::new() };
+        let (p, q) = ((h + 2 * padding - r) / stride + 1, (w + 2 * padding - s) / stride + 1);
+        let mut y = Array::zeros(&[n, p, q, o]);
+        for at in 0..y.len() {
+            let (k, j, i, b) = (at % o, at / o % q, at / o / q % p, at / o / q / p);
+            let mut sum = T::ZERO;
+            for (u, v) in (0..r).flat_map(|u| (0..s).map(move |v| (u, v))) {
+                let (row, column) =
+                    ((i * stride + u).wrapping_sub(padding), (j * stride + v).wrapping_sub(padding));
+                if row < h && column < w {
+                    for c in 0..channels {
+                        sum += x.get(&[b, row, column, c]) * weight.get(&[k, u, v, c]);
+                    }
+                }
+            }
+            y.data[at] = sum;
+        }
+        vec![y]
+    }
+}
+
+/// Cases of the operation's checks: 1x1, 3x3 and 7x7 kernels, strides that do not divide, wide padding.
+pub(crate) fn cases() -> Vec<Case> {
+    [
+        ([1, 1, 1, 1], [1, 1, 1], 1, 0),
+        ([1, 3, 4, 2], [2, 2, 2], 1, 0),
+        ([2, 3, 3, 1], [2, 3, 3], 2, 1),
+        ([2, 2, 2, 2], [2, 1, 1], 1, 0),
+        ([1, 5, 4, 1], [3, 3, 2], 3, 1),
+        ([2, 7, 6, 3], [5, 3, 3], 1, 1),
+        ([2, 8, 9, 3], [4, 3, 3], 2, 1),
+        ([1, 9, 9, 3], [4, 7, 7], 2, 3),
+        ([3, 5, 5, 8], [17, 1, 1], 2, 0),
+        ([2, 6, 6, 16], [16, 3, 3], 1, 1),
+    ]
+    .into_iter()
+    .map(|(input, [o, r, s], stride, padding)| {
+        let inputs = vec![Input::random(&input, 71, 1.0), Input::random(&[o, r, s, input[3]], 72, 0.3)];
+        let label = format!("{input:?} with {o} of {r}x{s} stride {stride} padding {padding}");
+        let op = Conv2d(Geometry { stride, padding });
+        Case { gradient_factor: 3.0, ..Case::new(label, op, inputs) }
+    })
+    .collect()
+}
