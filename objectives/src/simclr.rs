@@ -133,7 +133,7 @@ fn training(profile: &DataProfile) -> Training {
         nesterov: false,
         trust: 1e-3,
         weight_decay: 5e-4,
-        warmup_epochs: 10.0,
+        warmup_epochs: None,
         epochs: 100,
         batch: 256,
         clip: None,
@@ -250,7 +250,7 @@ pub fn nt_xent(z: &Var, temperature: f32) -> Result<Var> {
     };
     let positive: Vec<i32> = (0..rows).map(|i| ((i + rows / 2) % rows) as i32).collect();
     let positive = Var::constant(Tensor::from_slice(&positive, &[rows])?);
-    let loss = ops::ntxent(z, z, &positive, temperature, Some(0))?;
+    let loss = ops::ntxent(z, z, ops::Positive::Column(&positive), temperature, Some(0))?;
     ops::mean(&loss, &[0])
 }
 

@@ -1,8 +1,7 @@
 //! Settings of the training loop that every method has: optimiser, rates, batch, length.
 
-use autograd::param::Role;
-use engine::{Error, ErrorKind, Result};
-use serde::{Deserialize, Serialize};
+use engine::{Error, ErrorKind};
+use serde::{Deserialize, Serialize, Serializer};
 
 /// The rule that moves parameters.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -35,29 +34,36 @@ pub struct Training {
     /// The optimiser.
     pub optimiser: Optimiser,
     /// The highest rate for a batch of 256.
+    #[serde(serialize_with = "decimal")]
     pub learning_rate: f32,
     /// How it follows the batch.
     pub rate_scaling: RateScaling,
     /// The rate that the cosine ends at, as a part of the highest.
+    #[serde(serialize_with = "decimal")]
     pub final_rate: f32,
     /// Momentum (SGD, LARS), or the first moment's decay (AdamW).
+    #[serde(serialize_with = "decimal")]
     pub momentum: f32,
     /// Decay of the second moment (AdamW).
+    #[serde(serialize_with = "decimal")]
     pub second_moment: f32,
     /// Nesterov's momentum (SGD).
     pub nesterov: bool,
     /// Trust coefficient (LARS).
+    #[serde(serialize_with = "decimal")]
     pub trust: f32,
     /// Decay of weights; biases and normalisations have none.
+    #[serde(serialize_with = "decimal")]
     pub weight_decay: f32,
-    /// Epochs of linear warm-up, a part of `epochs`.
-    pub warmup_epochs: f32,
+    /// Epochs of linear warm-up, a part of `epochs`. Where it is left out, a tenth of the run.
+    #[serde(default, skip_serializing_if = "Option::is_none", serialize_with = "optional_decimal")]
+    pub warmup_epochs: Option<f32>,
     /// Passes over the data.
     pub epochs: usize,
     /// Images a step (not views).
     pub batch: usize,
     /// Largest norm of all gradients together; larger ones are scaled down to it.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none", serialize_with = "optional_decimal")]
     pub clip: Option<f32>,
 }
 
@@ -72,30 +78,15 @@ impl Training {
         }
     }
 
-    /// Steps of warm-up in a run of `steps`: the same part of the run as `warmup_epochs` is of `epochs`.
+    /// Steps of warm-up in a run of `steps`: the same part of it as `warmup_epochs` is of `epochs`.
     pub fn warmup_steps(&self, steps: u64) -> u64 {
-        let part = f64::from(self.warmup_epochs) / self.epochs.max(1) as f64;
+        let part = self.warmup_epochs.map_or(0.1, |epochs| f64::from(epochs) / self.epochs.max(1) as f64);
         ((part * steps as f64).round() as u64).min(steps)
-    }
-
-    /// The same for another number of epochs; the warm-up keeps its part of the run.
-    pub fn with_epochs(mut self, epochs: usize) -> Training {
-        self.warmup_epochs *= epochs as f32 / self.epochs.max(1) as f32;
-        self.epochs = epochs;
-        self
-    }
-
-    /// Weight decay of a parameter: none for biases and normalisations.
-    pub fn weight_decay_of(&self, role: Role) -> f32 {
-        match role {
-            Role::Weight => self.weight_decay,
-            Role::Bias | Role::Norm => 0.0,
-        }
     }
 
     /// An error that names the first field outside its range.
     #[track_caller]
-    pub fn check(&self) -> Result<()> {
+    pub fn check(&self) -> engine::Result<()> {
         let rules = [
             (self.learning_rate > 0.0 && self.learning_rate.is_finite(), "learning_rate must be positive"),
             ((0.0..=1.0).contains(&self.final_rate), "final_rate is a part of the highest rate, 0 to 1"),
@@ -108,7 +99,7 @@ impl Training {
             (self.epochs > 0, "epochs must be at least 1"),
             (self.batch > 0, "batch must be at least 1"),
             (
-                (0.0..=self.epochs as f32).contains(&self.warmup_epochs),
+                self.warmup_epochs.is_none_or(|w| (0.0..=self.epochs as f32).contains(&w)),
                 "warmup_epochs must be between 0 and epochs",
             ),
             (self.clip.is_none_or(|c| c > 0.0), "clip must be positive: leave it out to clip nothing"),
@@ -119,5 +110,18 @@ impl Training {
                 Err(Error::new(ErrorKind::Usage, "training settings", *rule).with("given", self))
             }
         }
+    }
+}
+
+/// Writes the shortest decimal that means this f32, so that files say 0.1 and not 0.10000000149011612.
+fn decimal<S: Serializer>(value: &f32, serializer: S) -> Result<S::Ok, S::Error> {
+    let text = value.to_string();
+    serializer.serialize_f64(text.parse().unwrap_or(f64::from(*value)))
+}
+
+fn optional_decimal<S: Serializer>(value: &Option<f32>, serializer: S) -> Result<S::Ok, S::Error> {
+    match value {
+        Some(value) => decimal(value, serializer),
+        None => serializer.serialize_none(),
     }
 }
