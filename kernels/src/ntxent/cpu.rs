@@ -5,7 +5,7 @@
 //! in place and multiplies it with the streamed vectors; for the columns' gradient the roles are exchanged, so
 //! that each task owns what it writes. Tiles depend on R and C alone.
 
-use super::tile::{dot, multiply, weights_by_column, weights_by_row};
+use super::tile::{accumulate, dot, similarities, weights_by_column, weights_by_row};
 use crate::softmax_xent::lanes::{exp_sum, maximum};
 use engine::Result;
 use engine::memory::Scratch;
@@ -129,12 +129,7 @@ fn forward_rows(p: &Problem, first: usize, loss: &mut [f32], lse: &mut [f32]) ->
     for start in (0..c).step_by(STREAMED) {
         let n = STREAMED.min(c - start);
         let tile = &mut tile[..m * n];
-        multiply::similarities(
-            &p.rows[first * d..(first + m) * d],
-            &p.columns[start * d..(start + n) * d],
-            d,
-            tile,
-        );
+        similarities(&p.rows[first * d..(first + m) * d], &p.columns[start * d..(start + n) * d], d, tile)?;
         for (i, (products, running)) in tile.chunks_mut(n).zip(&mut running).enumerate() {
             if let Some(at) = within(p.hidden(first + i), start, n) {
                 products[at] = f32::NEG_INFINITY;
@@ -146,9 +141,9 @@ fn forward_rows(p: &Problem, first: usize, loss: &mut [f32], lse: &mut [f32]) ->
         }
     }
     for ((loss, lse), r) in loss.iter_mut().zip(lse).zip(running) {
-        let (inverse, log_sum) = (1.0 / f64::from(p.temperature), r.sum.ln());
-        *lse = (f64::from(r.max) * inverse + log_sum) as f32;
-        *loss = ((f64::from(r.max) - f64::from(r.positive)) * inverse + log_sum) as f32;
+        let (temperature, log_sum) = (f64::from(p.temperature), r.sum.ln());
+        *lse = (f64::from(r.max) / temperature + log_sum) as f32;
+        *loss = ((f64::from(r.max) - f64::from(r.positive)) / temperature + log_sum) as f32;
     }
     Ok(())
 }
@@ -176,9 +171,9 @@ fn sweep(
             let n = STREAMED.min(others - start);
             let tile = &mut tile[..m * n];
             let streamed = &other[start * d..(start + n) * d];
-            multiply::similarities(&own[first * d..(first + m) * d], streamed, d, tile);
+            similarities(&own[first * d..(first + m) * d], streamed, d, tile)?;
             weigh(first, start, n, tile);
-            multiply::accumulate(tile, streamed, d, out);
+            accumulate(tile, streamed, d, out)?;
         }
         Ok(())
     })
@@ -195,12 +190,11 @@ fn coefficients(p: &Problem, up: &Upstream) -> Result<Scratch<f32>> {
 
 /// `drows` [R, D].
 pub fn row_gradient(p: &Problem, up: &Upstream, drows: &mut [f32]) -> Result<()> {
-    let inverse = 1.0 / p.temperature;
     let coefficient = coefficients(p, up)?;
     sweep(p.rows, p.columns, p.d, drows, |first, start, n, tile| {
         for (i, tile) in tile.chunks_mut(n).enumerate() {
             let row = first + i;
-            weights_by_row(tile, inverse, up.lse[row], coefficient[row]);
+            weights_by_row(tile, p.temperature, up.lse[row], coefficient[row]);
             if let Some(at) = within(p.hidden(row), start, n) {
                 tile[at] = 0.0;
             }
@@ -217,13 +211,12 @@ pub fn row_gradient(p: &Problem, up: &Upstream, drows: &mut [f32]) -> Result<()>
 
 /// `dcolumns` [C, D].
 pub fn column_gradient(p: &Problem, up: &Upstream, dcolumns: &mut [f32]) -> Result<()> {
-    let inverse = 1.0 / p.temperature;
     let coefficient = coefficients(p, up)?;
     sweep(p.columns, p.rows, p.d, dcolumns, |first, start, n, tile| {
         let rows = start..start + n;
         let m = tile.len() / n;
         for tile in tile.chunks_mut(n) {
-            weights_by_column(tile, inverse, &up.lse[rows.clone()], &coefficient[rows.clone()]);
+            weights_by_column(tile, p.temperature, &up.lse[rows.clone()], &coefficient[rows.clone()]);
         }
         for (k, row) in rows.enumerate() {
             if let Some(at) = within(p.hidden(row), first, m) {
@@ -251,10 +244,10 @@ fn add_positive(p: &Problem, up: &Upstream, vectors: &[f32], other: &[f32], out:
         for (i, out) in out.chunks_mut(d).enumerate() {
             let row = start / d + i;
             let range = row * d..(row + 1) * d;
-            let s = f64::from(dot(p.row(row), &vectors[range.clone()])) / f64::from(p.temperature);
-            let weight = (s - f64::from(up.lse[row])).exp_m1() * f64::from(up.dloss[row] / p.temperature);
+            let s = dot(p.row(row), &vectors[range.clone()]) / p.temperature;
+            let weight = (s - up.lse[row]).exp_m1() * up.dloss[row] / p.temperature;
             for (out, &other) in out.iter_mut().zip(&other[range]) {
-                *out += weight as f32 * other;
+                *out += weight * other;
             }
         }
     });

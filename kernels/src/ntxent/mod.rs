@@ -14,8 +14,11 @@
 //! Needs 2 R C D operations forward, 6 R C D backward if a tile could serve both gradients; the CPU makes
 //! each tile twice, which is 8 R C D, and needs no space beyond the gradients. See README.md.
 
+pub mod cases;
 pub mod cpu;
 pub mod reference;
+#[cfg(test)]
+mod tests;
 mod tile;
 
 use engine::device::common;

@@ -81,6 +81,62 @@ pub fn forward<T: Real>(
     (loss, lse)
 }
 
+/// One element of G: the row, the column (`None`: the row's own positive vector), its value.
+pub type Weight<T> = (usize, Option<usize>, T);
+
+/// All of G that is not masked, times `dloss` [R].
+pub fn weights<T: Real>(
+    dloss: &Array<T>,
+    rows: &Array<T>,
+    columns: &Array<T>,
+    positive: &Positive<T>,
+    spec: Spec,
+) -> Vec<Weight<T>> {
+    let temperature = T::of(f64::from(spec.temperature));
+    let (_, lse) = forward(rows, columns, positive, spec);
+    let mut out = Vec::new();
+    for i in 0..rows.shape[0] {
+        let own = positive_of(positive, i);
+        for (s, j) in seen(rows, columns, positive, spec, i) {
+            let one = if j == own { T::ONE } else { T::ZERO };
+            out.push((i, j, dloss.data[i] * ((s - lse.data[i]).exp() - one) / temperature));
+        }
+    }
+    out
+}
+
+/// What a G gives: both products with the vectors.
+pub fn products<T: Real>(
+    weights: &[Weight<T>],
+    rows: &Array<T>,
+    columns: &Array<T>,
+    positive: &Positive<T>,
+) -> Gradients<T> {
+    let d = rows.shape[1];
+    let mut out = Gradients {
+        drows: Array::zeros(&rows.shape),
+        dcolumns: Array::zeros(&columns.shape),
+        dpositive: Array::zeros(&rows.shape),
+    };
+    for &(i, j, g) in weights {
+        for k in 0..d {
+            let row = rows.data[i * d + k];
+            match (j, positive) {
+                (None, Positive::Vector(v)) => {
+                    out.drows.data[i * d + k] += g * v.data[i * d + k];
+                    out.dpositive.data[i * d + k] += g * row;
+                }
+                (None, Positive::Column(_)) => {}
+                (Some(j), _) => {
+                    out.drows.data[i * d + k] += g * columns.data[j * d + k];
+                    out.dcolumns.data[j * d + k] += g * row;
+                }
+            }
+        }
+    }
+    out
+}
+
 /// Gradients of the sum of `dloss` [R] times loss.
 pub fn backward<T: Real>(
     dloss: &Array<T>,
@@ -89,34 +145,5 @@ pub fn backward<T: Real>(
     positive: &Positive<T>,
     spec: Spec,
 ) -> Gradients<T> {
-    let (r, c, d) = (rows.shape[0], columns.shape[0], rows.shape[1]);
-    let temperature = T::of(f64::from(spec.temperature));
-    let (_, lse) = forward(rows, columns, positive, spec);
-    let mut out = Gradients {
-        drows: Array::zeros(&[r, d]),
-        dcolumns: Array::zeros(&[c, d]),
-        dpositive: Array::zeros(&[r, d]),
-    };
-    for i in 0..r {
-        let own = positive_of(positive, i);
-        for (s, j) in seen(rows, columns, positive, spec, i) {
-            let one = if j == own { T::ONE } else { T::ZERO };
-            let g = dloss.data[i] * ((s - lse.data[i]).exp() - one) / temperature;
-            for k in 0..d {
-                let row = rows.data[i * d + k];
-                match (j, positive) {
-                    (None, Positive::Vector(v)) => {
-                        out.drows.data[i * d + k] += g * v.data[i * d + k];
-                        out.dpositive.data[i * d + k] += g * row;
-                    }
-                    (None, Positive::Column(_)) => {}
-                    (Some(j), _) => {
-                        out.drows.data[i * d + k] += g * columns.data[j * d + k];
-                        out.dcolumns.data[j * d + k] += g * row;
-                    }
-                }
-            }
-        }
-    }
-    out
+    products(&weights(dloss, rows, columns, positive, spec), rows, columns, positive)
 }

@@ -1,58 +1,43 @@
 //! What is done to one tile: the two matrix products and the weights.
 
 use crate::math::exp;
+use crate::matmul::cpu::{Mat, gemm_serial};
 use crate::multiversion;
+use engine::Result;
 
-/// The two matrix products, both in row-major tiles.
-pub(super) mod multiply {
-    use crate::multiversion;
-
-    /// s [m, n] = a [m, d] b [n, d]^T.
-    pub fn similarities(a: &[f32], b: &[f32], d: usize, s: &mut [f32]) {
-        let n = b.len() / d.max(1);
+/// s [m, n] = a [m, d] b [n, d]^T.
+pub(super) fn similarities(a: &[f32], b: &[f32], d: usize, s: &mut [f32]) -> Result<()> {
+    if d == 0 {
         s.fill(0.0);
-        let mut bt = vec![0.0; b.len()];
-        for (j, row) in b.chunks(d.max(1)).enumerate() {
-            for (k, &v) in row.iter().enumerate() {
-                bt[k * n + j] = v;
-            }
-        }
-        accumulate(a, &bt, n, s);
+        return Ok(());
     }
+    let (m, n) = (a.len() / d, b.len() / d);
+    gemm_serial(m, n, d, Mat::rows(a, d), Mat::rows(b, d).transposed(), false, s, n)
+}
 
-    /// out [m, d] += w [m, n] b [n, d].
-    pub fn accumulate(w: &[f32], b: &[f32], d: usize, out: &mut [f32]) {
-        let n = b.len() / d;
-        for (w, out) in w.chunks(n).zip(out.chunks_mut(d)) {
-            for (&w, b) in w.iter().zip(b.chunks(d)) {
-                axpy(w, b, out);
-            }
-        }
-    }
-
-    multiversion! {
-        fn axpy(a: f32, x: &[f32], y: &mut [f32]) {
-            for (y, &x) in y.iter_mut().zip(x) {
-                *y += a * x;
-            }
-        }
-    }
+/// out [m, d] += w [m, n] b [n, d], for d > 0.
+pub(super) fn accumulate(w: &[f32], b: &[f32], d: usize, out: &mut [f32]) -> Result<()> {
+    let (m, n) = (out.len() / d, b.len() / d);
+    gemm_serial(m, d, n, Mat::rows(w, n), Mat::rows(b, d), true, out, d)
 }
 
 multiversion! {
-    /// s = exp(s inverse - lse) coefficient, for one row of the similarities.
-    pub(super) fn weights_by_row(s: &mut [f32], inverse: f32, lse: f32, coefficient: f32) {
+    /// s = exp(s / temperature - lse) coefficient, for one row of the similarities.
+    ///
+    /// The quotient is rounded as lse was: where one similarity dominates, both are equal and its weight is
+    /// exactly the coefficient, however large they are. A product with 1 / temperature is not.
+    pub(super) fn weights_by_row(s: &mut [f32], temperature: f32, lse: f32, coefficient: f32) {
         for s in s.iter_mut() {
-            *s = exp(*s * inverse - lse) * coefficient;
+            *s = exp(*s / temperature - lse) * coefficient;
         }
     }
 }
 
 multiversion! {
     /// As [`weights_by_row`] where each element belongs to a row of its own.
-    pub(super) fn weights_by_column(s: &mut [f32], inverse: f32, lse: &[f32], coefficient: &[f32]) {
+    pub(super) fn weights_by_column(s: &mut [f32], temperature: f32, lse: &[f32], coefficient: &[f32]) {
         for ((s, &lse), &coefficient) in s.iter_mut().zip(lse).zip(coefficient) {
-            *s = exp(*s * inverse - lse) * coefficient;
+            *s = exp(*s / temperature - lse) * coefficient;
         }
     }
 }

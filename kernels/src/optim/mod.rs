@@ -6,8 +6,11 @@
 //! writes 2; AdamW reads 4 and writes 3; LARS adds a pass that reads 2, for the norms; the moving average reads
 //! 2 and writes 1; the global norm reads 1. See README.md for the formulas.
 
+pub mod cases;
 pub mod cpu;
 pub mod reference;
+#[cfg(test)]
+mod tests;
 mod update;
 
 use engine::device::common;

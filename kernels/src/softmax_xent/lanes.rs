@@ -36,19 +36,19 @@ multiversion! {
 }
 
 multiversion! {
-    /// Sum of exp((x - shift) scale).
+    /// Sum of exp((x - shift) scale), in f64: a loss near zero is the logarithm of 1 and many small terms.
     pub(crate) fn exp_sum(x: &[f32], shift: f32, scale: f32) -> f64 {
-        let mut lanes = [0f32; LANES];
+        let mut lanes = [0f64; LANES];
         let (blocks, rest) = x.as_chunks::<LANES>();
         for block in blocks {
             for (s, &v) in lanes.iter_mut().zip(block) {
-                *s += exp((v - shift) * scale);
+                *s += f64::from(exp((v - shift) * scale));
             }
         }
         for (s, &v) in lanes.iter_mut().zip(rest) {
-            *s += exp((v - shift) * scale);
+            *s += f64::from(exp((v - shift) * scale));
         }
-        lanes.iter().map(|&s| f64::from(s)).sum()
+        lanes.iter().sum()
     }
 }
 

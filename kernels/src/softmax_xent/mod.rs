@@ -13,9 +13,12 @@
 //! Must move, in floats: forward M V (labels) or 2 M V (soft targets) read; backward the same read and M V
 //! written. About one exponential an element each way. Nothing of size [M, V] is made but the gradient.
 
+pub mod cases;
 pub mod cpu;
 pub(crate) mod lanes;
 pub mod reference;
+#[cfg(test)]
+mod tests;
 
 use engine::device::common;
 use engine::{DType, Device, Error, Result, Tensor, memory};
