@@ -153,7 +153,7 @@ mod tests {
     }
 
     fn message(result: Result<InMemory>) -> String {
-        result.err().expect("an error").message().to_string()
+        result.unwrap_err().message().to_string()
     }
 
     #[test]

@@ -59,6 +59,7 @@ pub fn cases() -> Vec<Case> {
 }
 
 /// Any small resize.
+#[cfg(any(test, feature = "testing"))]
 pub fn strategy() -> impl proptest::strategy::Strategy<Value = Case> {
     use proptest::prelude::*;
     let sizes = (1usize..24, 1usize..40, prop_oneof![Just(1usize), Just(3)]);

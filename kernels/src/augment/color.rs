@@ -108,6 +108,11 @@ multiversion! {
                     *p = (*p - m) / s;
                 }
             }
+            ([m0, m1, m2], [s0, s1, s2]) => {
+                for p in pixels.as_chunks_mut::<3>().0 {
+                    *p = [(p[0] - m0) / s0, (p[1] - m1) / s1, (p[2] - m2) / s2];
+                }
+            }
             _ => {
                 for p in pixels.chunks_exact_mut(mean.len()) {
                     for (p, (m, s)) in p.iter_mut().zip(mean.iter().zip(std)) {

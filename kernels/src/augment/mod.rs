@@ -14,7 +14,6 @@
 //! bilinear, 2 bicubic); a blur of K taps `4 K H W C`; hue about 40 a pixel; the rest two to eight each.
 
 mod blur;
-#[cfg(any(test, feature = "testing"))]
 pub mod cases;
 mod color;
 mod cpu;

@@ -6,7 +6,7 @@ use crate::multiversion;
 use engine::{Error, Result};
 
 /// Values that a pass over rows sums in registers.
-const BLOCK: usize = 32;
+const BLOCK: usize = 16;
 
 /// One dimension's weights: output `i` is the sum over k < `taps` of `weights[i taps + k]` times input
 /// `starts[i] + k`. Every output has the same number of taps, padded with zeros; all lie inside the input.
@@ -58,7 +58,7 @@ impl Filter {
             let end = ((center + support + 0.5) as usize).min(input);
             (center, start, end)
         };
-        self.taps = (0..output).map(|i| bounds(i)).map(|(_, start, end)| end - start).max().unwrap_or(1);
+        self.taps = (0..output).map(bounds).map(|(_, start, end)| end - start).max().unwrap_or(1);
         self.weights.resize(output * self.taps, 0.0);
         for (i, weights) in self.weights.chunks_exact_mut(self.taps).enumerate() {
             let (center, start, end) = bounds(i);
@@ -107,14 +107,15 @@ pub(super) fn resized_crop(
     let stride = image.width * channels;
     let start = crop.top * stride + crop.left * channels;
     let row = crop.width * channels;
-    let between = Workspace::between(&mut workspace.between, size[0] * row);
+    let space = Workspace::between(&mut workspace.between, size[0] * row + 1);
+    let (between, _) = space.split_at_mut(size[0] * row);
     match image.pixels {
         Pixels::U8(pixels) => rows_u8(&pixels[start..], stride, row, &workspace.vertical, between),
         Pixels::F32(pixels) => rows_f32(&pixels[start..], stride, row, &workspace.vertical, between),
     }
     match channels {
         1 => columns_1(between, row, &workspace.horizontal, flip, out),
-        3 => columns_3(between, row, &workspace.horizontal, flip, out),
+        3 => columns_3(space, row, &workspace.horizontal, flip, out),
         _ => columns(between, row, channels, &workspace.horizontal, flip, out),
     }
 }
@@ -122,7 +123,7 @@ pub(super) fn resized_crop(
 multiversion! {
     /// Combines rows of bytes; 255 becomes 1.
     fn rows_u8(source: &[u8], stride: usize, row: usize, filter: &Filter, out: &mut [f32]) {
-        rows(source, stride, row, filter, out, |v| f32::from(v), |sum| sum / 255.0);
+        rows(source, stride, row, filter, out, f32::from, |sum| sum / 255.0);
     }
 }
 
@@ -146,30 +147,26 @@ fn rows<T: Copy>(
 ) {
     let weights = filter.weights.chunks_exact(filter.taps);
     for ((out, weights), &first) in out.chunks_exact_mut(row).zip(weights).zip(&filter.starts) {
-        let mut x = 0;
-        while x + BLOCK <= row {
-            let mut sums = [0f32; BLOCK];
+        let combine = |x: usize, sums: &mut [f32]| {
             for (k, &w) in weights.iter().enumerate() {
-                let at = (first + k) * stride + x;
-                for (sum, &v) in sums.iter_mut().zip(&source[at..at + BLOCK]) {
+                let values = &source[(first + k) * stride + x..][..sums.len()];
+                for (sum, &v) in sums.iter_mut().zip(values) {
                     *sum += w * value(v);
                 }
             }
-            for (o, sum) in out[x..x + BLOCK].iter_mut().zip(sums) {
-                *o = finish(sum);
-            }
-            x += BLOCK;
+        };
+        if row < BLOCK {
+            out.fill(0.0);
+            combine(0, out);
+            out.iter_mut().for_each(|o| *o = finish(*o));
+            continue;
         }
-        let rest = row - x;
-        let mut sums = [0f32; BLOCK];
-        for (k, &w) in weights.iter().enumerate() {
-            let at = (first + k) * stride + x;
-            for (sum, &v) in sums.iter_mut().zip(&source[at..at + rest]) {
-                *sum += w * value(v);
-            }
-        }
-        for (o, sum) in out[x..].iter_mut().zip(sums) {
-            *o = finish(sum);
+        // The last block overlaps the one before it and gives the same values there.
+        for block in 0..row.div_ceil(BLOCK) {
+            let x = (block * BLOCK).min(row - BLOCK);
+            let mut sums = [0f32; BLOCK];
+            combine(x, &mut sums);
+            out[x..x + BLOCK].copy_from_slice(&sums.map(&finish));
         }
     }
 }
@@ -181,8 +178,25 @@ multiversion! {
 }
 
 multiversion! {
+    /// RGB: four neighbouring values are one vector, of which the last belongs to the next pixel and is dropped.
+    /// `source` has one value more than its rows, for the very last pixel.
     fn columns_3(source: &[f32], row: usize, filter: &Filter, flip: bool, out: &mut [f32]) {
-        columns(source, row, 3, filter, flip, out);
+        let width = filter.starts.len();
+        for (y, out) in out.chunks_exact_mut(width * 3).enumerate() {
+            let source = &source[y * row..y * row + row + 1];
+            let weights = filter.weights.chunks_exact(filter.taps);
+            for (x, (weights, &first)) in weights.zip(&filter.starts).enumerate() {
+                let x = if flip { width - 1 - x } else { x };
+                let source = &source[first * 3..(first + filter.taps) * 3 + 1];
+                let mut sums = [0f32; 4];
+                for (&w, v) in weights.iter().zip(source.windows(4).step_by(3)) {
+                    for (sum, v) in sums.iter_mut().zip(v) {
+                        *sum += w * v;
+                    }
+                }
+                out[x * 3..x * 3 + 3].copy_from_slice(&sums[..3]);
+            }
+        }
     }
 }
 
