@@ -21,7 +21,7 @@ fn main() -> engine::Result<()> {
     let dloss = data.dloss.to_tensor()?;
     let threads = rayon::current_num_threads();
     println!("R = C = {}, D = {d}, {threads} threads", case.r);
-    let product = 2.0 * case.r as f64 * case.c as f64 * d as f64;
+    let product = case.product_flops();
     for round in 0..3 {
         let live = memory::stats().live;
         memory::reset_peak();
@@ -37,7 +37,7 @@ fn main() -> engine::Result<()> {
             "round {round}: forward {forward_time:.3} s ({:.0} GFLOP/s), backward {backward_time:.3} s ({:.0} \
              GFLOP/s), together {:.3} s, extra memory {extra:.1} MiB of which results {outputs:.1} MiB",
             product / forward_time / 1e9,
-            4.0 * product / backward_time / 1e9,
+            3.0 * product / backward_time / 1e9,
             forward_time + backward_time
         );
     }

@@ -3,7 +3,8 @@
 //!
 //! Forward keeps a running maximum and sum a row. Backward makes the tile again, turns it into the weights G
 //! in place and multiplies it with the streamed vectors; for the columns' gradient the roles are exchanged, so
-//! that each task owns what it writes. Tiles depend on R and C alone.
+//! that each task owns what it writes. Where rows and columns are one array, as SimCLR's are, one tile serves
+//! both. Tiles depend on R and C alone.
 
 use super::tile::{accumulate, dot, similarities, weights_by_column, weights_by_row};
 use crate::softmax_xent::lanes::{exp_sum, maximum};
@@ -179,6 +180,41 @@ fn sweep(
     })
 }
 
+/// Two [`sweep`]s of `x` [A, D] over itself, with the same bits: inner products are symmetric, so one tile of
+/// them serves both.
+fn sweep_both(
+    x: &[f32],
+    d: usize,
+    out: &mut [f32],
+    out2: &mut [f32],
+    weigh: impl Fn(usize, usize, usize, &mut [f32]) + Sync,
+    weigh2: impl Fn(usize, usize, usize, &mut [f32]) + Sync,
+) -> Result<()> {
+    if d == 0 {
+        return Ok(());
+    }
+    let (count, others) = (own_count(x.len() / d), x.len() / d);
+    let chunks = out.par_chunks_mut(count * d).zip(out2.par_chunks_mut(count * d));
+    chunks.enumerate().try_for_each(|(i, (out, out2))| {
+        let (first, m) = (i * count, out.len() / d);
+        let mut tiles = Scratch::<f32>::new(2 * m * STREAMED.min(others))?;
+        out.fill(0.0);
+        out2.fill(0.0);
+        for start in (0..others).step_by(STREAMED) {
+            let n = STREAMED.min(others - start);
+            let (tile, tile2) = tiles[..2 * m * n].split_at_mut(m * n);
+            let streamed = &x[start * d..(start + n) * d];
+            similarities(&x[first * d..(first + m) * d], streamed, d, tile)?;
+            tile2.copy_from_slice(tile);
+            weigh(first, start, n, tile);
+            accumulate(tile, streamed, d, out)?;
+            weigh2(first, start, n, tile2);
+            accumulate(tile2, streamed, d, out2)?;
+        }
+        Ok(())
+    })
+}
+
 /// dloss / temperature, the factor before every weight of a row.
 fn coefficients(p: &Problem, up: &Upstream) -> Result<Scratch<f32>> {
     let mut out = Scratch::<f32>::new(p.row_count)?;
@@ -188,45 +224,73 @@ fn coefficients(p: &Problem, up: &Upstream) -> Result<Scratch<f32>> {
     Ok(out)
 }
 
-/// `drows` [R, D].
-pub fn row_gradient(p: &Problem, up: &Upstream, drows: &mut [f32]) -> Result<()> {
-    let coefficient = coefficients(p, up)?;
-    sweep(p.rows, p.columns, p.d, drows, |first, start, n, tile| {
-        for (i, tile) in tile.chunks_mut(n).enumerate() {
-            let row = first + i;
-            weights_by_row(tile, p.temperature, up.lse[row], coefficient[row]);
-            if let Some(at) = within(p.hidden(row), start, n) {
-                tile[at] = 0.0;
-            }
-            if let Some(at) = within(p.positive_column(row), start, n) {
-                tile[at] -= coefficient[row];
-            }
+/// Turns inner products of rows `first ..` with columns `start .. start + n` into G, in place.
+fn weigh_rows(
+    p: &Problem,
+    up: &Upstream,
+    coefficient: &[f32],
+    first: usize,
+    start: usize,
+    n: usize,
+    tile: &mut [f32],
+) {
+    for (i, tile) in tile.chunks_mut(n).enumerate() {
+        let row = first + i;
+        weights_by_row(tile, p.temperature, up.lse[row], coefficient[row]);
+        if let Some(at) = within(p.hidden(row), start, n) {
+            tile[at] = 0.0;
         }
-    })?;
+        if let Some(at) = within(p.positive_column(row), start, n) {
+            tile[at] -= coefficient[row];
+        }
+    }
+}
+
+/// Turns inner products of columns `first ..` with rows `start .. start + n` into G transposed, in place.
+fn weigh_columns(
+    p: &Problem,
+    up: &Upstream,
+    coefficient: &[f32],
+    first: usize,
+    start: usize,
+    n: usize,
+    tile: &mut [f32],
+) {
+    let rows = start..start + n;
+    let m = tile.len() / n;
+    for tile in tile.chunks_mut(n) {
+        weights_by_column(tile, p.temperature, &up.lse[rows.clone()], &coefficient[rows.clone()]);
+    }
+    for (k, row) in rows.enumerate() {
+        if let Some(at) = within(p.hidden(row), first, m) {
+            tile[at * n + k] = 0.0;
+        }
+        if let Some(at) = within(p.positive_column(row), first, m) {
+            tile[at * n + k] -= coefficient[row];
+        }
+    }
+}
+
+/// `drows` [R, D], and `dcolumns` [C, D] if it is wanted.
+pub fn gradients(p: &Problem, up: &Upstream, drows: &mut [f32], dcolumns: Option<&mut [f32]>) -> Result<()> {
+    let coefficient = coefficients(p, up)?;
+    let by_row = |first, start, n, tile: &mut [f32]| weigh_rows(p, up, &coefficient, first, start, n, tile);
+    let by_column =
+        |first, start, n, tile: &mut [f32]| weigh_columns(p, up, &coefficient, first, start, n, tile);
+    match dcolumns {
+        None => sweep(p.rows, p.columns, p.d, drows, by_row)?,
+        Some(dcolumns) if std::ptr::eq(p.rows, p.columns) => {
+            sweep_both(p.rows, p.d, drows, dcolumns, by_row, by_column)?;
+        }
+        Some(dcolumns) => {
+            sweep(p.rows, p.columns, p.d, drows, by_row)?;
+            sweep(p.columns, p.rows, p.d, dcolumns, by_column)?;
+        }
+    }
     if let Positive::Vector(vectors) = p.positive {
         add_positive(p, up, vectors, vectors, drows);
     }
     Ok(())
-}
-
-/// `dcolumns` [C, D].
-pub fn column_gradient(p: &Problem, up: &Upstream, dcolumns: &mut [f32]) -> Result<()> {
-    let coefficient = coefficients(p, up)?;
-    sweep(p.columns, p.rows, p.d, dcolumns, |first, start, n, tile| {
-        let rows = start..start + n;
-        let m = tile.len() / n;
-        for tile in tile.chunks_mut(n) {
-            weights_by_column(tile, p.temperature, &up.lse[rows.clone()], &coefficient[rows.clone()]);
-        }
-        for (k, row) in rows.enumerate() {
-            if let Some(at) = within(p.hidden(row), first, m) {
-                tile[at * n + k] = 0.0;
-            }
-            if let Some(at) = within(p.positive_column(row), first, m) {
-                tile[at * n + k] -= coefficient[row];
-            }
-        }
-    })
 }
 
 /// `dpositive` [R, D], zero where the positives are columns.

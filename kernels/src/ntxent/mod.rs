@@ -11,8 +11,8 @@
 //!
 //! The similarities [R, C] are never in memory: forward and backward make them a tile at a time, and keep lse
 //! [R] between the two. Must move, in floats: (R + C) D read forward; the same read and written backward.
-//! Needs 2 R C D operations forward, 6 R C D backward if a tile could serve both gradients; the CPU makes
-//! each tile twice, which is 8 R C D, and needs no space beyond the gradients. See README.md.
+//! Needs 2 R C D operations forward and 8 R C D backward, where each gradient makes the tiles for itself, or 6
+//! where rows and columns are the same tensor and one tile serves both. See README.md.
 
 pub mod cases;
 pub mod cpu;
@@ -175,10 +175,8 @@ pub fn backward(
     match device {
         Device::Cpu => {
             let upstream = cpu::Upstream { dloss: dloss.as_slice()?, lse: lse.as_slice()? };
-            cpu::row_gradient(&problem, &upstream, drows.as_mut_slice()?)?;
-            if let Some(dcolumns) = &mut dcolumns {
-                cpu::column_gradient(&problem, &upstream, dcolumns.as_mut_slice()?)?;
-            }
+            let dcolumns = dcolumns.as_mut().map(Tensor::as_mut_slice).transpose()?;
+            cpu::gradients(&problem, &upstream, drows.as_mut_slice()?, dcolumns)?;
             if let Some(dpositive) = &mut dpositive {
                 cpu::positive_gradient(&problem, &upstream, dpositive.as_mut_slice()?);
             }

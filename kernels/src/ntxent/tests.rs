@@ -316,6 +316,27 @@ fn bits_do_not_depend_on_threads_and_bounds_hold() {
     }
 }
 
+/// Rows and columns in one tensor take a path of their own; its bits are the same.
+#[test]
+fn one_tensor_or_two() {
+    for (n, d, self_column) in [(300, 33, Some(0)), (5, 8, None), (20, 64, Some(3)), (1, 1, Some(0))] {
+        let mut case = Case::simclr(n, d, 0.1, Values::Unit);
+        let data = case.data();
+        case.spec.self_column = self_column;
+        let (z, copy) = (data.rows.to_tensor().unwrap(), data.rows.to_tensor().unwrap());
+        let positive_rows: Vec<i32> = (0..2 * n).map(|i| ((i + n) % (2 * n)) as i32).collect();
+        let index = Tensor::from_slice(&positive_rows, &[2 * n]).unwrap();
+        let dloss = data.dloss.to_tensor().unwrap();
+        let run = |columns: &Tensor| {
+            let (_, lse) = forward(&z, columns, Positive::Column(&index), case.spec).unwrap();
+            backward(&dloss, &z, columns, Positive::Column(&index), case.spec, &lse, true).unwrap()
+        };
+        let (one, two) = (run(&z), run(&copy));
+        check_equal("drows", &one.drows, &two.drows).unwrap();
+        check_equal("dcolumns", &one.dcolumns.unwrap(), &two.dcolumns.unwrap()).unwrap();
+    }
+}
+
 #[test]
 fn constants_get_no_gradient() {
     let case = Case::simclr(3, 4, 0.5, Values::Unit);
