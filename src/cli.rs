@@ -91,6 +91,9 @@ pub struct Pretrain {
     /// Threads that prepare images ahead.
     #[arg(long, default_value_t = 1)]
     pub workers: usize,
+    /// Stop and save after this step of the run, as Ctrl-C would; --resume goes on.
+    #[arg(long, value_name = "STEP")]
+    pub stop_after: Option<u64>,
     /// Leave out the table of accuracies at the end.
     #[arg(long)]
     pub no_table: bool,

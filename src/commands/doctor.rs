@@ -13,7 +13,7 @@ pub fn run(output: &Output) -> Result<()> {
         kernels::simd::Level::Avx2 => "AVX2 with fused multiply-add",
         kernels::simd::Level::Baseline => "the target's baseline",
     };
-    let mut say = |name: &str, value: String| {
+    let say = |name: &str, value: String| {
         output.event(&json!({"event": "doctor", "name": name, "value": value}));
         output.result(&format!("{name:<18} {value}"));
     };

@@ -60,9 +60,5 @@ fn load_encoder(path: &Path) -> Result<Trained> {
     let splits = data::open(&config.data, config.data_dir.as_deref())?;
     let mut objective = train::build(&config, &train::profile(splits.train.as_ref())?)?;
     checkpoint::load_networks(&folder.checkpoint_path(), objective.as_mut())?;
-    pretrain::keep_encoder(&folder, &config, objective.as_mut())?;
-    let trained = features::load(&folder.encoder_path());
-    // The run is unfinished: its encoder is still to come, so what was read must not look final.
-    let _ = std::fs::remove_file(folder.encoder_path());
-    trained
+    features::restore(&pretrain::encoder(&config, objective.as_mut())?, &folder.checkpoint_path())
 }

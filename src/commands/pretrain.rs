@@ -8,6 +8,7 @@ use crate::evaluate::{knn, probe};
 use crate::output::Output;
 use crate::train::run::RunFolder;
 use crate::train::{self, Ended, Machine};
+use engine::safetensors::{self, Contents};
 use engine::{Device, Error, ErrorKind, Result};
 use objectives::Objective;
 use serde_json::json;
@@ -50,7 +51,7 @@ pub fn run(args: &Pretrain, output: &Output) -> Result<()> {
         _ => {
             let config = config::apply(&base, &overrides)?;
             train::build(&config, &profile)?;
-            config.training.check(profile.len)?;
+            config.training.check()?;
             let name: String =
                 args.data.spec.chars().map(|c| if c.is_alphanumeric() { c } else { '-' }).collect();
             let out = args.out.clone().unwrap_or_else(|| {
@@ -69,7 +70,7 @@ pub fn run(args: &Pretrain, output: &Output) -> Result<()> {
         config.training.batch,
         folder.path().display()
     ));
-    let machine = Machine { workers: args.workers };
+    let machine = Machine { workers: args.workers, stop_after: args.stop_after };
     let ended = train::pretrain(&config, &folder, &splits, args.resume, machine, output)?;
     let mut objective = match ended {
         Ended::Complete(objective) => objective,
@@ -86,7 +87,7 @@ pub fn run(args: &Pretrain, output: &Output) -> Result<()> {
             ));
         }
     };
-    keep_encoder(&folder, &config, objective.as_mut())?;
+    safetensors::save(&folder.encoder_path(), &encoder(&config, objective.as_mut())?)?;
     drop(objective);
     engine::memory::trim();
     output.event(&json!({"event": "encoder", "path": folder.encoder_path()}));
@@ -114,11 +115,11 @@ fn overrides(args: &Pretrain) -> Overrides {
     Overrides { file: args.config.clone(), set: args.set.clone(), flags }
 }
 
-/// Writes `encoder.safetensors` beside the checkpoint.
-pub fn keep_encoder(folder: &RunFolder, config: &Config, objective: &mut dyn Objective) -> Result<()> {
+/// What `encoder.safetensors` of a run holds.
+pub fn encoder(config: &Config, objective: &mut dyn Objective) -> Result<Contents> {
     let view = objective.views().first().cloned();
     let input = view.as_ref().map(features::evaluation_recipe).ok_or_else(|| {
         Error::value("save encoder", "the method has no view, so the size of its images is unknown")
     })?;
-    features::save(&folder.encoder_path(), objective.encoder(), &config.arch, &input, &config.method)
+    features::contents(objective.encoder(), &config.arch, &input, &config.method)
 }

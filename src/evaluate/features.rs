@@ -30,14 +30,13 @@ pub fn evaluation_recipe(view: &Recipe) -> Recipe {
     Recipe { normalize: view.normalize.clone(), ..Recipe::evaluation(view.height, view.width) }
 }
 
-/// Writes an encoder with torchvision's names, and how to use it in the metadata.
-pub fn save(
-    path: &Path,
+/// An encoder with torchvision's names, and how to use it in the metadata: what `encoder.safetensors` holds.
+pub fn contents(
     encoder: &mut dyn Encoder,
     arch: &crate::config::Arch,
     input: &Recipe,
     origin: &str,
-) -> Result<()> {
+) -> Result<Contents> {
     let mut contents = Contents::default();
     module::save(encoder, "", &mut contents)?;
     let mut note = |key: &str, value: String| contents.metadata.insert(key.into(), value);
@@ -54,12 +53,16 @@ pub fn save(
         note("mean", join(&n.mean));
         note("std", join(&n.std));
     }
-    safetensors::save(path, &contents)
+    Ok(contents)
 }
 
-/// Reads what [`save`] wrote. Errors name the file and what is missing.
+/// The encoder in a file of [`contents`]. Errors name the file and what is missing.
 pub fn load(path: &Path) -> Result<Trained> {
-    let contents = safetensors::load(path)?;
+    restore(&safetensors::load(path)?, path)
+}
+
+/// The encoder in what [`contents`] gave; `path` is its origin in messages.
+pub fn restore(contents: &Contents, path: &Path) -> Result<Trained> {
     let fail = |text: String| Error::format("load encoder", path, text);
     let note = |key: &str| {
         contents.metadata.get(key).cloned().ok_or_else(|| {
@@ -74,7 +77,7 @@ pub fn load(path: &Path) -> Result<Trained> {
         width: contents.metadata.contains_key("width").then(|| number("width")).transpose()?,
     };
     let mut encoder = models::build(&arch.name, number("channels")?, arch.width, 0)?;
-    module::load(encoder.as_mut(), "", &contents, &[]).map_err(|e| fail(e.message().into()))?;
+    module::load(encoder.as_mut(), "", contents, &[]).map_err(|e| fail(e.message().into()))?;
     let mut input = Recipe::evaluation(number("height")?, number("input_width")?);
     if contents.metadata.contains_key("mean") {
         let list = |key: &str| -> Result<Vec<f32>> {

@@ -92,7 +92,7 @@ pub fn evaluate(trained: &mut Trained, seed: u64, splits: &Splits, probes: &Prob
 /// Prints rows as a table, or as `result` events.
 pub fn show(output: &Output, method: &str, data: &str, splits: &Splits, rows: &[Row]) {
     for row in rows {
-        let mut event = |probe: &str, top1: f32| {
+        let event = |probe: &str, top1: f32| {
             output.event(&json!({"event": "result", "method": method, "features": row.features,
                 "probe": probe, "labels": "all", "dim": row.dim, "top1": round(top1)}));
         };

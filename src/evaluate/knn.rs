@@ -59,16 +59,17 @@ pub fn predict(bank: &Labelled, queries: &Labelled, settings: Settings) -> Resul
     }
     let (keys, queries_unit) = (normalised(bank, &centre), normalised(queries, &centre));
     let blocks = queries_unit.par_chunks(BLOCK * dim.max(1));
-    let predictions: Vec<Vec<i32>> = blocks
-        .map(|block| {
+    let predictions = blocks
+        .map(|block| -> Result<Vec<i32>> {
             let rows = block.len() / dim.max(1);
             let mut similarity = vec![0f32; rows * n];
             let q = Mat { data: block, row_stride: dim, column_stride: 1 };
             let b = Mat { data: &keys, row_stride: 1, column_stride: dim };
-            gemm_serial(rows, n, dim, q, b, false, &mut similarity, n);
-            similarity.chunks_exact(n).map(|s| vote(s, &bank.labels, classes, k, settings.temperature)).collect()
+            gemm_serial(rows, n, dim, q, b, false, &mut similarity, n)?;
+            let rows = similarity.chunks_exact(n);
+            Ok(rows.map(|s| vote(s, &bank.labels, classes, k, settings.temperature)).collect())
         })
-        .collect();
+        .collect::<Result<Vec<_>>>()?;
     Ok(predictions.concat())
 }
 

@@ -7,12 +7,13 @@ pub mod run;
 
 use crate::config::Config;
 use crate::output::Output;
-use autograd::optim::Optimizer;
+use autograd::optim::{Algorithm, Optimizer};
 use checkpoint::Position;
 use data::{Dataset, Loader, LoaderOptions, Splits};
 use engine::{Error, ErrorKind, Result};
 use monitor::Monitor;
-use objectives::{DataProfile, Objective, Progress};
+use kernels::optim::LarsVariant;
+use objectives::{CosineSchedule, DataProfile, Objective, Optimiser, Progress, Training};
 use run::{Metrics, RunFolder};
 use serde_json::json;
 use std::path::Path;
@@ -34,11 +35,13 @@ pub fn build(config: &Config, profile: &DataProfile) -> Result<Box<dyn Objective
     (method.build)(&config.settings, profile, encoder, config.seed)
 }
 
-/// Threads that make batches ahead of the training step.
+/// What concerns this call alone and leaves results as they are.
 #[derive(Debug, Clone, Copy)]
 pub struct Machine {
     /// Loader threads; 0 makes batches when they are asked for.
     pub workers: usize,
+    /// Stop and save after this step of the run, as Ctrl-C would.
+    pub stop_after: Option<u64>,
 }
 
 /// How a call of [`pretrain`] ended.
@@ -61,8 +64,7 @@ pub fn pretrain(
     let profile = profile(splits.train.as_ref())?;
     let mut objective = build(config, &profile)?;
     let training = &config.training;
-    training.check(profile.len)?;
-    let mut optimizer = Optimizer::new(training.algorithm(), training.weight_decay);
+    let mut optimizer = Optimizer::new(algorithm(training), training.weight_decay);
     let loader = loader(config, objective.as_ref(), &splits.train, machine)?;
     let per_epoch = loader.steps_per_epoch() as u64;
     let steps = config.steps.unwrap_or(per_epoch * training.epochs as u64);
@@ -73,7 +75,7 @@ pub fn pretrain(
         output.say(&format!("going on from step {} of {steps}", position.step));
     }
     let mut metrics = Metrics::open(&folder.metrics_path(), position.metrics)?;
-    let schedule = training.schedule(steps, per_epoch);
+    let schedule = CosineSchedule::learning_rate(training, steps);
     let mut monitor = Monitor::new(&config.monitor, &splits.train, objective.as_ref(), output, steps)?;
     monitor.start(position.step);
     interrupt::listen();
@@ -91,7 +93,7 @@ pub fn pretrain(
                 return Err(not_finite("loss", value, step, &checkpoint_path));
             }
             loss.value.backward()?;
-            let rate = schedule.rate(step);
+            let rate = schedule.at(step) as f32;
             let norm = optimizer.step(objective.networks(), rate, training.clip)?;
             if !norm.is_finite() {
                 return Err(not_finite("norm of the gradients", norm, step, &checkpoint_path));
@@ -111,7 +113,7 @@ pub fn pretrain(
             if epoch_ended || done {
                 monitor.epoch(&mut metrics, objective.as_mut(), &loss.embeddings, step, epoch + 1, done)?;
             }
-            let stop = interrupt::asked() && !done;
+            let stop = (interrupt::asked() || machine.stop_after.is_some_and(|s| step >= s)) && !done;
             let due = epoch_ended && ((epoch + 1) % config.monitor.checkpoint_epochs.max(1) == 0);
             if done || stop || due {
                 position = Position { step, metrics: metrics.flush()? };
@@ -128,6 +130,16 @@ pub fn pretrain(
     }
     monitor.finish(first, step);
     Ok(Ended::Complete(objective))
+}
+
+/// The update rule that the settings describe.
+fn algorithm(training: &Training) -> Algorithm {
+    let momentum = training.momentum;
+    match training.optimiser {
+        Optimiser::Sgd => Algorithm::Sgd { momentum, nesterov: training.nesterov },
+        Optimiser::Lars => Algorithm::Lars { momentum, trust: training.trust, variant: LarsVariant::Simclr },
+        Optimiser::AdamW => Algorithm::AdamW { betas: (momentum, training.second_moment), eps: 1e-8 },
+    }
 }
 
 fn loader(

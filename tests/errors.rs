@@ -1,0 +1,136 @@
+//! Bad input to the command line: each mistake gives a message that names the file or value and says what to
+//! do, exit code 1 or 2, and leaves what was there before.
+
+mod common;
+
+use common::{Stage, idx, stderr, stdout, succeeded};
+use std::process::Output;
+
+/// Fails unless the program ended with `code` and its message has all of `parts`.
+fn failed(output: &Output, code: i32, parts: &[&str]) {
+    let text = stderr(output);
+    assert_eq!(output.status.code(), Some(code), "{text}\n{}", stdout(output));
+    for part in parts {
+        assert!(text.contains(part), "'{part}' is not in: {text}");
+    }
+    assert!(!text.contains("panicked"), "{text}");
+}
+
+fn rewrite(stage: &Stage, file: &str, change: impl FnOnce(Vec<u8>) -> Vec<u8>) {
+    let path = stage.path("data").join(file);
+    let bytes = std::fs::read(&path).unwrap();
+    std::fs::write(&path, change(bytes)).unwrap();
+}
+
+#[test]
+fn a_missing_data_file_is_named() {
+    let stage = Stage::new();
+    std::fs::remove_file(stage.path("data").join("train-labels-idx1-ubyte")).unwrap();
+    failed(&stage.pretrain("run", &[]), 1, &["train-labels-idx1-ubyte"]);
+    assert!(!stage.path("run").exists(), "nothing is left half-made");
+    failed(&stage.run(&["pretrain", "simclr", "--data", "mnist:nowhere"]), 1, &["nowhere"]);
+}
+
+#[test]
+fn a_truncated_data_file_is_named() {
+    let stage = Stage::new();
+    rewrite(&stage, "train-images-idx3-ubyte", |b| b[..b.len() - 7].to_vec());
+    failed(&stage.pretrain("run", &[]), 1, &["train-images-idx3-ubyte", "13840"]);
+}
+
+#[test]
+fn a_wrong_magic_number_is_named() {
+    let stage = Stage::new();
+    rewrite(&stage, "train-images-idx3-ubyte", |mut b| {
+        b[2] = 9;
+        b
+    });
+    failed(&stage.pretrain("run", &[]), 1, &["train-images-idx3-ubyte", "magic"]);
+}
+
+#[test]
+fn labels_that_do_not_match_images_are_named() {
+    let stage = Stage::new();
+    rewrite(&stage, "train-labels-idx1-ubyte", |_| idx(&[95], &[0; 95]));
+    failed(&stage.pretrain("run", &[]), 1, &["95", "96"]);
+}
+
+#[test]
+fn unknown_names_list_what_there_is() {
+    let stage = Stage::new();
+    let data = stage.data();
+    failed(&stage.run(&["pretrain", "simclrr", "--data", &data]), 2, &["simclrr", "simclr"]);
+    failed(&stage.run(&["pretrain", "simclr", "--data", "imagenet"]), 2, &["imagenet", "fashion-mnist"]);
+    failed(&stage.pretrain("run", &["--arch", "resnet19"]), 2, &["resnet19", "resnet18"]);
+    failed(&stage.pretrain("run", &["--device", "tpu"]), 2, &["tpu", "cpu"]);
+    failed(&stage.pretrain("run", &["--set", "training.batchh=3"]), 2, &["batchh"]);
+    failed(&stage.pretrain("run", &["--set", "settings.temperatur=3"]), 2, &["temperatur"]);
+    failed(&stage.pretrain("run", &["--set", "settings.temperature=-1"]), 2, &["temperature"]);
+    failed(&stage.run(&["pretrain"]), 2, &["METHOD"]);
+    assert!(!stage.path("run").exists());
+}
+
+#[test]
+fn a_batch_larger_than_the_data_is_refused() {
+    let stage = Stage::new();
+    failed(&stage.pretrain("run", &["--set", "training.batch=97"]), 1, &["97", "96", "batch"]);
+}
+
+#[test]
+fn an_unwritable_folder_is_named() {
+    let stage = Stage::new();
+    std::fs::write(stage.path("file"), "not a folder").unwrap();
+    failed(&stage.pretrain("file/run", &["--epochs", "1"]), 1, &["file/run"]);
+}
+
+#[test]
+fn a_run_is_not_overwritten() {
+    let stage = Stage::new();
+    succeeded(&stage.pretrain("run", &["--steps", "1", "--no-table"]));
+    failed(&stage.pretrain("run", &["--steps", "1"]), 2, &["run", "--resume"]);
+    let other = stage.pretrain("run", &["--resume", "--steps", "2"]);
+    failed(&other, 2, &["steps: 1 there, 2 now"]);
+    failed(&stage.pretrain("fresh", &["--resume"]), 1, &["fresh/config.toml"]);
+}
+
+/// The learning rate is absurd: the loss is soon not a number. The checkpoint of the steps before stays good.
+#[test]
+fn a_loss_that_is_not_a_number_stops_the_run_and_keeps_the_checkpoint() {
+    let stage = Stage::new();
+    succeeded(&stage.pretrain("good", &["--steps", "3", "--no-table"]));
+    let wild = ["--epochs", "40", "--set", "training.learning_rate=1e38", "--set", "training.warmup_epochs=0"];
+    let every = ["--set", "monitor.checkpoint_epochs=1", "--no-table"];
+    failed(&stage.pretrain("wild", &[&wild[..], &every[..]].concat()), 1, &["step", "learning_rate", "checkpoint"]);
+    assert!(!stage.path("wild").join("encoder.safetensors").exists());
+    let data = stage.data();
+    succeeded(&stage.run(&["knn", "good", "--data", &data]));
+}
+
+#[test]
+fn a_broken_checkpoint_or_encoder_is_named() {
+    let stage = Stage::new();
+    let data = stage.data();
+    let stopped = stage.pretrain("run", &["--epochs", "2", "--stop-after", "3", "--no-table"]);
+    failed(&stopped, 1, &["--resume"]);
+    let checkpoint = stage.path("run").join("checkpoint.safetensors");
+    let bytes = std::fs::read(&checkpoint).unwrap();
+    std::fs::write(&checkpoint, &bytes[..bytes.len() / 2]).unwrap();
+    failed(&stage.pretrain("run", &["--epochs", "2", "--resume"]), 1, &["checkpoint.safetensors"]);
+    failed(&stage.run(&["knn", "run", "--data", &data]), 1, &["checkpoint.safetensors"]);
+    failed(&stage.run(&["probe", "nothing.safetensors", "--data", &data]), 1, &["nothing.safetensors"]);
+    std::fs::create_dir(stage.path("empty")).unwrap();
+    failed(&stage.run(&["probe", "empty", "--data", &data]), 1, &["empty", "checkpoint.safetensors"]);
+}
+
+/// An encoder for grey images is not fed with something else, and a file without our metadata is refused.
+#[test]
+fn an_encoder_that_does_not_fit_is_refused() {
+    let stage = Stage::new();
+    let data = stage.data();
+    let mut contents = engine::safetensors::Contents::default();
+    let zero = engine::Tensor::scalar(0.0).unwrap();
+    contents.insert("x", &zero).unwrap();
+    let path = stage.path("other.safetensors");
+    engine::safetensors::save(&path, &contents).unwrap();
+    failed(&stage.run(&["knn", "other.safetensors", "--data", &data]), 1, &["other.safetensors", "arch"]);
+}
