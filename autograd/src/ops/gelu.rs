@@ -59,9 +59,10 @@ impl Reference for Gelu {
     }
 }
 
-/// Cases of the operation's checks.
+/// Cases of the operation's checks. One element alone keeps away from the minimum near -0.75: the gradient is zero
+/// there, and no relative error holds.
 pub(crate) fn cases() -> Vec<Case> {
-    [(&[1][..], 1.0), (&[7], 0.01), (&[3, 5], 1.0), (&[2, 3, 4, 5], 4.0)]
+    [(&[1][..], 0.1), (&[7], 0.01), (&[3, 5], 1.0), (&[2, 3, 4, 5], 4.0)]
         .into_iter()
         .map(|(shape, scale)| {
             Case::new(format!("{shape:?} times {scale}"), Gelu, vec![Input::random(shape, 41, scale)])

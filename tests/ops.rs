@@ -1,0 +1,68 @@
+//! Every check of every differentiable operation, and proof that the checks can fail.
+//!
+//! One test a check; each walks the registry `autograd::ops::OPERATIONS` with all cases and lists every failure
+//! as operation, case and check at once.
+
+#[path = "ops/checks.rs"]
+mod checks;
+#[path = "ops/faults.rs"]
+mod faults;
+#[path = "ops/gradients.rs"]
+mod gradients;
+#[path = "ops/harness.rs"]
+mod harness;
+
+use harness::{Check, failures};
+
+macro_rules! tests {
+    ($($module:ident::$check:ident),* $(,)?) => {
+        /// Every check by name.
+        const CHECKS: &[(&str, Check)] = &[$((stringify!($check), $module::$check)),*];
+        $(
+            #[test]
+            fn $check() {
+                let mut all = Vec::new();
+                for operation in autograd::ops::OPERATIONS {
+                    let cases = (operation.cases)();
+                    all.extend(failures(operation.name, &cases, stringify!($check), $module::$check));
+                }
+                assert!(all.is_empty(), "{} failures:\n  {}", all.len(), all.join("\n  "));
+            }
+        )*
+    };
+}
+
+tests! {
+    checks::inferred_equals_actual,
+    checks::values_equal_the_reference,
+    gradients::vector_jacobian_product,
+    gradients::full_jacobian,
+    checks::strided_and_offset_inputs,
+    checks::used_twice,
+    checks::devices_agree,
+    checks::every_element_written_and_none_outside,
+    checks::repeated_runs_are_bit_equal,
+    checks::live_bytes_stay_constant,
+    checks::each_gradient_alone,
+}
+
+/// Each planted fault is found by the checks that are there to find it.
+#[test]
+fn planted_faults_are_found() {
+    let mut missed = Vec::new();
+    for plant in faults::PLANTS {
+        let operation = autograd::ops::OPERATIONS.iter().find(|o| o.name == plant.operation);
+        let operation = operation.expect("a registered operation");
+        for name in plant.found_by {
+            let (_, check) = CHECKS.iter().find(|(n, _)| n == name).expect("a check");
+            let found = failures(operation.name, &faults::planted(&plant.fault, operation), name, *check);
+            if !found.iter().any(|f| f.contains(plant.operation) && f.contains(name)) {
+                missed.push(format!("{name} did not find {:?} in {}", plant.fault, plant.operation));
+            }
+        }
+    }
+    assert!(missed.is_empty(), "{}", missed.join("\n"));
+    for (name, _) in CHECKS.iter().filter(|c| c.0 != "devices_agree") {
+        assert!(faults::PLANTS.iter().any(|p| p.found_by.contains(name)), "no fault is planted for {name}");
+    }
+}

@@ -1,0 +1,155 @@
+//! Running a case, and running a check over many.
+
+use autograd::Var;
+use autograd::case::Case;
+use autograd::op::apply_shared;
+use engine::{DType, Tensor};
+use kernels::array::Array;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+/// What a check says of a case: passed, not applicable for a reason, or wrong.
+pub type Verdict = Result<Outcome, String>;
+
+/// See [`Verdict`].
+pub enum Outcome {
+    Passed,
+    Skipped(&'static str),
+}
+
+/// A check of one case.
+pub type Check = fn(&Case) -> Verdict;
+
+/// All failures of a check on an operation's cases. A check that applied to no case is a failure too, unless
+/// what it lacks is a device.
+pub fn failures(operation: &str, cases: &[Case], name: &str, check: Check) -> Vec<String> {
+    let mut found = Vec::new();
+    let mut applied = false;
+    let mut reason = "there is no case";
+    for case in cases {
+        let verdict = catch_unwind(AssertUnwindSafe(|| check(case)));
+        match verdict {
+            Ok(Ok(Outcome::Passed)) => applied = true,
+            Ok(Ok(Outcome::Skipped(why))) => reason = why,
+            Ok(Err(text)) => {
+                applied = true;
+                found.push(format!("{operation} [{}] {name}: {text}", case.label));
+            }
+            Err(_) => {
+                applied = true;
+                found.push(format!("{operation} [{}] {name}: panicked", case.label));
+            }
+        }
+    }
+    match (applied, reason) {
+        (true, _) => {}
+        (false, crate::checks::NO_DEVICE) => println!("{operation} {name}: skipped, {reason}"),
+        (false, _) => found.push(format!("{operation} {name}: applied to no case: {reason}")),
+    }
+    found
+}
+
+/// The message of an engine error.
+pub fn text(error: engine::Error) -> String {
+    format!("{error:?}")
+}
+
+/// The case's inputs as tensors.
+pub fn tensors(case: &Case) -> Result<Vec<Tensor>, String> {
+    case.inputs.iter().map(|i| i.tensor().map_err(text)).collect()
+}
+
+/// Outputs of a forward pass and gradients of a backward pass.
+pub struct Step {
+    pub outputs: Vec<Tensor>,
+    /// One an input; `None` where none was asked for.
+    pub gradients: Vec<Option<Tensor>>,
+}
+
+/// Forward, then backward with the gradient `cotangent` of the differentiable output; gradients of the inputs
+/// in `which`.
+pub fn step(case: &Case, inputs: &[Tensor], cotangent: &Tensor, which: &[bool]) -> Result<Step, String> {
+    let vars = leaves(inputs, which);
+    let outputs = apply_shared(case.op.clone(), &vars.iter().collect::<Vec<_>>()).map_err(text)?;
+    outputs[differentiable_output(case, outputs.len())?].backward_from(cotangent.clone()).map_err(text)?;
+    let mut gradients = Vec::new();
+    for (i, var) in vars.iter().enumerate() {
+        let gradient = var.gradient();
+        if which[i] && gradient.is_none() {
+            return Err(format!("input {i} got no gradient"));
+        }
+        gradients.push(gradient);
+    }
+    Ok(Step { outputs: outputs.into_iter().map(Var::into_value).collect(), gradients })
+}
+
+/// Leaves for the inputs in `which`, constants for the others.
+pub fn leaves(inputs: &[Tensor], which: &[bool]) -> Vec<Var> {
+    let var =
+        |(x, &leaf): (&Tensor, &bool)| if leaf { Var::leaf(x.clone()) } else { Var::constant(x.clone()) };
+    inputs.iter().zip(which).map(var).collect()
+}
+
+/// Which inputs are differentiable.
+pub fn differentiable(case: &Case) -> Vec<bool> {
+    case.inputs.iter().map(|i| i.differentiable).collect()
+}
+
+/// The position of the output that gradients flow into. These checks know operations with exactly one.
+pub fn differentiable_output(case: &Case, outputs: usize) -> Result<usize, String> {
+    let mut all = (0..outputs).filter(|&i| case.op.is_differentiable(i));
+    match (all.next(), all.next()) {
+        (Some(i), None) => Ok(i),
+        _ => Err("exactly one output must be differentiable".into()),
+    }
+}
+
+/// The oracle's outputs at these inputs.
+pub fn oracle(case: &Case) -> Vec<Array<f64>> {
+    (case.oracle)(&case.inputs.iter().map(|i| i.values.clone()).collect::<Vec<_>>())
+}
+
+/// A random gradient of the differentiable output.
+pub fn cotangent(case: &Case, seed: u64) -> Result<Array<f64>, String> {
+    let outputs = oracle(case);
+    Ok(Array::random(&outputs[differentiable_output(case, outputs.len())?].shape, seed, 1.0))
+}
+
+/// The bits of a tensor's elements, in row-major order.
+pub fn bits(x: &Tensor) -> Result<Vec<u32>, String> {
+    match x.dtype() {
+        DType::F32 => Ok(x.to_vec::<f32>().map_err(text)?.into_iter().map(f32::to_bits).collect()),
+        DType::I32 => Ok(x.to_vec::<i32>().map_err(text)?.into_iter().map(|v| v as u32).collect()),
+        other => Err(format!("no bits of {other}")),
+    }
+}
+
+/// An error unless both steps gave the same bits.
+pub fn same_bits(what: &str, a: &Step, b: &Step) -> Result<(), String> {
+    let named = |s: &Step| -> Vec<(String, Option<Tensor>)> {
+        let outputs = s.outputs.iter().enumerate().map(|(i, t)| (format!("output {i}"), Some(t.clone())));
+        let gradients = s.gradients.iter().enumerate().map(|(i, t)| (format!("gradient {i}"), t.clone()));
+        outputs.chain(gradients).collect()
+    };
+    for ((name, x), (_, y)) in named(a).into_iter().zip(named(b)) {
+        match (x, y) {
+            (Some(x), Some(y)) => equal_bits(&format!("{what}: {name}"), &x, &y)?,
+            (None, None) => {}
+            _ => return Err(format!("{what}: {name} is there only once")),
+        }
+    }
+    Ok(())
+}
+
+/// An error unless both tensors have the same shape and bits.
+pub fn equal_bits(what: &str, x: &Tensor, y: &Tensor) -> Result<(), String> {
+    if x.shape() != y.shape() {
+        return Err(format!("{what} has shape {:?} and {:?}", x.shape(), y.shape()));
+    }
+    match bits(x)?.iter().zip(&bits(y)?).position(|(a, b)| a != b) {
+        None => Ok(()),
+        Some(i) => {
+            let value = |t: &Tensor| t.to_vec::<f32>().map(|v| v[i]).unwrap_or(f32::NAN);
+            Err(format!("{what} differs at element {i}: {:e} and {:e}", value(x), value(y)))
+        }
+    }
+}
