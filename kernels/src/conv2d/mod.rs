@@ -4,8 +4,11 @@
 //! pixels each of the three passes costs `2 N P Q O R S C` operations ([`flops`]) and must move at least
 //! `4 (N H W C + O R S C + N P Q O)` bytes ([`bytes`]). No pass builds an im2col matrix.
 
+pub mod cases;
 pub mod cpu;
 pub mod reference;
+#[cfg(test)]
+mod tests;
 
 use engine::{DType, Device, Error, Result, Tensor, device, memory};
 
@@ -49,8 +52,9 @@ impl Sizes {
     /// Checks that `[N, H, W, C]`, `[O, R, S, C]` and `geometry` fit together.
     #[track_caller]
     pub fn new(operation: &str, input: &[usize], weight: &[usize], geometry: Geometry) -> Result<Sizes> {
-        let wrong =
-            |rule: &str| Error::shape(operation, rule).with("input", input).with("weight", weight).with("g", geometry);
+        let wrong = |rule: &str| {
+            Error::shape(operation, rule).with("input", input).with("weight", weight).with("g", geometry)
+        };
         let (&[n, h, w, c], &[o, r, s, inner]) = (input, weight) else {
             return Err(wrong("the input must be [N, H, W, C] and the weight [O, R, S, C]"));
         };

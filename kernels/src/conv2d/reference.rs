@@ -13,7 +13,8 @@ fn each_product(z: &Sizes, mut f: impl FnMut(usize, usize, usize)) {
                     for r in 0..z.r {
                         for s in 0..z.s {
                             let (i, j) = (p * z.stride + r, q * z.stride + s);
-                            if i < z.padding || j < z.padding || i - z.padding >= z.h || j - z.padding >= z.w {
+                            if i < z.padding || j < z.padding || i - z.padding >= z.h || j - z.padding >= z.w
+                            {
                                 continue;
                             }
                             let (i, j) = (i - z.padding, j - z.padding);

@@ -1,7 +1,14 @@
-//! Matrix products on the CPU.
+//! Matrix products on the CPU: B packed in panels, A read where it lies, blocks of the inner dimension so that
+//! a panel's block stays in the first-level cache.
 
+use super::micro::{self, Panel, Shared, Walk};
+use super::pack::{self, Panels};
 use crate::parallel;
-use engine::Result;
+use crate::simd::{self, Level};
+use engine::memory::Scratch;
+use engine::{Error, Result};
+use rayon::prelude::*;
+use std::ops::Range;
 
 /// A strided view of a matrix: element `(i, j)` is `data[i * row_stride + j * column_stride]`.
 #[derive(Debug, Clone, Copy)]
@@ -24,12 +31,37 @@ impl<'a> Mat<'a> {
     pub fn transposed(self) -> Mat<'a> {
         Mat { data: self.data, row_stride: self.column_stride, column_stride: self.row_stride }
     }
+
+    /// An error unless the elements of a `rows x columns` matrix exist.
+    #[track_caller]
+    fn require(&self, name: &str, rows: usize, columns: usize) -> Result<()> {
+        let last = match (rows, columns) {
+            (0, _) | (_, 0) => return Ok(()),
+            (m, n) => (m - 1) * self.row_stride + (n - 1) * self.column_stride,
+        };
+        if last < self.data.len() {
+            return Ok(());
+        }
+        let (length, strides) = (self.data.len(), (self.row_stride, self.column_stride));
+        Err(Error::shape("gemm", format!("{name} is too short: {length} elements for {rows} x {columns}"))
+            .with("strides", strides))
+    }
 }
+
+/// Most steps of the inner dimension between two visits of the output.
+const INNER: usize = 384;
+/// Rows of the output that one task computes.
+const ROWS: usize = 112;
+/// Operations below which the calling thread works alone.
+const SERIAL: usize = 1 << 18;
 
 /// `out (+)= a b` for a `[m, k]`, b `[k, n]`, out `[m, n]` with rows `out_row_stride` apart; parallel.
 ///
 /// With `accumulate` the product is added to `out`, otherwise `out` is overwritten and may hold anything.
-/// Elements of `out` between the rows are not touched. Errors if a view is too short for the sizes.
+/// Elements of `out` between the rows are not touched. Any strides are correct; fast are row-major and
+/// transposed views. The result does not depend on the number of threads. Errors if a view is too short
+/// for the sizes.
+#[track_caller]
 pub fn gemm(
     m: usize,
     n: usize,
@@ -40,17 +72,14 @@ pub fn gemm(
     out: &mut [f32],
     out_row_stride: usize,
 ) -> Result<()> {
-    parallel::chunks(out, out_row_stride, |start, row| {
-        let i = start / out_row_stride;
-        if i < m {
-            let a = Mat { data: &a.data[i * a.row_stride..], ..a };
-            let _ = gemm_serial(1, n, k, a, b, accumulate, row, out_row_stride);
-        }
-    });
-    Ok(())
+    let job = Job::new(simd::level(), m, n, k, a, b, accumulate, out, out_row_stride)?;
+    if m.saturating_mul(n).saturating_mul(k) < SERIAL { job.serial(out) } else { job.parallel(out) }
 }
 
 /// [`gemm`] on the calling thread alone, for tiles inside another kernel's parallel tasks. The same bits.
+///
+/// B is packed at every call (`k n` elements), so `m` should be 32 or more for speed.
+#[track_caller]
 pub fn gemm_serial(
     m: usize,
     n: usize,
@@ -61,18 +90,143 @@ pub fn gemm_serial(
     out: &mut [f32],
     out_row_stride: usize,
 ) -> Result<()> {
-    for i in 0..m {
-        for j in 0..n {
-            let mut sum = 0.0;
-            for l in 0..k {
-                sum += a.data[i * a.row_stride + l * a.column_stride]
-                    * b.data[l * b.row_stride + j * b.column_stride];
-            }
-            let out = &mut out[i * out_row_stride + j];
-            *out = if accumulate { *out + sum } else { sum };
+    Job::new(simd::level(), m, n, k, a, b, accumulate, out, out_row_stride)?.serial(out)
+}
+
+/// One checked product.
+pub(super) struct Job<'a> {
+    level: Level,
+    m: usize,
+    n: usize,
+    k: usize,
+    a: Mat<'a>,
+    b: Mat<'a>,
+    accumulate: bool,
+    out_row: usize,
+    panels: Panels,
+}
+
+impl<'a> Job<'a> {
+    #[track_caller]
+    pub(super) fn new(
+        level: Level,
+        m: usize,
+        n: usize,
+        k: usize,
+        a: Mat<'a>,
+        b: Mat<'a>,
+        accumulate: bool,
+        out: &[f32],
+        out_row: usize,
+    ) -> Result<Job<'a>> {
+        a.require("a", m, k)?;
+        b.require("b", k, n)?;
+        if m > 0 && n > 0 && (out_row < n && m > 1 || (m - 1) * out_row + n > out.len()) {
+            return Err(Error::shape("gemm", "the output is too short, or its rows overlap")
+                .with("m, n", (m, n))
+                .with("out_row_stride", out_row)
+                .with("elements", out.len()));
         }
+        Ok(Job { level, m, n, k, a, b, accumulate, out_row, panels: Panels::new(level, n) })
     }
-    Ok(())
+
+    pub(super) fn serial(&self, out: &mut [f32]) -> Result<()> {
+        if self.m == 0 || self.n == 0 {
+            return Ok(());
+        }
+        let mut packed = Scratch::<f32>::new(self.k * self.panels.padded())?;
+        for i in 0..self.panels.count() {
+            let (start, end) = self.packed_range(i);
+            self.pack(i, &mut packed[start..end]);
+        }
+        self.block(0..self.m, 0..self.panels.count(), &packed, Shared::new(out))
+    }
+
+    pub(super) fn parallel(&self, out: &mut [f32]) -> Result<()> {
+        if self.m == 0 || self.n == 0 {
+            return Ok(());
+        }
+        let count = self.panels.count();
+        let mut packed = Scratch::<f32>::new(self.k * self.panels.padded())?;
+        let step = self.k * pack::VECTORS * self.panels.lanes;
+        parallel::chunks(&mut packed, step, |start, out| self.pack(start / step.max(1), out));
+        // Row blocks of nearly equal size; few rows leave the panels to be shared out.
+        let blocks = self.m.div_ceil(ROWS).max(self.m.div_ceil(28).min(4));
+        let rows = self.m.div_ceil(blocks).next_multiple_of(2);
+        let blocks = self.m.div_ceil(rows);
+        let groups = (8usize.div_ceil(blocks)).min(count);
+        let width = count.div_ceil(groups);
+        let groups = count.div_ceil(width);
+        let (packed, out) = (&packed[..], Shared::new(out));
+        (0..blocks * groups).into_par_iter().try_for_each(|i| {
+            let (block, group) = (i / groups, i % groups);
+            let panels = group * width..((group + 1) * width).min(count);
+            self.block(block * rows..((block + 1) * rows).min(self.m), panels, packed, out)
+        })
+    }
+
+    /// Where panel `i` lies among the packed ones.
+    fn packed_range(&self, i: usize) -> (usize, usize) {
+        let start = self.k * self.panels.start(i);
+        (start, start + self.k * self.panels.vectors(i) * self.panels.lanes)
+    }
+
+    fn pack(&self, i: usize, out: &mut [f32]) {
+        let Mat { data, row_stride, column_stride } = self.b;
+        let first = self.panels.start(i) * column_stride;
+        let padded = self.panels.vectors(i) * self.panels.lanes;
+        pack::pack(data, |k| first + k * row_stride, column_stride, self.panels.width(i), padded, out);
+    }
+
+    /// Computes some rows and panels of the output; no other thread may touch them meanwhile.
+    fn block(&self, rows: Range<usize>, panels: Range<usize>, packed: &[f32], out: Shared) -> Result<()> {
+        let blocks = self.k.div_ceil(INNER).max(1);
+        let inner = self.k.div_ceil(blocks);
+        // A transposed A would touch a new page at every step; its block is copied once for all panels.
+        let copies = self.a.column_stride != 1 && panels.len() > 2;
+        let mut copy = Scratch::<f32>::new(if copies { rows.len() * inner } else { 0 })?;
+        for block in 0..blocks {
+            let k = block * inner..((block + 1) * inner).min(self.k);
+            let first = &self.a.data
+                [(rows.start * self.a.row_stride + k.start * self.a.column_stride).min(self.a.data.len())..];
+            let (a, a_row, a_step) = if copies {
+                let Mat { row_stride, column_stride, .. } = self.a;
+                pack::pack(
+                    first,
+                    |k| k * column_stride,
+                    row_stride,
+                    rows.len(),
+                    rows.len(),
+                    &mut copy[..rows.len() * k.len()],
+                );
+                (copy.as_ptr(), 1, rows.len())
+            } else {
+                (first.as_ptr(), self.a.row_stride, self.a.column_stride)
+            };
+            for i in panels.clone() {
+                let vectors = self.panels.vectors(i);
+                let walk = Walk {
+                    a_rows: micro::row_multiples(a_row),
+                    outer: 1,
+                    segments: 1,
+                    len: k.len(),
+                    a_step,
+                    b_step: vectors * self.panels.lanes,
+                    out_row: self.out_row,
+                    accumulate: self.accumulate || block > 0,
+                    ..Walk::default()
+                };
+                let columns = self.panels.width(i);
+                let panel = Panel { level: self.level, vectors, columns, rows: rows.len(), a_row };
+                let b = packed[self.packed_range(i).0 + k.start * walk.b_step..].as_ptr();
+                let out = out.get().wrapping_add(rows.start * self.out_row + self.panels.start(i));
+                // SAFETY: `new` checked that the views hold m x k, k x n and m x n elements; `packed` holds
+                // whole vectors; rows and panels of this call are written by nobody else.
+                unsafe { panel.run(&walk, a, b, out) };
+            }
+        }
+        Ok(())
+    }
 }
 
 /// Fills every row of `out` with `row`.
@@ -83,4 +237,42 @@ pub(super) fn fill_rows(row: &[f32], out: &mut [f32]) {
     }
     let rows = (parallel::GRAIN / n).max(1);
     parallel::chunks(out, rows * n, |_, out| out.chunks_mut(n).for_each(|o| o.copy_from_slice(row)));
+}
+
+/// Operations per second of the microkernel on `threads` threads when all operands are in the first-level
+/// cache: the practical peak, for benchmarks.
+pub fn peak(threads: usize) -> f64 {
+    let level = simd::level();
+    let (rows, vectors, len, repeats) = (micro::most_rows(level, 2), 2, 128, 200);
+    let columns = vectors * micro::lanes(level);
+    let once = || {
+        let (a, b, mut out) = (vec![1.0; rows * len], vec![1.0; len * columns], vec![0.0; rows * columns]);
+        let walk = Walk {
+            a_rows: micro::row_multiples(len),
+            outer: 1,
+            segments: 1,
+            len,
+            a_step: 1,
+            b_step: columns,
+            out_row: columns,
+            ..Walk::default()
+        };
+        let panel = Panel { level, vectors, columns, rows, a_row: len };
+        let mut best = f64::INFINITY;
+        for _ in 0..300 {
+            let start = std::time::Instant::now();
+            for _ in 0..repeats {
+                // SAFETY: the three buffers hold rows x len, len x columns and rows x columns elements.
+                unsafe { panel.run(&walk, a.as_ptr(), b.as_ptr(), out.as_mut_ptr()) };
+                std::hint::black_box(&mut out);
+            }
+            best = best.min(start.elapsed().as_secs_f64());
+        }
+        best
+    };
+    let slowest = std::thread::scope(|scope| {
+        let all: Vec<_> = (0..threads).map(|_| scope.spawn(once)).collect();
+        all.into_iter().filter_map(|t| t.join().ok()).fold(0f64, f64::max)
+    });
+    (threads * repeats) as f64 * super::flops(rows, columns, len) / slowest
 }

@@ -4,8 +4,13 @@
 //! ([`bytes`]). The CPU backend ([`cpu`]) is one register-tiled microkernel that also computes every
 //! convolution of [`crate::conv2d`].
 
+pub mod cases;
 pub mod cpu;
+pub(crate) mod micro;
+pub(crate) mod pack;
 pub mod reference;
+#[cfg(test)]
+mod tests;
 
 use cpu::Mat;
 use engine::{DType, Device, Error, Result, Tensor, device, memory};
@@ -63,8 +68,10 @@ pub fn matmul(a: &Tensor, b: &Tensor, transpose_a: bool, transpose_b: bool) -> R
             let (b_row, b_column) = view(transpose_b, b1);
             let (x, y, z) = (a.as_slice::<f32>()?, b.as_slice::<f32>()?, out.as_mut_slice::<f32>()?);
             for i in 0..batch.iter().product() {
-                let a = Mat { data: &x[i * m * k..(i + 1) * m * k], row_stride: a_row, column_stride: a_column };
-                let b = Mat { data: &y[i * k * n..(i + 1) * k * n], row_stride: b_row, column_stride: b_column };
+                let a =
+                    Mat { data: &x[i * m * k..(i + 1) * m * k], row_stride: a_row, column_stride: a_column };
+                let b =
+                    Mat { data: &y[i * k * n..(i + 1) * k * n], row_stride: b_row, column_stride: b_column };
                 cpu::gemm(m, n, k, a, b, false, &mut z[i * m * n..(i + 1) * m * n], n)?;
             }
         }

@@ -4,8 +4,11 @@
 //! each window, [`max_backward`] reads those and writes the input's gradient; the averages read one side and
 //! write the other.
 
+pub mod cases;
 pub mod cpu;
 pub mod reference;
+#[cfg(test)]
+mod tests;
 
 use engine::{DType, Device, Error, Result, Tensor, device, memory};
 

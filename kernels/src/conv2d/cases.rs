@@ -1,0 +1,102 @@
+//! Shapes for tests and benchmarks of convolution.
+
+use super::{Geometry, Sizes};
+use engine::Result;
+
+/// One convolution's sizes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Case {
+    /// Images.
+    pub n: usize,
+    /// Input height and width.
+    pub h: usize,
+    /// See `h`.
+    pub w: usize,
+    /// Input channels.
+    pub c: usize,
+    /// Output channels.
+    pub o: usize,
+    /// Kernel height and width.
+    pub r: usize,
+    /// See `r`.
+    pub s: usize,
+    /// Stride and padding.
+    pub g: Geometry,
+}
+
+impl Case {
+    /// All sizes; an error if the kernel does not fit.
+    pub fn sizes(&self) -> Result<Sizes> {
+        Sizes::new("case", &[self.n, self.h, self.w, self.c], &[self.o, self.r, self.s, self.c], self.g)
+    }
+}
+
+/// n, h, w, c, o, r, s, stride, padding.
+const CASES: &[[usize; 9]] = &[
+    [1, 1, 1, 1, 1, 1, 1, 1, 0],
+    // The kernels of real networks: 3x3, its stride 2, projections, stems, patches.
+    [2, 9, 7, 16, 16, 3, 3, 1, 1],
+    [2, 8, 10, 16, 32, 3, 3, 2, 1],
+    [3, 7, 9, 5, 6, 3, 3, 2, 1],
+    [2, 7, 8, 16, 33, 1, 1, 2, 0],
+    [2, 13, 5, 17, 31, 1, 1, 1, 0],
+    [1, 21, 18, 3, 64, 7, 7, 2, 3],
+    [2, 16, 12, 3, 20, 4, 4, 4, 0],
+    [2, 9, 11, 4, 7, 5, 5, 1, 2],
+    [2, 12, 14, 1, 16, 3, 3, 1, 1],
+    [2, 32, 32, 3, 16, 3, 3, 1, 1],
+    // Narrow maps, whose tiles span rows and images.
+    [5, 4, 4, 32, 48, 3, 3, 1, 1],
+    [3, 7, 7, 16, 64, 3, 3, 1, 1],
+    [9, 2, 2, 16, 16, 3, 3, 1, 1],
+    [7, 1, 1, 16, 40, 3, 3, 1, 1],
+    [5, 5, 3, 16, 16, 3, 3, 1, 1],
+    // Weights too large to be copied a task.
+    [5, 4, 5, 128, 112, 3, 3, 1, 1],
+    [2, 6, 6, 160, 96, 3, 3, 2, 1],
+    [3, 5, 4, 384, 288, 1, 1, 1, 0],
+    // Rows that no window reaches, padding wider than the kernel, strides that skip pixels.
+    [2, 9, 8, 4, 5, 2, 2, 3, 0],
+    [2, 3, 4, 2, 3, 1, 1, 1, 3],
+    [2, 5, 6, 3, 4, 1, 2, 3, 2],
+    [1, 6, 5, 2, 3, 2, 5, 2, 3],
+    [1, 17, 1, 3, 2, 5, 1, 1, 0],
+    // Tile sizes and their neighbours.
+    [1, 3, 27, 16, 15, 3, 3, 1, 1],
+    [1, 3, 28, 15, 17, 3, 3, 1, 1],
+    [1, 3, 29, 16, 32, 3, 3, 1, 1],
+    [1, 2, 15, 31, 33, 1, 3, 1, 1],
+    [40, 6, 6, 16, 16, 3, 3, 1, 1],
+];
+
+/// Hand-picked shapes.
+pub fn cases() -> Vec<Case> {
+    let case = |&[n, h, w, c, o, r, s, stride, padding]: &[usize; 9]| {
+        let g = Geometry { stride, padding };
+        Case { n, h, w, c, o, r, s, g }
+    };
+    CASES.iter().map(case).collect()
+}
+
+/// Random shapes whose kernel fits.
+#[cfg(any(test, feature = "testing"))]
+pub fn strategy() -> impl proptest::strategy::Strategy<Value = Case> {
+    use proptest::prelude::*;
+    (
+        (1..4usize, 1..18usize, 1..18usize),
+        (1..41usize, 1..41usize),
+        (1..6usize, 1..6usize),
+        (1..4usize, 0..4usize),
+    )
+        .prop_map(|((n, h, w), (c, o), (r, s), (stride, padding))| Case {
+            n,
+            h,
+            w,
+            c,
+            o,
+            r,
+            s,
+            g: Geometry { stride, padding },
+        })
+        .prop_filter("the kernel fits", |case| case.sizes().is_ok())
+}

@@ -1,0 +1,39 @@
+//! Convolution on the CPU: direct, without im2col, on the microkernel of [`crate::matmul`].
+//!
+//! [`pass`] is one dense convolution over images that hold their own zero border; [`dense`] makes the forward
+//! convolution and the input gradient of such passes; [`weight`] is the weight gradient; [`pad`] copies images
+//! into their border.
+
+mod dense;
+mod pad;
+mod pass;
+mod weight;
+
+pub(super) use dense::{forward_at, input_gradient_at};
+pub(super) use weight::weight_gradient_at;
+
+use super::Sizes;
+use crate::simd;
+use engine::Result;
+
+/// Bytes of images that a task works on at a time: they and the weights stay in the second-level cache.
+const GROUP_BYTES: usize = 256 << 10;
+/// Bytes of padded images that exist at a time when all threads share them.
+const SHARED_BYTES: usize = 8 << 20;
+/// Bytes of weights above which threads share out the weights rather than the images.
+const LARGE_WEIGHTS: usize = 400 << 10;
+
+/// See [`super::forward`].
+pub fn forward(z: &Sizes, x: &[f32], w: &[f32], y: &mut [f32]) -> Result<()> {
+    forward_at(simd::level(), z, x, w, y)
+}
+
+/// See [`super::input_gradient`].
+pub fn input_gradient(z: &Sizes, dy: &[f32], w: &[f32], dx: &mut [f32]) -> Result<()> {
+    input_gradient_at(simd::level(), z, dy, w, dx)
+}
+
+/// See [`super::weight_gradient`].
+pub fn weight_gradient(z: &Sizes, x: &[f32], dy: &[f32], dw: &mut [f32]) -> Result<()> {
+    weight_gradient_at(simd::level(), z, x, dy, dw)
+}

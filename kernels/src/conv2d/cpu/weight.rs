@@ -1,0 +1,291 @@
+//! Weight gradient: sums over all output pixels, kept in registers.
+//!
+//! For one kernel row the (column, channel) pairs that an output pixel meets are one contiguous run of the
+//! image. A tile is either output channels x a part of the run ([`Orientation::Channels`]: the result has the
+//! weights' layout) or, for short runs such as an RGB stem's, run x output channels ([`Orientation::Run`]).
+
+use super::pad::Window;
+use super::{GROUP_BYTES, LARGE_WEIGHTS, SHARED_BYTES};
+use crate::conv2d::Sizes;
+use crate::matmul::micro::{self, Panel, Shared, Walk};
+use crate::matmul::pack::Panels;
+use crate::parallel;
+use crate::simd::Level;
+use engine::memory::{self, Scratch};
+use engine::{Error, Result};
+use rayon::prelude::*;
+use std::ops::Range;
+
+/// Bytes of partial sums that may exist beside the result.
+const PARTIAL_BYTES: usize = 2 << 20;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Orientation {
+    /// Rows are output channels, vectors run over (column, channel).
+    Channels,
+    /// Rows run over (column, channel), vectors are output channels.
+    Run,
+}
+
+/// What all tasks share.
+struct Job<'a> {
+    level: Level,
+    z: &'a Sizes,
+    window: Window,
+    orientation: Orientation,
+    /// Columns of a tile: the run, or the output channels.
+    panels: Panels,
+}
+
+/// Padded images and their dy.
+#[derive(Clone, Copy)]
+struct Group<'a> {
+    x: &'a [f32],
+    x_image: usize,
+    dy: &'a [f32],
+    /// Elements of dy from one pixel to the next.
+    dy_pixel: usize,
+    count: usize,
+}
+
+/// See [`crate::conv2d::weight_gradient`].
+pub(in crate::conv2d) fn weight_gradient_at(
+    level: Level,
+    z: &Sizes,
+    x: &[f32],
+    dy: &[f32],
+    dw: &mut [f32],
+) -> Result<()> {
+    if dw.is_empty() {
+        return Ok(());
+    }
+    if x.is_empty() || dy.is_empty() {
+        dw.fill(0.0);
+        return Ok(());
+    }
+    let window = if z.padding == 0 {
+        Window { h: z.h, w: z.w, c: z.c, top: 0, left: 0, rows: z.h, columns: z.w }
+    } else {
+        let border = -(z.padding as isize);
+        let (rows, columns) = ((z.p - 1) * z.stride + z.r, (z.q - 1) * z.stride + z.s);
+        Window { h: z.h, w: z.w, c: z.c, top: border, left: border, rows, columns }
+    };
+    let run = z.s * z.c;
+    let (orientation, columns) = match run % micro::lanes(level) {
+        0 => (Orientation::Channels, run),
+        _ => (Orientation::Run, z.o),
+    };
+    let job = Job { level, z, window, orientation, panels: Panels::new(level, columns) };
+    match orientation == Orientation::Channels && 4 * dw.len() > LARGE_WEIGHTS {
+        true => job.by_weights(x, dy, dw),
+        false => job.by_images(x, dy, dw),
+    }
+}
+
+impl Job<'_> {
+    /// Chunks of images, which depend on the sizes alone, have partial sums that are added in order.
+    fn by_images(&self, x: &[f32], dy: &[f32], dw: &mut [f32]) -> Result<()> {
+        let z = self.z;
+        let size = match self.orientation {
+            Orientation::Channels => dw.len(),
+            Orientation::Run => z.r * z.s * z.c * self.panels.padded(),
+        };
+        let chunks = (PARTIAL_BYTES / (4 * size)).clamp(2, 16).min(z.n);
+        let chunk = z.n.div_ceil(chunks);
+        let chunks = z.n.div_ceil(chunk);
+        let (image, pixels) = (self.window.image(), z.p * z.q);
+        let fill = self.orientation == Orientation::Run && self.panels.padded() != z.o;
+        let dy_pixel = if fill { self.panels.padded() } else { z.o };
+        let copied = !self.window.is_inside();
+        let bytes = 4 * (self.window.len().max(image) + pixels * dy_pixel);
+        let group = (GROUP_BYTES / bytes.max(1)).clamp(1, chunk);
+        let mut partial = Scratch::<f32>::new(chunks * size)?;
+        partial.par_chunks_mut(size).enumerate().try_for_each(|(i, partial)| {
+            let _op = memory::operation("conv2d_wgrad");
+            let images = i * chunk..((i + 1) * chunk).min(z.n);
+            let mut padded = Scratch::<f32>::new(if copied { group * self.window.len() } else { 0 })?;
+            let mut filled = Scratch::<f32>::new(if fill { group * pixels * dy_pixel } else { 0 })?;
+            for first in images.clone().step_by(group) {
+                let count = group.min(images.end - first);
+                let mut x = &x[first * image..(first + count) * image];
+                let mut dy = &dy[first * pixels * z.o..(first + count) * pixels * z.o];
+                if copied {
+                    self.window.copy(x, &mut padded);
+                    x = &padded;
+                }
+                if fill {
+                    for (from, to) in dy.chunks_exact(z.o).zip(filled.chunks_exact_mut(dy_pixel)) {
+                        to[..z.o].copy_from_slice(from);
+                        to[z.o..].fill(0.0);
+                    }
+                    dy = &filled;
+                }
+                let x_image = if copied { self.window.len() } else { image };
+                let group = Group { x, x_image, dy, dy_pixel, count };
+                let out = Shared::new(partial);
+                match self.orientation {
+                    // SAFETY: this task owns `partial`.
+                    Orientation::Channels => unsafe {
+                        self.channels(group, 0..z.o, first > images.start, out)
+                    },
+                    // SAFETY: as above.
+                    Orientation::Run => unsafe { self.run(group, first > images.start, out) },
+                }
+            }
+            Ok::<(), Error>(())
+        })?;
+        let taps = z.r * z.s * z.c;
+        parallel::chunks(dw, parallel::GRAIN, |start, dw| match self.orientation {
+            Orientation::Channels => {
+                dw.copy_from_slice(&partial[start..start + dw.len()]);
+                for partial in partial.chunks_exact(size).skip(1) {
+                    dw.iter_mut().zip(&partial[start..]).for_each(|(sum, &x)| *sum += x);
+                }
+            }
+            Orientation::Run => {
+                for (i, sum) in dw.iter_mut().enumerate() {
+                    let (o, tap) = ((start + i) / taps, (start + i) % taps);
+                    let at = tap * self.panels.padded() + o;
+                    *sum = partial.chunks_exact(size).map(|p| p[at]).fold(0.0, |a, b| a + b);
+                }
+            }
+        });
+        Ok(())
+    }
+
+    /// Tasks share out kernel rows and output channels, and each sees all images.
+    fn by_weights(&self, x: &[f32], dy: &[f32], dw: &mut [f32]) -> Result<()> {
+        let z = self.z;
+        let (image, pixels) = (self.window.image(), z.p * z.q);
+        let copied = !self.window.is_inside();
+        let x_image = if copied { self.window.len() } else { image };
+        let shared = (SHARED_BYTES / (4 * x_image).max(1)).clamp(1, z.n);
+        let mut padded = Scratch::<f32>::new(if copied { shared * x_image } else { 0 })?;
+        let blocks = z.o.div_ceil(14).min(4);
+        let block = z.o.div_ceil(blocks);
+        let group = (2 * GROUP_BYTES / (4 * (x_image + pixels * z.o))).clamp(1, shared);
+        let out = Shared::new(dw);
+        for start in (0..z.n).step_by(shared) {
+            let end = (start + shared).min(z.n);
+            let mut x = &x[start * image..end * image];
+            if copied {
+                let padded = &mut padded[..(end - start) * x_image];
+                self.window.copy_parallel(x, padded);
+                x = padded;
+            }
+            (0..blocks * z.r).into_par_iter().for_each(|task| {
+                let (o, r) = (task % blocks * block, task / blocks);
+                let channels = o.min(z.o)..(o + block).min(z.o);
+                for first in (start..end).step_by(group) {
+                    let count = group.min(end - first);
+                    let x = &x[(first - start) * x_image..(first - start + count) * x_image];
+                    let dy = &dy[first * pixels * z.o..(first + count) * pixels * z.o];
+                    let group = Group { x, x_image, dy, dy_pixel: z.o, count };
+                    // SAFETY: tasks differ in kernel row or output channels.
+                    unsafe { self.channels_of_row(group, channels.clone(), r, first > 0, out) };
+                }
+            });
+        }
+        Ok(())
+    }
+
+    /// # Safety
+    /// See [`Job::channels_of_row`].
+    unsafe fn channels(&self, group: Group, channels: Range<usize>, accumulate: bool, out: Shared) {
+        for r in 0..self.z.r {
+            // SAFETY: the caller's promise.
+            unsafe { self.channels_of_row(group, channels.clone(), r, accumulate, out) };
+        }
+    }
+
+    /// Output channels `channels` and kernel row `r` of the gradient, `out` in the weights' layout.
+    ///
+    /// # Safety
+    /// No other thread may access these elements of `out` meanwhile.
+    unsafe fn channels_of_row(
+        &self,
+        group: Group,
+        channels: Range<usize>,
+        r: usize,
+        accumulate: bool,
+        out: Shared,
+    ) {
+        let z = self.z;
+        let line = self.window.columns * z.c;
+        let steps = self.steps(&group);
+        let run = z.s * z.c;
+        let walk = Walk {
+            a_rows: micro::row_multiples(1),
+            a_outer: z.p * z.q * group.dy_pixel,
+            a_segment: z.q * group.dy_pixel,
+            a_step: group.dy_pixel,
+            b_outer: group.x_image,
+            b_segment: z.stride * line,
+            b_step: z.stride * z.c,
+            out_row: z.r * run,
+            accumulate,
+            ..steps
+        };
+        let a = group.dy[channels.start..].as_ptr();
+        for i in 0..self.panels.count() {
+            let panel = Panel {
+                level: self.level,
+                vectors: self.panels.vectors(i),
+                columns: self.panels.width(i),
+                rows: channels.len(),
+                a_row: 1,
+            };
+            let column = self.panels.start(i);
+            let out = out.get().wrapping_add(channels.start * z.r * run + r * run + column);
+            let b = group.x[r * line + column..].as_ptr();
+            // SAFETY: the window holds every pixel that a tap meets, the run is whole vectors, and the caller
+            // vouches for the output.
+            unsafe { panel.run(&walk, a, b, out) };
+        }
+    }
+
+    /// The whole gradient as `[R, S, C, O with filling]`.
+    ///
+    /// # Safety
+    /// No other thread may access `out` meanwhile.
+    unsafe fn run(&self, group: Group, accumulate: bool, out: Shared) {
+        let z = self.z;
+        let line = self.window.columns * z.c;
+        let run = z.s * z.c;
+        let padded = self.panels.padded();
+        let walk = Walk {
+            a_rows: micro::row_multiples(1),
+            a_outer: group.x_image,
+            a_segment: z.stride * line,
+            a_step: z.stride * z.c,
+            b_outer: z.p * z.q * group.dy_pixel,
+            b_segment: z.q * group.dy_pixel,
+            b_step: group.dy_pixel,
+            out_row: padded,
+            accumulate,
+            ..self.steps(&group)
+        };
+        for i in 0..self.panels.count() {
+            let vectors = self.panels.vectors(i);
+            let b = group.dy[self.panels.start(i)..].as_ptr();
+            let columns = vectors * self.panels.lanes;
+            let panel = Panel { level: self.level, vectors, columns, rows: run, a_row: 1 };
+            for r in 0..z.r {
+                let a = group.x[r * line..].as_ptr();
+                let out = out.get().wrapping_add(r * run * padded + self.panels.start(i));
+                // SAFETY: the window holds every pixel that a tap meets, dy's rows are whole vectors, and the
+                // caller vouches for the output.
+                unsafe { panel.run(&walk, a, b, out) };
+            }
+        }
+    }
+
+    /// Loop counts over the pixels of a group; one long loop where pixels of both sides are evenly spaced.
+    fn steps(&self, group: &Group) -> Walk {
+        let z = self.z;
+        if z.r == 1 && z.s == 1 && z.stride == 1 && self.window.is_inside() {
+            return Walk { outer: 1, segments: 1, len: group.count * z.p * z.q, ..Walk::default() };
+        }
+        Walk { outer: group.count, segments: z.p, len: z.q, ..Walk::default() }
+    }
+}

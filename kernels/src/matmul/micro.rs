@@ -1,0 +1,404 @@
+//! The microkernel of every matrix product and convolution: a tile of sums kept in registers.
+//!
+//! A tile is `G` groups of `P` rows times `NV` vectors of columns. Each step broadcasts one scalar a row
+//! from `a`, loads `NV` vectors from `b` and does `G P NV` fused multiply-adds. What the rows, columns and
+//! steps are is a matter of strides alone ([`Walk`]):
+//!
+//! - matrix product: rows of A, columns of B, the inner dimension;
+//! - convolution: output pixels, output channels, and for each kernel row one run over (column, channel),
+//!   which is contiguous in an NHWC image;
+//! - weight gradient: output channels, (column, channel) of one kernel row, and all output pixels.
+//!
+//! Inside a group rows are equally far apart. x86 addresses hold one index times 1, 2, 4 or 8, so the odd
+//! multiples of the distance (1, 3, .. 13) in registers reach 14 rows from one pointer.
+
+use crate::simd::Level;
+
+/// Most groups of a tile.
+pub(crate) const GROUPS: usize = 3;
+/// Most rows of a group.
+pub(crate) const GROUP_ROWS: usize = 14;
+
+/// What one processor generation's registers are.
+pub(crate) trait Simd {
+    type V: Copy;
+    const LANES: usize;
+    /// # Safety
+    /// The processor must have this generation's instructions; pointers must be valid for `LANES` elements
+    /// (`n` elements in `store_part`, one in `splat`). The same holds for all functions here.
+    unsafe fn zero() -> Self::V;
+    unsafe fn splat(x: *const f32) -> Self::V;
+    unsafe fn load(x: *const f32) -> Self::V;
+    unsafe fn store(x: *mut f32, v: Self::V);
+    unsafe fn add(a: Self::V, b: Self::V) -> Self::V;
+    /// `a b + c`.
+    unsafe fn multiply_add(a: Self::V, b: Self::V, c: Self::V) -> Self::V;
+
+    /// Stores, or adds, the first `n` lanes.
+    #[inline(always)]
+    unsafe fn store_part(x: *mut f32, v: Self::V, n: usize, accumulate: bool) {
+        let mut lanes = [0f32; 16];
+        // SAFETY: `LANES <= 16` and `n <= LANES`; the caller vouches for `x`.
+        unsafe {
+            Self::store(lanes.as_mut_ptr(), v);
+            for i in 0..n {
+                let x = x.add(i);
+                *x = if accumulate { *x + lanes[i] } else { lanes[i] };
+            }
+        }
+    }
+}
+
+/// Four lanes that the compiler maps to whatever the target has. No fused multiply-add.
+pub(crate) struct Portable;
+
+impl Simd for Portable {
+    type V = [f32; 4];
+    const LANES: usize = 4;
+    #[inline(always)]
+    unsafe fn zero() -> [f32; 4] {
+        [0.0; 4]
+    }
+    #[inline(always)]
+    unsafe fn splat(x: *const f32) -> [f32; 4] {
+        // SAFETY: the trait's contract.
+        [unsafe { *x }; 4]
+    }
+    #[inline(always)]
+    unsafe fn load(x: *const f32) -> [f32; 4] {
+        // SAFETY: the trait's contract; an array is as aligned as its elements.
+        unsafe { *x.cast() }
+    }
+    #[inline(always)]
+    unsafe fn store(x: *mut f32, v: [f32; 4]) {
+        // SAFETY: as above.
+        unsafe { *x.cast() = v }
+    }
+    #[inline(always)]
+    unsafe fn add(a: [f32; 4], b: [f32; 4]) -> [f32; 4] {
+        [a[0] + b[0], a[1] + b[1], a[2] + b[2], a[3] + b[3]]
+    }
+    #[inline(always)]
+    unsafe fn multiply_add(a: [f32; 4], b: [f32; 4], c: [f32; 4]) -> [f32; 4] {
+        [a[0] * b[0] + c[0], a[1] * b[1] + c[1], a[2] * b[2] + c[2], a[3] * b[3] + c[3]]
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+mod x86 {
+    use super::Simd;
+    use std::arch::x86_64::*;
+
+    macro_rules! vectors {
+        ($name:ident, $v:ty, $lanes:literal, $zero:ident, $splat:ident, $load:ident, $store:ident, $add:ident, $fma:ident) => {
+            pub(crate) struct $name;
+            impl Simd for $name {
+                type V = $v;
+                const LANES: usize = $lanes;
+                #[inline(always)]
+                unsafe fn zero() -> $v {
+                    // SAFETY: the trait's contract, here and below.
+                    unsafe { $zero() }
+                }
+                #[inline(always)]
+                unsafe fn splat(x: *const f32) -> $v {
+                    // SAFETY: the trait's contract.
+                    unsafe { $splat(*x) }
+                }
+                #[inline(always)]
+                unsafe fn load(x: *const f32) -> $v {
+                    // SAFETY: the trait's contract.
+                    unsafe { $load(x) }
+                }
+                #[inline(always)]
+                unsafe fn store(x: *mut f32, v: $v) {
+                    // SAFETY: the trait's contract.
+                    unsafe { $store(x, v) }
+                }
+                #[inline(always)]
+                unsafe fn add(a: $v, b: $v) -> $v {
+                    // SAFETY: the trait's contract.
+                    unsafe { $add(a, b) }
+                }
+                #[inline(always)]
+                unsafe fn multiply_add(a: $v, b: $v, c: $v) -> $v {
+                    // SAFETY: the trait's contract.
+                    unsafe { $fma(a, b, c) }
+                }
+            }
+        };
+    }
+    vectors!(
+        Avx2,
+        __m256,
+        8,
+        _mm256_setzero_ps,
+        _mm256_set1_ps,
+        _mm256_loadu_ps,
+        _mm256_storeu_ps,
+        _mm256_add_ps,
+        _mm256_fmadd_ps
+    );
+    vectors!(
+        Avx512,
+        __m512,
+        16,
+        _mm512_setzero_ps,
+        _mm512_set1_ps,
+        _mm512_loadu_ps,
+        _mm512_storeu_ps,
+        _mm512_add_ps,
+        _mm512_fmadd_ps
+    );
+}
+#[cfg(target_arch = "x86_64")]
+use x86::{Avx2, Avx512};
+
+/// Distances in elements that all tiles of one computation share. Steps run over `outer`, then `segments`,
+/// then `len`; each level has its own distance in `a` and in `b`.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Walk {
+    /// Odd multiples, in bytes, of the distance from row to row of a group in `a` ([`row_multiples`]).
+    pub a_rows: [usize; 7],
+    pub outer: usize,
+    pub a_outer: usize,
+    pub b_outer: usize,
+    pub segments: usize,
+    pub a_segment: usize,
+    pub b_segment: usize,
+    pub len: usize,
+    pub a_step: usize,
+    pub b_step: usize,
+    /// From row to row of a group in the output.
+    pub out_row: usize,
+    /// Whether sums are added to the output rather than stored.
+    pub accumulate: bool,
+}
+
+/// Where one tile lies: the first row of each group in `a` and in the output, the first column in `b`, and
+/// how many columns are stored.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Tile {
+    pub a: [*const f32; GROUPS],
+    pub b: *const f32,
+    pub out: [*mut f32; GROUPS],
+    pub columns: usize,
+}
+
+/// The microkernel for one tile shape.
+///
+/// # Safety
+/// For every group, row, step and column the addresses that [`Walk`] makes from [`Tile`] must be valid: one
+/// element of `a`, whole vectors of `b`, `columns` elements of the output, which nothing else accesses.
+pub(crate) type Kernel = unsafe fn(&Walk, &Tile);
+
+/// Address of row `p`: `a + p row`, where `steps[i]` is `(2 i + 1) row` in bytes.
+#[inline(always)]
+fn row(a: *const f32, p: usize, steps: &[usize; 7]) -> *const f32 {
+    if p == 0 {
+        return a;
+    }
+    let twos = p.trailing_zeros();
+    a.wrapping_byte_add(steps[(p >> twos) / 2] << twos)
+}
+
+#[inline(always)]
+unsafe fn body<S: Simd, const G: usize, const P: usize, const NV: usize>(walk: &Walk, tile: &Tile) {
+    // SAFETY: the contract of `Kernel`.
+    unsafe {
+        let odd = walk.a_rows;
+        let mut sums = [[[S::zero(); NV]; P]; G];
+        let (a_step, b_step) = (walk.a_step * 4, walk.b_step * 4);
+        for outer in 0..walk.outer {
+            for segment in 0..walk.segments {
+                let shift = outer * walk.a_outer + segment * walk.a_segment;
+                let mut a = [std::ptr::null(); G];
+                for g in 0..G {
+                    a[g] = tile.a[g].wrapping_add(shift);
+                }
+                let mut b = tile.b.wrapping_add(outer * walk.b_outer + segment * walk.b_segment);
+                for _ in 0..walk.len {
+                    let mut columns = [S::zero(); NV];
+                    for v in 0..NV {
+                        columns[v] = S::load(b.wrapping_add(v * S::LANES));
+                    }
+                    for g in 0..G {
+                        for p in 0..P {
+                            let x = S::splat(row(a[g], p, &odd));
+                            for v in 0..NV {
+                                sums[g][p][v] = S::multiply_add(x, columns[v], sums[g][p][v]);
+                            }
+                        }
+                        a[g] = a[g].wrapping_byte_add(a_step);
+                    }
+                    b = b.wrapping_byte_add(b_step);
+                }
+            }
+        }
+        for g in 0..G {
+            for p in 0..P {
+                let out = tile.out[g].wrapping_add(p * walk.out_row);
+                for v in 0..NV {
+                    let (out, sum) = (out.wrapping_add(v * S::LANES), sums[g][p][v]);
+                    if tile.columns >= (v + 1) * S::LANES {
+                        let sum = if walk.accumulate { S::add(S::load(out), sum) } else { sum };
+                        S::store(out, sum);
+                    } else if tile.columns > v * S::LANES {
+                        S::store_part(out, sum, tile.columns - v * S::LANES, walk.accumulate);
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// The distance `row` between rows times 1, 3, .. 13, in bytes.
+pub(crate) fn row_multiples(row: usize) -> [usize; 7] {
+    [1, 3, 5, 7, 9, 11, 13].map(|odd| 4 * row * odd)
+}
+
+unsafe fn portable<const G: usize, const P: usize, const NV: usize>(walk: &Walk, tile: &Tile) {
+    // SAFETY: the contract of `Kernel`; the portable level needs no special instructions.
+    unsafe { body::<Portable, G, P, NV>(walk, tile) }
+}
+
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx2,fma")]
+unsafe fn avx2<const G: usize, const P: usize, const NV: usize>(walk: &Walk, tile: &Tile) {
+    // SAFETY: the contract of `Kernel`; only called where the level was detected.
+    unsafe { body::<Avx2, G, P, NV>(walk, tile) }
+}
+
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma")]
+unsafe fn avx512<const G: usize, const P: usize, const NV: usize>(walk: &Walk, tile: &Tile) {
+    // SAFETY: the contract of `Kernel`; only called where the level was detected.
+    unsafe { body::<Avx512, G, P, NV>(walk, tile) }
+}
+
+/// Elements of a vector.
+pub(crate) fn lanes(level: Level) -> usize {
+    match level {
+        Level::Baseline => Portable::LANES,
+        Level::Avx2 => 8,
+        Level::Avx512 => 16,
+    }
+}
+
+/// Most rows of a tile of `vectors` (1 or 2) vectors of columns: what leaves room for a broadcast and the
+/// columns among 32 (AVX-512) or 16 registers.
+pub(crate) fn most_rows(level: Level, vectors: usize) -> usize {
+    match (level, vectors) {
+        (Level::Avx512, 1) => 28,
+        (Level::Avx512, _) => 14,
+        (Level::Avx2, 1) => 12,
+        (Level::Avx2, _) => 6,
+        (Level::Baseline, 1) => 8,
+        (Level::Baseline, _) => 4,
+    }
+}
+
+/// Table of kernels by groups, rows of a group and vectors.
+macro_rules! table {
+    ($f:ident, $g:expr, $p:expr, $v:expr, $(($groups:literal, $vectors:literal): $($rows:literal)*;)*) => {
+        match ($g, $p, $v) {
+            $($(($groups, $rows, $vectors) => Some($f::<$groups, $rows, $vectors> as Kernel),)*)*
+            _ => None,
+        }
+    };
+}
+
+/// The kernel for tiles of `groups x rows` rows and `vectors` vectors of columns; `None` for a shape that
+/// [`tile_shape`] does not choose. The level must be at most that of this processor.
+pub(crate) fn kernel(level: Level, groups: usize, rows: usize, vectors: usize) -> Option<Kernel> {
+    match level {
+        #[cfg(target_arch = "x86_64")]
+        Level::Avx512 => table!(avx512, groups, rows, vectors,
+            (1, 1): 1 2 3 4 5 6 7 8 9 10 11 12 13 14; (1, 2): 1 2 3 4 5 6 7 8 9 10 11 12 13 14;
+            (2, 1): 1 2 3 4 5 6 7 8 9 10 11 12 13 14; (2, 2): 1 2 3 4 5 6 7;
+            (3, 1): 1 2 3 4 5 6 7 8 9; (3, 2): 1 2 3 4;
+        ),
+        #[cfg(target_arch = "x86_64")]
+        Level::Avx2 => table!(avx2, groups, rows, vectors,
+            (1, 1): 1 2 3 4 5 6 7 8 9 10 11 12; (1, 2): 1 2 3 4 5 6;
+            (2, 1): 2 3 4 5 6; (2, 2): 1 2 3;
+        ),
+        _ => table!(portable, groups, rows, vectors, (1, 1): 1 2 3 4 5 6 7 8; (1, 2): 1 2 3 4;),
+    }
+}
+
+/// Groups and rows of the next tile when `left` equally spaced rows remain: nearly equal tiles.
+pub(crate) fn next_rows(level: Level, vectors: usize, left: usize) -> (usize, usize) {
+    let most = most_rows(level, vectors);
+    let rows = left.div_ceil(left.div_ceil(most).max(1));
+    if rows > GROUP_ROWS { (2, rows / 2) } else { (1, rows) }
+}
+
+/// Rows that lie `row_stride` apart times one panel of columns.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Panel {
+    pub level: Level,
+    /// Vectors of columns, 1 or 2.
+    pub vectors: usize,
+    /// Columns that are stored, at most `vectors` vectors.
+    pub columns: usize,
+    /// Number of rows.
+    pub rows: usize,
+    /// Elements from row to row in `a`. `Walk::a_rows` must hold its multiples.
+    pub a_row: usize,
+}
+
+impl Panel {
+    /// Computes all tiles of the panel.
+    ///
+    /// # Safety
+    /// The contract of [`Kernel`] for `rows` rows from `a` and `out`.
+    pub(crate) unsafe fn run(&self, walk: &Walk, a: *const f32, b: *const f32, out: *mut f32) {
+        let mut done = 0;
+        while done < self.rows {
+            let (groups, rows) = next_rows(self.level, self.vectors, self.rows - done);
+            let kernel = kernel(self.level, groups, rows, self.vectors);
+            let (mut tile_a, mut tile_out) = ([a; GROUPS], [out; GROUPS]);
+            for g in 0..groups {
+                tile_a[g] = a.wrapping_add((done + g * rows) * self.a_row);
+                tile_out[g] = out.wrapping_add((done + g * rows) * walk.out_row);
+            }
+            let tile = Tile { a: tile_a, b, out: tile_out, columns: self.columns };
+            // SAFETY: the caller's promise.
+            unsafe { call(kernel, walk, &tile) };
+            done += groups * rows;
+        }
+    }
+}
+
+/// A pointer that parallel tasks share; each writes its own elements.
+#[derive(Clone, Copy)]
+pub(crate) struct Shared(*mut f32);
+
+// SAFETY: the pointer itself is plain data; who writes through it vouches for disjoint elements.
+unsafe impl Send for Shared {}
+// SAFETY: as above.
+unsafe impl Sync for Shared {}
+
+impl Shared {
+    pub(crate) fn new(out: &mut [f32]) -> Shared {
+        Shared(out.as_mut_ptr())
+    }
+
+    pub(crate) fn get(self) -> *mut f32 {
+        self.0
+    }
+}
+
+/// Calls a kernel of the table.
+///
+/// # Safety
+/// The contract of [`Kernel`].
+#[inline]
+pub(crate) unsafe fn call(kernel: Option<Kernel>, walk: &Walk, tile: &Tile) {
+    let Some(kernel) = kernel else {
+        unreachable!("tile shapes are chosen from the table");
+    };
+    // SAFETY: the caller's promise.
+    unsafe { kernel(walk, tile) }
+}
