@@ -106,7 +106,14 @@ impl Number for bf16 {
     }
     #[inline(always)]
     fn of(x: f64) -> bf16 {
-        bf16::from_f64(x)
+        // Rounded to odd in between, so that the second rounding sees whether digits were lost in the first.
+        let near = x as f32;
+        let wide = f64::from(near);
+        if wide == x || x.is_nan() {
+            return bf16::from_f32(near);
+        }
+        let bits = near.to_bits() - u32::from(wide.abs() > x.abs());
+        bf16::from_f32(f32::from_bits(bits | 1))
     }
 }
 

@@ -7,7 +7,7 @@ pub mod cases;
 mod cpu;
 pub mod reference;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use engine::device::common;
 use engine::{DType, Device, Result, Tensor, memory};

@@ -1,1 +1,111 @@
+//! Against the references; the same bits on any number of threads; nothing written outside.
 
+use super::cases::{Case, cases, strategy};
+use super::*;
+use crate::array::Array;
+use crate::compare::{check, check_equal};
+use engine::memory;
+use proptest::prelude::*;
+
+/// Runs `f` on pools of 1, 2 and 3 threads and twice on the last: all results must be the same bits.
+pub(crate) fn same_on_any_number_of_threads(what: &str, f: impl Fn() -> Vec<Tensor> + Sync) {
+    let run =
+        |threads: usize| rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap().install(&f);
+    let bits = |t: &Tensor| match t.dtype() {
+        DType::I32 => t.to_vec::<i32>().unwrap(),
+        _ => t.to_vec::<f32>().unwrap().into_iter().map(|v| v.to_bits() as i32).collect(),
+    };
+    let first: Vec<_> = run(1).iter().map(bits).collect();
+    for threads in [2, 3, 3] {
+        let other: Vec<_> = run(threads).iter().map(bits).collect();
+        assert!(first == other, "{what}: results differ on {threads} threads");
+    }
+}
+
+fn check_case(case: &Case) -> Result<()> {
+    let (a, b) = (case.operand(1), case.operand(2));
+    let (a32, b32) = (a.cast::<f32>(), b.cast::<f32>());
+    let (ta, tb) = (a.to_tensor()?, b.to_tensor()?);
+    check_equal("add", &add(&ta, &tb)?, &a32.zip(&b32, |a, b| a + b).to_tensor()?)?;
+    check_equal("sub", &sub(&ta, &tb)?, &a32.zip(&b32, |a, b| a - b).to_tensor()?)?;
+    check_equal("mul", &mul(&ta, &tb)?, &a32.zip(&b32, |a, b| a * b).to_tensor()?)?;
+    check_equal("scale", &scale(&ta, 0.3)?, &a32.map(|a| a * 0.3).to_tensor()?)?;
+    let scaled = a32.zip(&b32, |a, b| a + -1.7 * b).to_tensor()?;
+    check_equal("add_scaled", &add_scaled(&ta, &tb, -1.7)?, &scaled)?;
+    check_equal("relu", &relu(&ta)?, &reference::relu(&a32).to_tensor()?)?;
+    let expected = reference::relu_backward(&a32, &b32).to_tensor()?;
+    check_equal("relu_backward", &relu_backward(&ta, &tb)?, &expected)?;
+    let mut sum = ta.clone();
+    add_assign(&mut sum, &tb)?;
+    check_equal("add_assign", &sum, &add(&ta, &tb)?)?;
+    check_equal("add_assign left its source alone", &ta, &a32.to_tensor()?)?;
+    check("gelu", &gelu(&ta)?, &reference::gelu(&a32), &reference::gelu(&a), 2.0)?;
+    let naive = reference::gelu_backward(&b32, &a32);
+    check("gelu_backward", &gelu_backward(&tb, &ta)?, &naive, &reference::gelu_backward(&b, &a), 2.0)?;
+    if let Some(&n) = case.shape.last() {
+        let bias = Array::<f32>::random(&[n], case.seed, 1.0);
+        let expected = reference::add_bias(&a32, &bias).to_tensor()?;
+        check_equal("add_bias", &add_bias(&ta, &bias.to_tensor()?)?, &expected)?;
+    }
+    Ok(())
+}
+
+#[test]
+fn all_cases_agree_with_the_reference() {
+    for case in cases() {
+        let guard = memory::guard();
+        check_case(&case).unwrap_or_else(|e| panic!("{case:?}: {e}"));
+        guard.finish().unwrap();
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(32))]
+    #[test]
+    fn random_cases_agree_with_the_reference(case in strategy()) {
+        check_case(&case).unwrap();
+    }
+}
+
+/// Beyond f32's scale-relative tolerance: near zero GELU is x / 2 to the last bits.
+#[test]
+fn gelu_is_accurate_near_zero_and_far_out() {
+    let x = [1e-30f32, -1e-30, 1e-6, -1e-6, 0.0, 10.0, 1e30, -10.0, -1e30];
+    let y = gelu(&Tensor::from_slice(&x, &[9]).unwrap()).unwrap().to_vec::<f32>().unwrap();
+    for (x, y) in x.iter().zip(&y).take(4) {
+        assert!((y / x - 0.5).abs() < 1e-6, "gelu({x}) = {y}");
+    }
+    assert_eq!(y[4..], [0.0, 10.0, 1e30, 0.0, 0.0]);
+}
+
+#[test]
+fn nan_stays_where_it_is() {
+    let x = Tensor::from_slice(&[1.0, f32::NAN, -1.0], &[3]).unwrap();
+    for y in [relu(&x).unwrap(), gelu(&x).unwrap(), gelu_backward(&x, &x).unwrap()] {
+        let y = y.to_vec::<f32>().unwrap();
+        assert!(!y[0].is_nan() && y[1].is_nan() && !y[2].is_nan(), "{y:?}");
+    }
+}
+
+#[test]
+fn threads_do_not_matter() {
+    let case = Case { shape: vec![3, 20_011], seed: 5 };
+    let (a, b) = (case.operand(1).to_tensor().unwrap(), case.operand(2).to_tensor().unwrap());
+    same_on_any_number_of_threads("elementwise", || {
+        vec![gelu(&a).unwrap(), gelu_backward(&a, &b).unwrap(), add_scaled(&a, &b, 0.7).unwrap()]
+    });
+}
+
+#[test]
+fn wrong_arguments_are_errors() {
+    let x = Tensor::from_slice(&[1f32, 2.0], &[2]).unwrap();
+    let y = Tensor::from_slice(&[1f32, 2.0], &[2, 1]).unwrap();
+    let i = Tensor::from_slice(&[1i32, 2], &[2]).unwrap();
+    assert!(add(&x, &y).unwrap_err().message().contains("b must have shape [2]"));
+    assert_eq!(relu(&i).unwrap_err().kind(), engine::ErrorKind::DType);
+    assert_eq!(gelu_backward(&i, &x).unwrap_err().kind(), engine::ErrorKind::DType);
+    assert!(add_bias(&Tensor::scalar(1.0).unwrap(), &x).is_err());
+    assert!(add_bias(&y, &x).is_err());
+    let wide = Tensor::from_slice(&[0f32; 6], &[2, 3]).unwrap().transpose(0, 1).unwrap();
+    assert!(relu(&wide).unwrap_err().message().contains("contiguous"));
+}

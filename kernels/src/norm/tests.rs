@@ -1,1 +1,268 @@
+//! Against the references; the same bits on any number of threads; nothing written outside.
 
+use super::cases::{Case, Values, cases, strategy};
+use super::*;
+use crate::array::Array;
+use crate::compare::{check, check_equal};
+use crate::elementwise::tests::same_on_any_number_of_threads;
+use engine::{DType, Device, Result, Tensor, memory};
+use proptest::prelude::*;
+
+/// What of a tensor the kernels took, in both precisions.
+struct Both {
+    naive: Array<f32>,
+    oracle: Array<f64>,
+}
+
+fn both(x: &Tensor) -> Result<Both> {
+    Ok(Both { naive: Array::from_tensor(x)?, oracle: Array::from_tensor(x)? })
+}
+
+fn check_batch(case: &Case, affine: bool, residual: bool, relu: bool) -> Result<()> {
+    let eps = 1e-5f32;
+    let wide = f64::from(eps);
+    let x = case.input();
+    let (w, b) = case.affine();
+    let r = case.operand(1);
+    let (w32, b32, r32) = (w.cast::<f32>(), b.cast::<f32>(), r.cast::<f32>());
+    let (tx, tr) = (x.to_tensor()?, r.to_tensor()?);
+    let (tw, tb) = (w.to_tensor()?, b.to_tensor()?);
+    let (tw, tb, tr) = (affine.then_some(&tw), affine.then_some(&tb), residual.then_some(&tr));
+    let (w, b, r) = (affine.then_some(&w), affine.then_some(&b), residual.then_some(&r));
+    let (w32, b32, r32) = (affine.then_some(&w32), affine.then_some(&b32), residual.then_some(&r32));
+
+    let out = batch_forward(&tx, tw, tb, tr, relu, eps)?;
+    let x32 = x.cast::<f32>();
+    let (m, v) = reference::batch_statistics(&x);
+    let (m32, v32) = reference::batch_statistics(&x32);
+    check("mean", &out.mean, &m32, &m, 2.0)?;
+    check("variance", &out.variance, &v32, &v, 2.0)?;
+    let oracle = reference::batch_apply(&x, (&m, &v), w, b, r, relu, wide);
+    let naive = reference::batch_apply(&x32, (&m32, &v32), w32, b32, r32, relu, wide);
+    check("y", &out.y, &naive, &oracle, 2.0)?;
+
+    // From here on the statistics are the kernel's, given to all sides alike.
+    let (m, v) = (both(&out.mean)?, both(&out.variance)?);
+    let y = batch_apply(&tx, &out.mean, &out.variance, tw, tb, tr, relu, eps)?;
+    let oracle = reference::batch_apply(&x, (&m.oracle, &v.oracle), w, b, r, relu, wide);
+    let naive = reference::batch_apply(&x32, (&m.naive, &v.naive), w32, b32, r32, relu, wide);
+    check("y with given statistics", &y, &naive, &oracle, 2.0)?;
+
+    let dy = case.operand(2);
+    let (tdy, dy32) = (dy.to_tensor()?, dy.cast::<f32>());
+    let y = both(&out.y)?;
+    let (y32, y64) = (relu.then_some(&y.naive), relu.then_some(&y.oracle));
+    for training in [true, false] {
+        let kept = relu.then_some(&out.y);
+        let found =
+            batch_backward(&tdy, &tx, kept, &out.mean, &out.variance, tw, relu, residual, training, eps)?;
+        let oracle = reference::batch_backward(&dy, &x, y64, (&m.oracle, &v.oracle), w, training, wide);
+        let naive = reference::batch_backward(&dy32, &x32, y32, (&m.naive, &v.naive), w32, training, wide);
+        check("dx", &found.dx, &naive[0], &oracle[0], 2.0)?;
+        check("dweight", &found.dweight, &naive[1], &oracle[1], 3.0)?;
+        check("dbias", &found.dbias, &naive[2], &oracle[2], 3.0)?;
+        assert_eq!(found.dresidual.is_some(), residual);
+        if let Some(d) = &found.dresidual {
+            check_equal("dresidual", d, &naive[3].to_tensor()?)?;
+        }
+    }
+    Ok(())
+}
+
+fn check_layer(case: &Case, affine: bool) -> Result<()> {
+    let eps = 1e-6f32;
+    let wide = f64::from(eps);
+    let (x, dy) = (case.input(), case.operand(2));
+    let (x32, dy32) = (x.cast::<f32>(), dy.cast::<f32>());
+    let (w, b) = case.affine();
+    let (tw, tb, w32, b32) = (w.to_tensor()?, b.to_tensor()?, w.cast::<f32>(), b.cast::<f32>());
+    let (tw, tb) = (affine.then_some(&tw), affine.then_some(&tb));
+    let (w, b, w32, b32) =
+        (affine.then_some(&w), affine.then_some(&b), affine.then_some(&w32), affine.then_some(&b32));
+    let tx = x.to_tensor()?;
+    let (y, mean, rstd) = layer_forward(&tx, tw, tb, eps)?;
+    let naive = reference::layer_forward(&x32, w32, b32, wide);
+    let oracle = reference::layer_forward(&x, w, b, wide);
+    for (i, (name, found)) in [("y", &y), ("mean", &mean), ("rstd", &rstd)].into_iter().enumerate() {
+        check(name, found, &naive[i], &oracle[i], 2.0)?;
+    }
+    let (m, s) = (both(&mean)?, both(&rstd)?);
+    let (dx, dweight, dbias) = layer_backward(&dy.to_tensor()?, &tx, &mean, &rstd, tw)?;
+    let naive = reference::layer_backward(&dy32, &x32, &m.naive, &s.naive, w32);
+    let oracle = reference::layer_backward(&dy, &x, &m.oracle, &s.oracle, w);
+    check("dx", &dx, &naive[0], &oracle[0], 2.0)?;
+    check("dweight", &dweight, &naive[1], &oracle[1], 3.0)?;
+    check("dbias", &dbias, &naive[2], &oracle[2], 3.0)
+}
+
+fn check_l2(case: &Case) -> Result<()> {
+    let eps = 1e-12f32;
+    let wide = f64::from(eps);
+    let (mut x, dy) = (case.input(), case.operand(2));
+    // The last row is zero and the one before shorter than eps.
+    let width = case.channels;
+    x.data.iter_mut().rev().take(width).for_each(|v| *v = 0.0);
+    x.data.iter_mut().rev().skip(width).take(width).for_each(|v| *v = f64::from(1e-20f32));
+    let tx = x.to_tensor()?;
+    let (y, norm) = l2_forward(&tx, eps)?;
+    let (y32, norm32) = reference::l2_forward(&x.cast::<f32>(), wide);
+    let (y64, norm64) = reference::l2_forward(&x, wide);
+    check("y", &y, &y32, &y64, 2.0)?;
+    check("norm", &norm, &norm32, &norm64, 2.0)?;
+    let dx = l2_backward(&dy.to_tensor()?, &y, &norm, eps)?;
+    let (ys, ns) = (both(&y)?, both(&norm)?);
+    let naive = reference::l2_backward(&dy.cast::<f32>(), &ys.naive, &ns.naive, wide);
+    check("dx", &dx, &naive, &reference::l2_backward(&dy, &ys.oracle, &ns.oracle, wide), 2.0)
+}
+
+#[test]
+fn batch_agrees_with_the_reference() {
+    for (i, case) in cases().iter().enumerate() {
+        // Every combination on small cases, one each on large ones.
+        let all = [(true, true, true), (true, false, true), (false, true, false), (true, true, false)];
+        let small = case.rows * case.channels < 20_000;
+        let some = if small { &all[..] } else { &all[i % 4..][..1] };
+        for &(affine, residual, relu) in some {
+            let guard = memory::guard();
+            check_batch(case, affine, residual, relu)
+                .unwrap_or_else(|e| panic!("{case:?} affine {affine} residual {residual} relu {relu}: {e}"));
+            guard.finish().unwrap();
+        }
+    }
+}
+
+#[test]
+fn layer_agrees_with_the_reference() {
+    for (i, case) in cases().iter().enumerate() {
+        let guard = memory::guard();
+        check_layer(case, i % 3 != 0).unwrap_or_else(|e| panic!("{case:?}: {e}"));
+        guard.finish().unwrap();
+    }
+}
+
+#[test]
+fn l2_agrees_with_the_reference() {
+    for case in cases() {
+        let guard = memory::guard();
+        check_l2(&case).unwrap_or_else(|e| panic!("{case:?}: {e}"));
+        guard.finish().unwrap();
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(48))]
+    #[test]
+    fn random_cases_agree_with_the_reference(
+        case in strategy(), affine in any::<bool>(), residual in any::<bool>(), relu in any::<bool>()
+    ) {
+        check_batch(&case, affine, residual, relu).unwrap();
+        check_layer(&case, affine).unwrap();
+        check_l2(&case).unwrap();
+    }
+}
+
+/// The numbers behind the tolerance: a deviation of 0.1 about 1000 is known to a part in 1e5.
+#[test]
+fn variance_does_not_cancel() {
+    for (rows, channels) in [(50_000, 16), (4_000, 3), (3_000, 300)] {
+        let x = Case { rows, channels, values: Values::Offset }.input();
+        let (_, oracle) = reference::batch_statistics(&x);
+        let found = batch_forward(&x.to_tensor().unwrap(), None, None, None, false, 1e-5).unwrap().variance;
+        for (f, o) in found.to_vec::<f32>().unwrap().iter().zip(&oracle.data) {
+            assert!((f64::from(*f) / o - 1.0).abs() < 1e-5, "{rows} x {channels}: {f} and {o}");
+        }
+    }
+}
+
+#[test]
+fn constants_normalise_to_the_bias_exactly() {
+    let x = Case { rows: 1_000, channels: 5, values: Values::Constant }.input().to_tensor().unwrap();
+    let bias = Tensor::from_slice(&[1f32, -2.0, 0.5, 0.0, 3.0], &[5]).unwrap();
+    let out = batch_forward(&x, None, Some(&bias), None, false, 1e-5).unwrap();
+    let rows = bias.reshape(&[1, 5]).unwrap().expand(&[1_000, 5]).unwrap();
+    check_equal("y", &out.y, &rows).unwrap();
+    assert_eq!(out.variance.to_vec::<f32>().unwrap(), [0.0; 5]);
+    let x = Tensor::full(&[3, 5], 0.1, Device::Cpu).unwrap();
+    let (y, _, rstd) = layer_forward(&x, None, None, 1e-6).unwrap();
+    assert_eq!(y.to_vec::<f32>().unwrap(), [0.0; 15]);
+    assert_eq!(rstd.to_vec::<f32>().unwrap(), [1e3; 3]);
+}
+
+#[test]
+fn nan_stays_in_its_channel_or_row() {
+    let mut x = Array::<f32>::random(&[700, 17], 1, 1.0);
+    x.data[300 * 17 + 4] = f32::NAN;
+    let (x, dy) = (x.to_tensor().unwrap(), Array::<f32>::random(&[700, 17], 2, 1.0).to_tensor().unwrap());
+    let out = batch_forward(&x, None, None, None, true, 1e-5).unwrap();
+    let back = batch_backward(&dy, &x, Some(&out.y), &out.mean, &out.variance, None, true, true, true, 1e-5)
+        .unwrap();
+    for t in [&out.y, &out.mean, &out.variance, &back.dx, &back.dweight] {
+        for (i, v) in t.to_vec::<f32>().unwrap().into_iter().enumerate() {
+            assert_eq!(v.is_nan(), i % 17 == 4, "element {i}");
+        }
+    }
+    let (y, ..) = layer_forward(&x, None, None, 1e-6).unwrap();
+    let (u, _) = l2_forward(&x, 1e-12).unwrap();
+    for t in [y, u] {
+        for (i, v) in t.to_vec::<f32>().unwrap().into_iter().enumerate() {
+            assert_eq!(v.is_nan(), i / 17 == 300, "element {i}");
+        }
+    }
+}
+
+#[test]
+fn lengths_neither_vanish_nor_overflow() {
+    let x = Tensor::from_slice(&[3e30f32, 4e30, 3e-30, 4e-30], &[2, 2]).unwrap();
+    let (y, norm) = l2_forward(&x, 0.0).unwrap();
+    for (found, wanted) in norm.to_vec::<f32>().unwrap().iter().zip([5e30f32, 5e-30]) {
+        assert!((found / wanted - 1.0).abs() < 1e-6);
+    }
+    for (found, wanted) in y.to_vec::<f32>().unwrap().iter().zip([0.6f32, 0.8, 0.6, 0.8]) {
+        assert!((found - wanted).abs() < 1e-6);
+    }
+}
+
+#[test]
+fn threads_do_not_matter() {
+    for channels in [1, 3, 16, 64, 300] {
+        let case = Case { rows: 300_000 / channels, channels, values: Values::Mixed };
+        let (x, dy) = (case.input().to_tensor().unwrap(), case.operand(2).to_tensor().unwrap());
+        same_on_any_number_of_threads("norm", || {
+            let out = batch_forward(&x, None, None, Some(&dy), true, 1e-5).unwrap();
+            let (m, v) = (&out.mean, &out.variance);
+            let back = batch_backward(&dy, &x, Some(&out.y), m, v, None, true, true, true, 1e-5).unwrap();
+            let (y, mean, rstd) = layer_forward(&x, None, None, 1e-6).unwrap();
+            let (dx, dweight, dbias) = layer_backward(&dy, &x, &mean, &rstd, None).unwrap();
+            let (u, _) = l2_forward(&x, 1e-12).unwrap();
+            let dr = back.dresidual.unwrap();
+            vec![out.y, out.mean, out.variance, back.dx, back.dweight, dr, y, dx, dweight, dbias, u]
+        });
+    }
+}
+
+#[test]
+fn nothing_and_wrong_arguments() {
+    let empty = Tensor::zeros(&[0, 4], DType::F32, Device::Cpu).unwrap();
+    assert!(batch_forward(&empty, None, None, None, false, 1e-5).is_err());
+    let c = Tensor::full(&[4], 1.0, Device::Cpu).unwrap();
+    assert!(batch_apply(&empty, &c, &c, None, None, None, true, 1e-5).unwrap().is_empty());
+    let (y, mean, rstd) = layer_forward(&empty, Some(&c), None, 1e-5).unwrap();
+    assert!(y.is_empty());
+    let (_, dweight, _) = layer_backward(&empty, &empty, &mean, &rstd, None).unwrap();
+    assert_eq!(dweight.to_vec::<f32>().unwrap(), [0.0; 4]);
+    assert!(l2_forward(&empty, 1e-12).unwrap().0.is_empty());
+    let flat = Tensor::zeros(&[3, 0], DType::F32, Device::Cpu).unwrap();
+    assert!(layer_forward(&flat, None, None, 1e-5).is_err());
+    assert_eq!(l2_forward(&flat, 1e-12).unwrap().1.to_vec::<f32>().unwrap(), [0.0; 3]);
+    assert!(batch_forward(&flat, None, None, None, false, 1e-5).unwrap().mean.is_empty());
+
+    let x = Tensor::full(&[3, 4], 1.0, Device::Cpu).unwrap();
+    let error = batch_backward(&x, &x, None, &c, &c, None, true, false, true, 1e-5).unwrap_err();
+    assert!(error.message().contains("needs y"), "{error}");
+    let short = Tensor::full(&[3], 1.0, Device::Cpu).unwrap();
+    assert!(batch_forward(&x, Some(&short), None, None, false, 1e-5).is_err());
+    assert!(batch_forward(&x, None, None, Some(&c), false, 1e-5).is_err());
+    assert!(layer_forward(&x, None, Some(&short), 1e-5).is_err());
+    assert!(l2_forward(&c, 1e-12).is_err());
+    assert!(batch_forward(&x.transpose(0, 1).unwrap(), None, None, None, false, 1e-5).is_err());
+}

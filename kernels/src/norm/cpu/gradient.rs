@@ -169,14 +169,17 @@ pub fn gradient_sums(
     Ok(all)
 }
 
-/// The map of every lane: dx = g * scale + (x - mean) * slope + offset; without training the scale alone.
+/// The map of every lane: dx = (g - average - (x - mean) * slope) * scale; without training g * scale.
+///
+/// The subtraction comes before the scaling, as in g * scale + offset rounded products would not cancel where they
+/// should.
 pub struct GradientMap {
     lanes: Lanes,
     training: bool,
     mean: Scratch<f32>,
     scale: Scratch<f32>,
     slope: Scratch<f32>,
-    offset: Scratch<f32>,
+    average: Scratch<f32>,
 }
 
 impl GradientMap {
@@ -198,23 +201,23 @@ impl GradientMap {
             training,
             mean: lanes.spread(|j| f64::from(mean[j]))?,
             scale: lanes.spread(scale)?,
-            slope: lanes.spread(|j| -scale(j) * inverse(j) * inverse(j) * sums.product[j] / n)?,
-            offset: lanes.spread(|j| -scale(j) * sums.gradient[j] / n)?,
+            slope: lanes.spread(|j| inverse(j) * inverse(j) * sums.product[j] / n)?,
+            average: lanes.spread(|j| sums.gradient[j] / n)?,
         })
     }
 }
 
 multiversion! {
     fn dx_plain(
-        dy: &[f32], x: &[f32], mean: &[f32], scale: &[f32], slope: &[f32], offset: &[f32], out: &mut [f32]
+        dy: &[f32], x: &[f32], mean: &[f32], scale: &[f32], slope: &[f32], average: &[f32], out: &mut [f32]
     ) {
         let width = mean.len();
         for ((out, dy), x) in out.chunks_mut(width).zip(dy.chunks(width)).zip(x.chunks(width)) {
             let n = out.len();
             let (dy, x, mean) = (&dy[..n], &x[..n], &mean[..n]);
-            let (scale, slope, offset) = (&scale[..n], &slope[..n], &offset[..n]);
+            let (scale, slope, average) = (&scale[..n], &slope[..n], &average[..n]);
             for j in 0..n {
-                out[j] = dy[j] * scale[j] + (x[j] - mean[j]) * slope[j] + offset[j];
+                out[j] = (dy[j] - average[j] - (x[j] - mean[j]) * slope[j]) * scale[j];
             }
         }
     }
@@ -223,17 +226,17 @@ multiversion! {
 multiversion! {
     fn dx_masked(
         dy: &[f32], x: &[f32], y: &[f32],
-        mean: &[f32], scale: &[f32], slope: &[f32], offset: &[f32], out: &mut [f32]
+        mean: &[f32], scale: &[f32], slope: &[f32], average: &[f32], out: &mut [f32]
     ) {
         let width = mean.len();
         let rows = dy.chunks(width).zip(x.chunks(width)).zip(y.chunks(width));
         for (out, ((dy, x), y)) in out.chunks_mut(width).zip(rows) {
             let n = out.len();
             let (dy, x, y, mean) = (&dy[..n], &x[..n], &y[..n], &mean[..n]);
-            let (scale, slope, offset) = (&scale[..n], &slope[..n], &offset[..n]);
+            let (scale, slope, average) = (&scale[..n], &slope[..n], &average[..n]);
             for j in 0..n {
                 let g = if y[j] > 0.0 { dy[j] } else { 0.0 };
-                out[j] = g * scale[j] + (x[j] - mean[j]) * slope[j] + offset[j];
+                out[j] = (g - average[j] - (x[j] - mean[j]) * slope[j]) * scale[j];
             }
         }
     }
@@ -264,13 +267,13 @@ multiversion! {
 /// dx from dy, x and the mask y, all of one length.
 pub fn gradient_apply(dy: &[f32], x: &[f32], y: Option<&[f32]>, map: &GradientMap, dx: &mut [f32]) {
     let width = map.lanes.width.max(1);
-    let GradientMap { mean, scale, slope, offset, .. } = map;
+    let GradientMap { mean, scale, slope, average, .. } = map;
     chunks(dx, (GRAIN / width).max(1) * width, |start, dx| {
         let range = start..start + dx.len();
         let (dy, x) = (&dy[range.clone()], &x[range.clone()]);
         match (map.training, y) {
-            (true, None) => dx_plain(dy, x, mean, scale, slope, offset, dx),
-            (true, Some(y)) => dx_masked(dy, x, &y[range], mean, scale, slope, offset, dx),
+            (true, None) => dx_plain(dy, x, mean, scale, slope, average, dx),
+            (true, Some(y)) => dx_masked(dy, x, &y[range], mean, scale, slope, average, dx),
             (false, None) => dx_constant(dy, scale, dx),
             (false, Some(y)) => dx_constant_masked(dy, &y[range], scale, dx),
         }

@@ -1,9 +1,8 @@
 //! Mean and variance of every channel in one pass, without cancellation.
 //!
-//! A block of rows is summed in f32 about its own first row: d = x - x0, sum d and sum d^2. As x0 is itself a
-//! member, the centred sum of squares is at least (x0 - mean)^2, so that with n rows in a block
-//! sum d^2 / centred <= n whatever the values are. Blocks, then pieces, are merged in f64 (Chan, Golub and
-//! LeVeque, "Updating formulae and a pairwise algorithm for computing sample variances", 1979).
+//! A block of rows is read twice while it is in the cache, in f32: first its mean c to f32's precision, about its
+//! first row, then d = x - c, sum d and sum d^2 (corrected two-pass algorithm). Blocks, then pieces, are merged in
+//! f64 (Chan, Golub and LeVeque, "Algorithms for computing the sample variance", 1983).
 
 use super::{BLOCK, Lanes};
 use crate::multiversion;
@@ -26,16 +25,26 @@ impl Statistics {
 }
 
 multiversion! {
-    /// Sums of d and d^2, d = x - first row, over rows of `sum.len()` elements.
-    fn block_sums(x: &[f32], sum: &mut [f32], square: &mut [f32]) {
+    /// A centre near the mean of rows of `sum.len()` elements, and sums of d and d^2, d = x - centre.
+    fn block_sums(x: &[f32], centre: &mut [f32], sum: &mut [f32], square: &mut [f32]) {
         let width = sum.len();
-        let square = &mut square[..width];
+        let (centre, square) = (&mut centre[..width], &mut square[..width]);
         sum.fill(0.0);
         square.fill(0.0);
         let first = &x[..width];
         for row in x[width..].chunks_exact(width) {
             for j in 0..width {
-                let d = row[j] - first[j];
+                sum[j] += row[j] - first[j];
+            }
+        }
+        let inverse = width as f32 / x.len() as f32;
+        for j in 0..width {
+            centre[j] = first[j] + sum[j] * inverse;
+            sum[j] = 0.0;
+        }
+        for row in x.chunks_exact(width) {
+            for j in 0..width {
+                let d = row[j] - centre[j];
                 sum[j] += d;
                 square[j] += d * d;
             }
@@ -44,20 +53,20 @@ multiversion! {
 }
 
 multiversion! {
-    /// Merges a block's sums about `first`, of `n` rows, into the mean and centred squares of `before` rows.
+    /// Merges a block's sums about `centre`, of `n` rows, into the mean and centred squares of `before` rows.
     fn merge_block(
         mean: &mut [f64], squares: &mut [f64], before: f64,
-        first: &[f32], sum: &[f32], square: &[f32], n: f64
+        centre: &[f32], sum: &[f32], square: &[f32], n: f64
     ) {
         let (part, weight, inverse) = (n / (before + n), before * n / (before + n), 1.0 / n);
         let width = mean.len();
-        let (squares, first) = (&mut squares[..width], &first[..width]);
+        let (squares, centre) = (&mut squares[..width], &centre[..width]);
         let (sum, square) = (&sum[..width], &square[..width]);
         for j in 0..width {
             let s = f64::from(sum[j]);
             let centred = f64::from(square[j]) - s * s * inverse;
             let centred = if centred < 0.0 { 0.0 } else { centred };
-            let delta = f64::from(first[j]) + s * inverse - mean[j];
+            let delta = f64::from(centre[j]) + s * inverse - mean[j];
             mean[j] += delta * part;
             squares[j] += centred + delta * delta * weight;
         }
@@ -84,6 +93,7 @@ multiversion! {
 /// Mean [C] and centred squares [C] of one piece, written to `out`.
 fn piece(x: &[f32], lanes: Lanes, out: &mut [f64], sums: &mut [f32], totals: &mut [f64]) {
     let Lanes { channels, repeat, width } = lanes;
+    let (centre, sums) = sums.split_at_mut(width);
     let (sum, square) = sums.split_at_mut(width);
     let (mean, squares) = totals.split_at_mut(width);
     mean.fill(0.0);
@@ -93,14 +103,14 @@ fn piece(x: &[f32], lanes: Lanes, out: &mut [f64], sums: &mut [f32], totals: &mu
     let mut done = 0;
     for block in whole.chunks(BLOCK * width) {
         let n = block.len() / width;
-        block_sums(block, sum, square);
-        merge_block(mean, squares, done as f64, &block[..width], sum, square, n as f64);
+        block_sums(block, centre, sum, square);
+        merge_block(mean, squares, done as f64, centre, sum, square, n as f64);
         done += n;
     }
     if !rest.is_empty() {
         let (sum, square) = (&mut sum[..rest.len()], &mut square[..rest.len()]);
-        block_sums(rest, sum, square);
-        merge_block(&mut mean[..rest.len()], squares, done as f64, rest, sum, square, 1.0);
+        block_sums(rest, centre, sum, square);
+        merge_block(&mut mean[..rest.len()], squares, done as f64, centre, sum, square, 1.0);
     }
     // Lanes of one channel are merged in order. Those before the end of `rest` have one row more.
     let (out_mean, out_squares) = out.split_at_mut(channels);
@@ -128,7 +138,7 @@ pub fn statistics(x: &[f32], channels: usize) -> Result<Statistics> {
     let count = x.len().div_ceil(step);
     let mut partials = Partials::new(count, 2 * channels)?;
     partials.par_chunks_exact_mut(2 * channels).zip(x.par_chunks(step)).for_each_init(
-        || (vec![0f32; 2 * lanes.width], vec![0f64; 2 * lanes.width]),
+        || (vec![0f32; 3 * lanes.width], vec![0f64; 2 * lanes.width]),
         |(sums, totals), (out, x)| piece(x, lanes, out, sums, totals),
     );
     let mut before = 0.0;
