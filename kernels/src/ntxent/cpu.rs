@@ -12,13 +12,13 @@ use engine::Result;
 use engine::memory::Scratch;
 use rayon::prelude::*;
 
-/// Vectors of the other side in a tile.
-const STREAMED: usize = 512;
+/// Vectors of the other side in a tile: as many as the matrix product takes in one pass of its inner loop.
+const STREAMED: usize = 384;
 
 /// Vectors of its own side in a task: enough to pay for packing the streamed ones, and at least 32 tasks
-/// where there are vectors for them.
+/// where there are vectors for them. A tile is at most 336 KiB.
 fn own_count(n: usize) -> usize {
-    n.div_ceil(32).next_multiple_of(16).clamp(16, 256)
+    n.div_ceil(32).next_multiple_of(16).clamp(16, 224)
 }
 
 /// What each row should be near.
