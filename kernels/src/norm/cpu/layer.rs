@@ -34,6 +34,20 @@ fn sum(n: usize, f: impl Fn(usize) -> f32) -> f32 {
     sums[0]
 }
 
+/// Sum of a row in f64: exact for a constant row, and free of cancellation in f32.
+#[inline(always)]
+fn sum_wide(row: &[f32]) -> f64 {
+    let mut sums = [0f64; CHAINS / 2];
+    let (whole, rest) = row.as_chunks::<{ CHAINS / 2 }>();
+    for part in whole {
+        for j in 0..CHAINS / 2 {
+            sums[j] += f64::from(part[j]);
+        }
+    }
+    sums.iter_mut().zip(rest).for_each(|(s, &v)| *s += f64::from(v));
+    sums.iter().sum()
+}
+
 multiversion! {
     fn forward_rows(
         x: &[f32], width: usize, weight: &[f32], bias: &[f32], eps: f32,
@@ -43,17 +57,15 @@ multiversion! {
         for i in 0..mean.len() {
             let row = &x[i * width..][..width];
             let y = &mut y[i * width..][..width];
-            // The mean of differences from the first element: exact for a constant row, small in error for a
-            // row whose mean is large beside its deviation.
-            let first = row[0];
-            let near = first + (f64::from(sum(width, |j| row[j] - first)) / n) as f32;
-            // What the rounded mean missed (corrected two-pass algorithm; Chan, Golub and LeVeque, 1983).
-            let missed = f64::from(sum(width, |j| row[j] - near)) / n;
+            let average = sum_wide(row) / n;
+            // What rounding the mean misses goes into the variance and the offset.
+            let near = average as f32;
+            let missed = average - f64::from(near);
             let squares = f64::from(sum(width, |j| (row[j] - near) * (row[j] - near))) / n;
             let variance = squares - missed * missed;
             let variance = if variance < 0.0 { 0.0 } else { variance };
             let inverse = 1.0 / (variance + f64::from(eps)).sqrt();
-            mean[i] = (f64::from(near) + missed) as f32;
+            mean[i] = near;
             rstd[i] = inverse as f32;
             let (scale, offset) = (inverse as f32, (-missed * inverse) as f32);
             match (weight.is_empty(), bias.is_empty()) {
