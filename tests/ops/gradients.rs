@@ -19,6 +19,8 @@ use kernels::compare;
 
 /// Step of the difference quotients, in spreads of the input: small, so that few stencils meet a kink of a ReLU.
 const STEP: f64 = 1.0 / 65536.0;
+/// Least step relative to the input's largest element, which rounds to 1e-16: 2e-9 of the derivative is lost.
+const LEAST_STEP: f64 = 1.0 / (1 << 24) as f64;
 /// Largest number of elements of an input or an output whose full Jacobian is taken.
 const SMALL: usize = 32;
 
@@ -33,7 +35,8 @@ struct Directional {
 fn directional(case: &Case, i: usize, direction: &Array<f64>) -> Result<Directional, String> {
     let values: Vec<Array<f64>> = case.inputs.iter().map(|i| i.values.clone()).collect();
     let k = differentiable_output(case, oracle(case).len())?;
-    let step = STEP * spread(&values[i].data);
+    let largest_input = values[i].data.iter().fold(0f64, |m, x| m.max(x.abs()));
+    let step = (STEP * spread(&values[i].data)).max(largest_input * LEAST_STEP);
     let at = |t: f64| {
         let mut moved = values.clone();
         moved[i] = values[i].zip(direction, |x, d| x + t * step * d);

@@ -98,7 +98,7 @@ pub(crate) fn cases() -> Vec<Case> {
             let channels = &shape[shape.len() - 1..];
             let variance = Array::random(channels, 113, 1.0).map(|v: f64| f64::from((v * v) as f32));
             let mut inputs = vec![
-                Input::new(around(shape, 111, 0.5, 2.0)),
+                Input::new(around(shape, 118, 0.5, 2.0)),
                 Input::constant(around(channels, 112, 0.5, 0.5)),
                 Input::constant(variance),
             ];
