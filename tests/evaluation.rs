@@ -1,0 +1,181 @@
+//! What evaluation must never get wrong: a frozen trunk, the right features, floors beside every number,
+//! no test image in training, weights that load whole or not at all.
+
+mod common;
+
+use autograd::module::{Path, Visitor};
+use autograd::{Module, Var};
+use common::{Stage, stderr, stdout, succeeded};
+use data::Dataset;
+use engine::{Result, Tensor};
+use models::{Encoder, Mode};
+use pretext::evaluate::features;
+use serde_json::Value;
+use std::sync::Arc;
+
+const SHORT: &[&str] = &["--steps", "6", "--no-table"];
+
+fn events(text: &str) -> Vec<Value> {
+    text.lines().map(|l| serde_json::from_str(l).unwrap()).collect()
+}
+
+/// Every table carries the encoder at random and raw pixels, and the features are the encoder's 16 values,
+/// not the projector's 128.
+#[test]
+fn every_result_stands_beside_its_floors() {
+    let stage = Stage::new();
+    let data = stage.data();
+    succeeded(&stage.pretrain("run", SHORT));
+    for command in ["probe", "knn"] {
+        let out = stage.run(&[command, "run", "--data", &data, "--json"]);
+        let found = events(&stdout(succeeded(&out)));
+        let rows: Vec<(String, u64)> = found
+            .iter()
+            .filter(|e| e["event"] == "result")
+            .map(|e| (e["features"].as_str().unwrap().into(), e["dim"].as_u64().unwrap()))
+            .collect();
+        let want = [("trained", 16), ("random", 16), ("pixels", 144)].map(|(n, d)| (n.to_string(), d));
+        assert_eq!(rows, want, "{command}");
+    }
+    let text = stdout(succeeded(&stage.run(&["knn", "run", "--data", &data])));
+    assert!(text.contains("same encoder at random") && text.contains("raw pixels"), "{text}");
+}
+
+/// Pre-training ends with the table, and `--json` has one object a line on stdout and nothing else.
+#[test]
+fn pretraining_ends_with_the_table() {
+    let stage = Stage::new();
+    let out = stage.pretrain("run", &["--steps", "6", "--json"]);
+    let found = events(&stdout(succeeded(&out)));
+    assert_eq!(found.iter().filter(|e| e["event"] == "step").count(), 6);
+    assert_eq!(found.iter().filter(|e| e["event"] == "result").count(), 6);
+    assert!(found.iter().any(|e| e["event"] == "health" && e["knn"].is_number()));
+    assert!(stderr(&out).contains("encoder.safetensors"));
+}
+
+/// An encoder that keeps counting in evaluation mode, as batch norm does when someone forgets the mode.
+struct Drifting {
+    inner: Box<dyn Encoder>,
+    drifts: bool,
+}
+
+impl Module for Drifting {
+    fn visit<'a>(&'a mut self, path: &Path, visitor: &mut dyn Visitor<'a>) {
+        self.inner.visit(path, visitor);
+    }
+}
+
+impl Encoder for Drifting {
+    fn features(&mut self, images: &Var, mode: Mode) -> Result<Var> {
+        self.inner.features(images, if self.drifts { Mode::Train } else { mode })
+    }
+    fn dim(&self) -> usize {
+        self.inner.dim()
+    }
+    fn channels(&self) -> usize {
+        self.inner.channels()
+    }
+    fn architecture(&self) -> String {
+        self.inner.architecture()
+    }
+}
+
+fn small_dataset() -> Arc<dyn Dataset> {
+    let (pixels, labels) = common::images(30, 3);
+    let names = vec!["above".to_string(), "below".to_string()];
+    Arc::new(data::InMemory::new("blobs".to_string(), pixels, [12, 12, 1], labels, names).unwrap())
+}
+
+#[test]
+fn a_trunk_that_is_not_frozen_is_an_error() {
+    let dataset = small_dataset();
+    let input = kernels::augment::Recipe::evaluation(12, 12);
+    for drifts in [false, true] {
+        let inner = models::build("resnet-small", 1, Some(4), 1).unwrap();
+        let mut encoder = Drifting { inner, drifts };
+        let result = features::labelled(&mut encoder, &input, &dataset);
+        match drifts {
+            false => assert_eq!(result.unwrap().dim, 16),
+            true => assert!(result.unwrap_err().message().contains("frozen")),
+        }
+    }
+}
+
+/// Features do not depend on which images share a batch: evaluation uses running statistics.
+#[test]
+fn features_of_an_image_do_not_depend_on_its_batch() {
+    let dataset = small_dataset();
+    let input = kernels::augment::Recipe::evaluation(12, 12);
+    let mut encoder = models::build("resnet-small", 1, Some(4), 1).unwrap();
+    let all = features::labelled(encoder.as_mut(), &input, &dataset).unwrap();
+    let some: Arc<dyn Dataset> = Arc::new(data::Subset::new(dataset.clone(), vec![7, 3]).unwrap());
+    let few = features::labelled(encoder.as_mut(), &input, &some).unwrap();
+    assert_eq!(few.row(0), all.row(7));
+    assert_eq!(few.row(1), all.row(3));
+    assert_eq!(few.labels, [all.labels[7], all.labels[3]]);
+}
+
+/// The online kNN sees training images alone.
+#[test]
+fn the_sample_set_keeps_test_images_out_of_training() {
+    let splits = data::open("sample", None).unwrap();
+    let shared = data::overlap(splits.train.as_ref(), splits.test.as_ref()).unwrap();
+    assert!(shared.is_empty(), "{shared:?}");
+    let part = features::spread(&splits.train, 2500).unwrap();
+    assert_eq!(part.len(), 2500);
+    let own = data::overlap(part.as_ref(), splits.test.as_ref()).unwrap();
+    assert!(own.is_empty());
+}
+
+/// A weight that is missing, misnamed or mis-shaped stops the load; what is loaded gives the saved features.
+#[test]
+fn encoders_load_whole_or_not_at_all() {
+    let stage = Stage::new();
+    let data = stage.data();
+    succeeded(&stage.pretrain("run", SHORT));
+    let path = stage.path("run").join("encoder.safetensors");
+    let whole = engine::safetensors::load(&path).unwrap();
+    for change in ["missing", "unexpected", "mis-shaped"] {
+        let mut broken = whole.clone();
+        let name = "layer1.0.conv1.weight";
+        let tensor = broken.tensors.remove(name).unwrap();
+        match change {
+            "missing" => {}
+            "unexpected" => {
+                broken.insert(name, &tensor).unwrap();
+                broken.insert("layer9.weight", &tensor).unwrap();
+            }
+            _ => broken.insert(name, &tensor.narrow(0, 0, 1).unwrap()).unwrap(),
+        }
+        let file = stage.path("broken.safetensors");
+        engine::safetensors::save(&file, &broken).unwrap();
+        let out = stage.run(&["knn", "broken.safetensors", "--data", &data]);
+        assert_eq!(out.status.code(), Some(1));
+        assert!(stderr(&out).contains(change) && stderr(&out).contains("broken.safetensors"), "{}", stderr(&out));
+    }
+    // `embed` twice: through the file, and through a run that was stopped and has a checkpoint alone.
+    let stopped = stage.pretrain("other", &["--steps", "6", "--stop-after", "5", "--no-table"]);
+    assert_eq!(stopped.status.code(), Some(1));
+    for (run, out) in [("run", "a"), ("run/encoder.safetensors", "b"), ("other", "c")] {
+        succeeded(&stage.run(&["embed", run, "--data", &data, "--out", &format!("{out}.safetensors")]));
+    }
+    let read = |name: &str| engine::safetensors::load(&stage.path(name)).unwrap();
+    let (a, b, c) = (read("a.safetensors"), read("b.safetensors"), read("c.safetensors"));
+    let values = |t: &Tensor| t.to_vec::<f32>().unwrap();
+    assert_eq!(values(a.get("train").unwrap()), values(b.get("train").unwrap()));
+    assert_ne!(values(a.get("train").unwrap()), values(c.get("train").unwrap()));
+    assert_eq!(a.get("train").unwrap().shape(), [96, 16]);
+    assert_eq!(a.get("test_labels").unwrap().shape(), [40]);
+}
+
+#[test]
+fn lists_and_doctor_say_what_there_is() {
+    let stage = Stage::new();
+    for (command, word) in
+        [("methods", "simclr"), ("archs", "resnet50"), ("datasets", "mnist:DIR"), ("doctor", "device cpu")]
+    {
+        assert!(stdout(succeeded(&stage.run(&[command]))).contains(word));
+        let json = stage.run(&[command, "--json"]);
+        assert!(!events(&stdout(succeeded(&json))).is_empty());
+    }
+}

@@ -1,0 +1,23 @@
+//! Values from PyTorch, torchvision and lightly (`tests/golden/`), checked through the public functions.
+
+mod golden {
+    pub mod case;
+
+    mod augment;
+    mod losses;
+    mod networks;
+    mod operations;
+    mod training;
+
+    /// Every file in `cases/` is checked by a test, and every test has its file.
+    #[test]
+    fn every_file_is_used() {
+        let folder = std::fs::read_dir(case::folder()).unwrap();
+        let mut there: Vec<String> = folder.map(|f| f.unwrap().file_name().into_string().unwrap()).collect();
+        there.sort();
+        let lists = [augment::FILES, losses::FILES, networks::FILES, operations::FILES, training::FILES];
+        let mut used: Vec<String> = lists.concat().iter().map(|f| format!("{f}.safetensors")).collect();
+        used.sort();
+        assert_eq!(there, used);
+    }
+}
