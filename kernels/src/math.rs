@@ -29,7 +29,7 @@ fn power_of_two(n: i32) -> f32 {
 /// (Cody and Waite, "Software Manual for the Elementary Functions", 1980, section 6).
 #[inline(always)]
 pub fn exp(x: f32) -> f32 {
-    const HIGH: f32 = 0.693_359_375;
+    const HIGH: f32 = 355.0 / 512.0;
     const LOW: f32 = -2.121_944_4e-4;
     // Comparisons with NaN are false, so NaN passes through.
     let x = select(x < -104.0, -104.0, x);
@@ -37,7 +37,7 @@ pub fn exp(x: f32) -> f32 {
     let shifted = x * std::f32::consts::LOG2_E + ROUND;
     let n = shifted - ROUND;
     let r = (x - n * HIGH) - n * LOW;
-    let q = 1.394_613_4e-3 + r * 1.982_646_1e-4;
+    let q = 1.394_613_4e-3 + r * 1.982_646e-4;
     let q = 8.333_431e-3 + r * q;
     let q = 4.166_627e-2 + r * q;
     let q = 1.666_666_6e-1 + r * q;
@@ -87,7 +87,7 @@ pub fn normal_cdf(x: f32) -> f32 {
 /// The standard normal density e^(-x^2/2) / sqrt(2 pi).
 #[inline(always)]
 pub fn normal_density(x: f32) -> f32 {
-    const INVERSE_ROOT_TAU: f32 = 0.398_942_28;
+    const INVERSE_ROOT_TAU: f32 = 0.398_942_3;
     exp(-0.5 * x * x) * INVERSE_ROOT_TAU
 }
 
