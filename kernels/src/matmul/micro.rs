@@ -25,7 +25,7 @@ pub(crate) trait Simd {
     const LANES: usize;
     /// # Safety
     /// The processor must have this generation's instructions; pointers must be valid for `LANES` elements
-    /// (`n` elements in `store_part`, one in `splat`). The same holds for all functions here.
+    /// (one in `splat`). The same holds for all functions here.
     unsafe fn zero() -> Self::V;
     unsafe fn splat(x: *const f32) -> Self::V;
     unsafe fn load(x: *const f32) -> Self::V;
@@ -33,20 +33,6 @@ pub(crate) trait Simd {
     unsafe fn add(a: Self::V, b: Self::V) -> Self::V;
     /// `a b + c`.
     unsafe fn multiply_add(a: Self::V, b: Self::V, c: Self::V) -> Self::V;
-
-    /// Stores, or adds, the first `n` lanes.
-    #[inline(always)]
-    unsafe fn store_part(x: *mut f32, v: Self::V, n: usize, accumulate: bool) {
-        let mut lanes = [0f32; 16];
-        // SAFETY: `LANES <= 16` and `n <= LANES`; the caller vouches for `x`.
-        unsafe {
-            Self::store(lanes.as_mut_ptr(), v);
-            for i in 0..n {
-                let x = x.add(i);
-                *x = if accumulate { *x + lanes[i] } else { lanes[i] };
-            }
-        }
-    }
 }
 
 /// Four lanes that the compiler maps to whatever the target has. No fused multiply-add.
@@ -202,6 +188,34 @@ fn row(a: *const f32, p: usize, steps: &[usize; 7]) -> *const f32 {
     a.wrapping_byte_add(steps[(p >> twos) / 2] << twos)
 }
 
+/// Runs a block once for each row, group or vector with its index as a constant, so that every sum has a
+/// register: a loop that is unrolled late leaves the sums in memory.
+macro_rules! each {
+    ($i:ident < $n:ident, [$($at:literal)*] $block:block) => {
+        $({
+            const $i: usize = $at;
+            if $i < $n $block
+        })*
+    };
+}
+
+/// The same pointer, of which the compiler knows nothing more. Without it the loop gets one induction
+/// variable a row, which do not fit in the registers.
+#[inline(always)]
+fn opaque(pointer: *const f32) -> *const f32 {
+    #[cfg(target_arch = "x86_64")]
+    {
+        let mut pointer = pointer;
+        // SAFETY: no instruction.
+        unsafe {
+            std::arch::asm!("/* {0} */", inout(reg) pointer, options(pure, nomem, nostack, preserves_flags));
+        }
+        return pointer;
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    pointer
+}
+
 #[inline(always)]
 unsafe fn body<S: Simd, const G: usize, const P: usize, const NV: usize>(walk: &Walk, tile: &Tile) {
     // SAFETY: the contract of `Kernel`.
@@ -213,41 +227,66 @@ unsafe fn body<S: Simd, const G: usize, const P: usize, const NV: usize>(walk: &
             for segment in 0..walk.segments {
                 let shift = outer * walk.a_outer + segment * walk.a_segment;
                 let mut a = [std::ptr::null(); G];
-                for g in 0..G {
-                    a[g] = tile.a[g].wrapping_add(shift);
-                }
+                each!(GROUP < G, [0 1 2] {
+                    a[GROUP] = tile.a[GROUP].wrapping_add(shift);
+                });
                 let mut b = tile.b.wrapping_add(outer * walk.b_outer + segment * walk.b_segment);
                 for _ in 0..walk.len {
                     let mut columns = [S::zero(); NV];
-                    for v in 0..NV {
-                        columns[v] = S::load(b.wrapping_add(v * S::LANES));
-                    }
-                    for g in 0..G {
-                        for p in 0..P {
-                            let x = S::splat(row(a[g], p, &odd));
-                            for v in 0..NV {
-                                sums[g][p][v] = S::multiply_add(x, columns[v], sums[g][p][v]);
-                            }
-                        }
-                        a[g] = a[g].wrapping_byte_add(a_step);
-                    }
+                    each!(VECTOR < NV, [0 1] {
+                        columns[VECTOR] = S::load(b.wrapping_add(VECTOR * S::LANES));
+                    });
+                    each!(GROUP < G, [0 1 2] {
+                        let first = opaque(a[GROUP]);
+                        each!(ROW < P, [0 1 2 3 4 5 6 7 8 9 10 11 12 13] {
+                            let x = S::splat(row(first, ROW, &odd));
+                            each!(VECTOR < NV, [0 1] {
+                                let sum = &mut sums[GROUP][ROW][VECTOR];
+                                *sum = S::multiply_add(x, columns[VECTOR], *sum);
+                            });
+                        });
+                        a[GROUP] = first.wrapping_byte_add(a_step);
+                    });
                     b = b.wrapping_byte_add(b_step);
                 }
             }
         }
-        for g in 0..G {
-            for p in 0..P {
-                let out = tile.out[g].wrapping_add(p * walk.out_row);
-                for v in 0..NV {
-                    let (out, sum) = (out.wrapping_add(v * S::LANES), sums[g][p][v]);
-                    if tile.columns >= (v + 1) * S::LANES {
-                        let sum = if walk.accumulate { S::add(S::load(out), sum) } else { sum };
-                        S::store(out, sum);
-                    } else if tile.columns > v * S::LANES {
-                        S::store_part(out, sum, tile.columns - v * S::LANES, walk.accumulate);
-                    }
+        let whole = tile.columns >= NV * S::LANES;
+        each!(GROUP < G, [0 1 2] {
+            each!(ROW < P, [0 1 2 3 4 5 6 7 8 9 10 11 12 13] {
+                let out = tile.out[GROUP].wrapping_add(ROW * walk.out_row);
+                if whole && walk.accumulate {
+                    each!(VECTOR < NV, [0 1] {
+                        let out = out.wrapping_add(VECTOR * S::LANES);
+                        S::store(out, S::add(S::load(out), sums[GROUP][ROW][VECTOR]));
+                    });
+                } else if whole {
+                    each!(VECTOR < NV, [0 1] {
+                        S::store(out.wrapping_add(VECTOR * S::LANES), sums[GROUP][ROW][VECTOR]);
+                    });
+                } else {
+                    let mut lanes = [0f32; 32];
+                    each!(VECTOR < NV, [0 1] {
+                        S::store(lanes.as_mut_ptr().wrapping_add(VECTOR * S::LANES), sums[GROUP][ROW][VECTOR]);
+                    });
+                    store_part(&lanes, out, tile.columns, walk.accumulate);
                 }
-            }
+            });
+        });
+    }
+}
+
+/// Stores, or adds, the first `columns` sums of a row.
+///
+/// # Safety
+/// `out` must be valid for `columns` elements.
+#[inline(never)]
+unsafe fn store_part(lanes: &[f32; 32], out: *mut f32, columns: usize, accumulate: bool) {
+    for (i, &lane) in lanes.iter().enumerate().take(columns) {
+        // SAFETY: the caller's promise.
+        unsafe {
+            let out = out.add(i);
+            *out = if accumulate { *out + lane } else { lane };
         }
     }
 }
