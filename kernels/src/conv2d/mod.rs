@@ -72,6 +72,11 @@ impl Sizes {
         Ok(Sizes { n, h, w, c, r, s, o, p, q, stride, padding })
     }
 
+    /// Whether every output pixel meets just the input pixel at its place.
+    pub(crate) fn is_product(&self) -> bool {
+        (self.r, self.s, self.stride, self.padding) == (1, 1, 1, 0)
+    }
+
     /// `[N, H, W, C]`.
     pub fn input(&self) -> [usize; 4] {
         [self.n, self.h, self.w, self.c]

@@ -49,7 +49,7 @@ impl<'a> Mat<'a> {
 }
 
 /// Most steps of the inner dimension between two visits of the output.
-const INNER: usize = 384;
+const INNER: usize = 256;
 /// Rows of the output that one task computes.
 const ROWS: usize = 112;
 /// Operations below which the calling thread works alone.
@@ -94,7 +94,7 @@ pub fn gemm_serial(
 }
 
 /// One checked product.
-pub(super) struct Job<'a> {
+pub(crate) struct Job<'a> {
     level: Level,
     m: usize,
     n: usize,
@@ -104,11 +104,16 @@ pub(super) struct Job<'a> {
     accumulate: bool,
     out_row: usize,
     panels: Panels,
+    /// Whether B is read where it lies: it has few uses, and its rows are whole vectors.
+    direct: bool,
 }
+
+/// Rows of the output below which packing B costs more than it gains.
+const FEW_ROWS: usize = 28;
 
 impl<'a> Job<'a> {
     #[track_caller]
-    pub(super) fn new(
+    pub(crate) fn new(
         level: Level,
         m: usize,
         n: usize,
@@ -127,27 +132,29 @@ impl<'a> Job<'a> {
                 .with("out_row_stride", out_row)
                 .with("elements", out.len()));
         }
-        Ok(Job { level, m, n, k, a, b, accumulate, out_row, panels: Panels::new(level, n) })
+        let panels = Panels::new(level, n);
+        let direct = m <= FEW_ROWS && b.column_stride == 1 && n % panels.lanes == 0;
+        Ok(Job { level, m, n, k, a, b, accumulate, out_row, panels, direct })
     }
 
-    pub(super) fn serial(&self, out: &mut [f32]) -> Result<()> {
+    pub(crate) fn serial(&self, out: &mut [f32]) -> Result<()> {
         if self.m == 0 || self.n == 0 {
             return Ok(());
         }
-        let mut packed = Scratch::<f32>::new(self.k * self.panels.padded())?;
-        for i in 0..self.panels.count() {
+        let mut packed = Scratch::<f32>::new(self.packed_len())?;
+        for i in 0..if self.direct { 0 } else { self.panels.count() } {
             let (start, end) = self.packed_range(i);
             self.pack(i, &mut packed[start..end]);
         }
         self.block(0..self.m, 0..self.panels.count(), &packed, Shared::new(out))
     }
 
-    pub(super) fn parallel(&self, out: &mut [f32]) -> Result<()> {
+    pub(crate) fn parallel(&self, out: &mut [f32]) -> Result<()> {
         if self.m == 0 || self.n == 0 {
             return Ok(());
         }
         let count = self.panels.count();
-        let mut packed = Scratch::<f32>::new(self.k * self.panels.padded())?;
+        let mut packed = Scratch::<f32>::new(self.packed_len())?;
         let step = self.k * pack::VECTORS * self.panels.lanes;
         parallel::chunks(&mut packed, step, |start, out| self.pack(start / step.max(1), out));
         // Row blocks of nearly equal size; few rows leave the panels to be shared out.
@@ -165,6 +172,10 @@ impl<'a> Job<'a> {
         })
     }
 
+    fn packed_len(&self) -> usize {
+        if self.direct { 0 } else { self.k * self.panels.padded() }
+    }
+
     /// Where panel `i` lies among the packed ones.
     fn packed_range(&self, i: usize) -> (usize, usize) {
         let start = self.k * self.panels.start(i);
@@ -175,57 +186,76 @@ impl<'a> Job<'a> {
         let Mat { data, row_stride, column_stride } = self.b;
         let first = self.panels.start(i) * column_stride;
         let padded = self.panels.vectors(i) * self.panels.lanes;
-        pack::pack(data, |k| first + k * row_stride, column_stride, self.panels.width(i), padded, out);
+        pack::pack(
+            self.level,
+            data,
+            |k| first + k * row_stride,
+            column_stride,
+            self.panels.width(i),
+            padded,
+            out,
+        );
     }
 
-    /// Computes some rows and panels of the output; no other thread may touch them meanwhile.
+    /// Computes some rows and panels of the output; no other thread may touch them meanwhile. An empty
+    /// `packed` says that B is read where it lies.
     fn block(&self, rows: Range<usize>, panels: Range<usize>, packed: &[f32], out: Shared) -> Result<()> {
         let blocks = self.k.div_ceil(INNER).max(1);
         let inner = self.k.div_ceil(blocks);
-        // A transposed A would touch a new page at every step; its block is copied once for all panels.
-        let copies = self.a.column_stride != 1 && panels.len() > 2;
+        let copies = panels.len() > 2;
         let mut copy = Scratch::<f32>::new(if copies { rows.len() * inner } else { 0 })?;
         for block in 0..blocks {
             let k = block * inner..((block + 1) * inner).min(self.k);
-            let first = &self.a.data
-                [(rows.start * self.a.row_stride + k.start * self.a.column_stride).min(self.a.data.len())..];
+            let start = rows.start * self.a.row_stride + k.start * self.a.column_stride;
+            let first = &self.a.data[start.min(self.a.data.len())..];
             let (a, a_row, a_step) = if copies {
-                let Mat { row_stride, column_stride, .. } = self.a;
-                pack::pack(
-                    first,
-                    |k| k * column_stride,
-                    row_stride,
-                    rows.len(),
-                    rows.len(),
-                    &mut copy[..rows.len() * k.len()],
-                );
-                (copy.as_ptr(), 1, rows.len())
+                let copy = &mut copy[..rows.len() * k.len()];
+                let (a_row, a_step) = self.copy_rows(first, rows.len(), k.len(), copy);
+                (copy.as_ptr(), a_row, a_step)
             } else {
                 (first.as_ptr(), self.a.row_stride, self.a.column_stride)
             };
             for i in panels.clone() {
                 let vectors = self.panels.vectors(i);
+                let b_step = if self.direct { self.b.row_stride } else { vectors * self.panels.lanes };
+                let b = match self.direct {
+                    true => self.b.data[(self.panels.start(i) + k.start * b_step).min(self.b.data.len())..]
+                        .as_ptr(),
+                    false => packed[self.packed_range(i).0 + k.start * b_step..].as_ptr(),
+                };
                 let walk = Walk {
                     a_rows: micro::row_multiples(a_row),
                     outer: 1,
                     segments: 1,
                     len: k.len(),
                     a_step,
-                    b_step: vectors * self.panels.lanes,
+                    b_step,
                     out_row: self.out_row,
                     accumulate: self.accumulate || block > 0,
                     ..Walk::default()
                 };
                 let columns = self.panels.width(i);
                 let panel = Panel { level: self.level, vectors, columns, rows: rows.len(), a_row };
-                let b = packed[self.packed_range(i).0 + k.start * walk.b_step..].as_ptr();
                 let out = out.get().wrapping_add(rows.start * self.out_row + self.panels.start(i));
                 // SAFETY: `new` checked that the views hold m x k, k x n and m x n elements; `packed` holds
-                // whole vectors; rows and panels of this call are written by nobody else.
+                // whole vectors, as does b if it is read directly; nobody else writes these rows and panels.
                 unsafe { panel.run(&walk, a, b, out) };
             }
         }
         Ok(())
+    }
+
+    /// Copies a block of A to one place, so that its rows neither share cache sets nor lie on a page each.
+    /// Returns the distances of rows and of columns in the copy.
+    fn copy_rows(&self, a: &[f32], rows: usize, columns: usize, out: &mut [f32]) -> (usize, usize) {
+        let Mat { row_stride, column_stride, .. } = self.a;
+        if column_stride == 1 {
+            pack::pack(self.level, a, |i| i * row_stride, 1, columns, columns, out);
+            (columns, 1)
+        } else {
+            pack::pack(self.level, a, |k| k * column_stride, row_stride, rows, rows, out);
+            (1, rows)
+        }
     }
 }
 

@@ -4,6 +4,7 @@ use super::pad::Window;
 use super::pass::{Images, Pass};
 use super::{GROUP_BYTES, LARGE_WEIGHTS, SHARED_BYTES};
 use crate::conv2d::Sizes;
+use crate::matmul::cpu::{Job, Mat};
 use crate::matmul::micro::Shared;
 use crate::matmul::pack::{self, Panels};
 use crate::parallel;
@@ -22,6 +23,10 @@ pub(in crate::conv2d) fn forward_at(
 ) -> Result<()> {
     if y.is_empty() {
         return Ok(());
+    }
+    if z.is_product() {
+        let weights = Mat::rows(w, z.c).transposed();
+        return product(level, z.n * z.h * z.w, z.o, z.c, Mat::rows(x, z.c), weights, y);
     }
     let window = if z.padding == 0 {
         Window { h: z.h, w: z.w, c: z.c, top: 0, left: 0, rows: z.h, columns: z.w }
@@ -49,7 +54,7 @@ pub(in crate::conv2d) fn forward_at(
     let mut packed = Scratch::<f32>::new(pass.taps() * panels.padded())?;
     let taps = pass.taps();
     pack_parallel(&panels, taps, &mut packed, |i, width, padded, out| {
-        pack::pack(w, |k| panels.start(i) * taps + k, taps, width, padded, out);
+        pack::pack(level, w, |k| panels.start(i) * taps + k, taps, width, padded, out);
     });
     let work = Work { level, panels, window, passes: &[pass], packed: &packed };
     work.run(z.n, x, y, z.p * z.q * z.o)
@@ -71,6 +76,9 @@ pub(in crate::conv2d) fn input_gradient_at(
 ) -> Result<()> {
     if dx.is_empty() {
         return Ok(());
+    }
+    if z.is_product() {
+        return product(level, z.n * z.h * z.w, z.c, z.o, Mat::rows(dy, z.o), Mat::rows(w, z.c), dx);
     }
     let rows: Vec<Phase> = (0..z.stride).filter_map(|a| Phase::new(z, a, z.r, z.h)).collect();
     let columns: Vec<Phase> = (0..z.stride).filter_map(|a| Phase::new(z, a, z.s, z.w)).collect();
@@ -119,11 +127,16 @@ pub(in crate::conv2d) fn input_gradient_at(
                 let s = column.remainder + z.stride * (column.taps - 1 - tap % column.taps);
                 ((o * z.r + r) * z.s + s) * z.c + panels.start(i)
             };
-            pack::pack(w, from, 1, width, padded, out);
+            pack::pack(level, w, from, 1, width, padded, out);
         });
     }
     let work = Work { level, panels, window, passes: &passes, packed: &packed };
     work.run(z.n, dy, dx, z.h * z.w * z.c)
+}
+
+/// A 1x1 convolution is a product of all pixels with the weights.
+fn product(level: Level, m: usize, n: usize, k: usize, a: Mat, b: Mat, out: &mut [f32]) -> Result<()> {
+    Job::new(level, m, n, k, a, b, false, out, n)?.parallel(out)
 }
 
 /// Input rows (or columns) of one remainder; see [`input_gradient_at`].

@@ -8,7 +8,7 @@ use super::pad::Window;
 use super::{GROUP_BYTES, LARGE_WEIGHTS, SHARED_BYTES};
 use crate::conv2d::Sizes;
 use crate::matmul::micro::{self, Panel, Shared, Walk};
-use crate::matmul::pack::Panels;
+use crate::matmul::pack::{self, Panels, VECTORS};
 use crate::parallel;
 use crate::simd::Level;
 use engine::memory::{self, Scratch};
@@ -18,6 +18,9 @@ use std::ops::Range;
 
 /// Bytes of partial sums that may exist beside the result.
 const PARTIAL_BYTES: usize = 2 << 20;
+
+/// Output pixels whose part of a panel stays in the first-level cache.
+const PIXELS: usize = 256;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Orientation {
@@ -37,9 +40,11 @@ struct Job<'a> {
     panels: Panels,
 }
 
-/// Padded images and their dy.
+/// Padded images and their dy, from output row `top` to before `bottom`.
 #[derive(Clone, Copy)]
 struct Group<'a> {
+    top: usize,
+    bottom: usize,
     x: &'a [f32],
     x_image: usize,
     dy: &'a [f32],
@@ -121,15 +126,19 @@ impl Job<'_> {
                     dy = &filled;
                 }
                 let x_image = if copied { self.window.len() } else { image };
-                let group = Group { x, x_image, dy, dy_pixel, count };
                 let out = Shared::new(partial);
-                match self.orientation {
-                    // SAFETY: this task owns `partial`.
-                    Orientation::Channels => unsafe {
-                        self.channels(group, 0..z.o, first > images.start, out)
-                    },
-                    // SAFETY: as above.
-                    Orientation::Run => unsafe { self.run(group, first > images.start, out) },
+                // Bands of a large image stay in the second-level cache.
+                let height = (GROUP_BYTES * z.p / bytes.max(1)).clamp(1, z.p);
+                for top in (0..z.p).step_by(height) {
+                    let bottom = (top + height).min(z.p);
+                    let group = Group { top, bottom, x, x_image, dy, dy_pixel, count };
+                    let accumulate = first > images.start || top > 0;
+                    match self.orientation {
+                        // SAFETY: this task owns `partial`.
+                        Orientation::Channels => unsafe { self.channels(group, accumulate, out) },
+                        // SAFETY: as above.
+                        Orientation::Run => unsafe { self.run(group, accumulate, out) },
+                    }
                 }
             }
             Ok::<(), Error>(())
@@ -161,9 +170,9 @@ impl Job<'_> {
         let x_image = if copied { self.window.len() } else { image };
         let shared = (SHARED_BYTES / (4 * x_image).max(1)).clamp(1, z.n);
         let mut padded = Scratch::<f32>::new(if copied { shared * x_image } else { 0 })?;
-        let blocks = z.o.div_ceil(14).min(4);
+        let blocks = (z.o / 64).clamp(1, 4);
         let block = z.o.div_ceil(blocks);
-        let group = (2 * GROUP_BYTES / (4 * (x_image + pixels * z.o))).clamp(1, shared);
+        let group = (PIXELS / pixels).clamp(1, shared);
         let out = Shared::new(dw);
         for start in (0..z.n).step_by(shared) {
             let end = (start + shared).min(z.n);
@@ -173,46 +182,32 @@ impl Job<'_> {
                 self.window.copy_parallel(x, padded);
                 x = padded;
             }
-            (0..blocks * z.r).into_par_iter().for_each(|task| {
+            (0..blocks * z.r).into_par_iter().try_for_each(|task| {
+                let _op = memory::operation("conv2d_wgrad");
                 let (o, r) = (task % blocks * block, task / blocks);
                 let channels = o.min(z.o)..(o + block).min(z.o);
+                let mut space = Scratch::<f32>::new(self.space(group * pixels, channels.len()))?;
                 for first in (start..end).step_by(group) {
                     let count = group.min(end - first);
                     let x = &x[(first - start) * x_image..(first - start + count) * x_image];
                     let dy = &dy[first * pixels * z.o..(first + count) * pixels * z.o];
-                    let group = Group { x, x_image, dy, dy_pixel: z.o, count };
+                    let group = Group { top: 0, bottom: z.p, x, x_image, dy, dy_pixel: z.o, count };
                     // SAFETY: tasks differ in kernel row or output channels.
-                    unsafe { self.channels_of_row(group, channels.clone(), r, first > 0, out) };
+                    unsafe { self.channels_of_row(group, channels.clone(), r, first > 0, &mut space, out) };
                 }
-            });
+                Ok::<(), Error>(())
+            })?;
         }
         Ok(())
     }
 
-    /// # Safety
-    /// See [`Job::channels_of_row`].
-    unsafe fn channels(&self, group: Group, channels: Range<usize>, accumulate: bool, out: Shared) {
-        for r in 0..self.z.r {
-            // SAFETY: the caller's promise.
-            unsafe { self.channels_of_row(group, channels.clone(), r, accumulate, out) };
-        }
-    }
-
-    /// Output channels `channels` and kernel row `r` of the gradient, `out` in the weights' layout.
+    /// The whole gradient in the weights' layout.
     ///
     /// # Safety
-    /// No other thread may access these elements of `out` meanwhile.
-    unsafe fn channels_of_row(
-        &self,
-        group: Group,
-        channels: Range<usize>,
-        r: usize,
-        accumulate: bool,
-        out: Shared,
-    ) {
+    /// No other thread may access `out` meanwhile.
+    unsafe fn channels(&self, group: Group, accumulate: bool, out: Shared) {
         let z = self.z;
         let line = self.window.columns * z.c;
-        let steps = self.steps(&group);
         let run = z.s * z.c;
         let walk = Walk {
             a_rows: micro::row_multiples(1),
@@ -224,24 +219,74 @@ impl Job<'_> {
             b_step: z.stride * z.c,
             out_row: z.r * run,
             accumulate,
-            ..steps
+            ..self.steps(&group)
         };
-        let a = group.dy[channels.start..].as_ptr();
-        for i in 0..self.panels.count() {
-            let panel = Panel {
-                level: self.level,
-                vectors: self.panels.vectors(i),
-                columns: self.panels.width(i),
-                rows: channels.len(),
-                a_row: 1,
-            };
-            let column = self.panels.start(i);
-            let out = out.get().wrapping_add(channels.start * z.r * run + r * run + column);
-            let b = group.x[r * line + column..].as_ptr();
-            // SAFETY: the window holds every pixel that a tap meets, the run is whole vectors, and the caller
-            // vouches for the output.
-            unsafe { panel.run(&walk, a, b, out) };
+        let a = group.dy[group.top * z.q * group.dy_pixel..].as_ptr();
+        for r in 0..z.r {
+            for i in 0..self.panels.count() {
+                let out = out.get().wrapping_add(r * run + self.panels.start(i));
+                let b = group.x[(group.top * z.stride + r) * line + self.panels.start(i)..].as_ptr();
+                // SAFETY: the window holds every pixel that a tap meets, the run is whole vectors, and the
+                // caller vouches for the output.
+                unsafe { self.panel(i, z.o).run(&walk, a, b, out) };
+            }
         }
+    }
+
+    /// Panel `i` of `rows` adjacent rows.
+    fn panel(&self, i: usize, rows: usize) -> Panel {
+        let (vectors, columns) = (self.panels.vectors(i), self.panels.width(i));
+        Panel { level: self.level, vectors, columns, rows, a_row: 1 }
+    }
+
+    /// Output channels `channels` and kernel row `r` of the gradient, `out` in the weights' layout. Both
+    /// operands are copied to one place first: with many channels the pixels' distance is a power of two that
+    /// maps them all to a few cache sets. `space` is room for that ([`Job::space`]).
+    ///
+    /// # Safety
+    /// No other thread may access these elements of `out` meanwhile.
+    unsafe fn channels_of_row(
+        &self,
+        group: Group,
+        channels: Range<usize>,
+        r: usize,
+        accumulate: bool,
+        space: &mut [f32],
+        out: Shared,
+    ) {
+        let z = self.z;
+        let line = self.window.columns * z.c;
+        let run = z.s * z.c;
+        let pixels = group.count * z.p * z.q;
+        let (dy, x) = space.split_at_mut(pixels * channels.len());
+        pack::pack(self.level, group.dy, |k| k * z.o + channels.start, 1, channels.len(), channels.len(), dy);
+        for i in 0..self.panels.count() {
+            let width = self.panels.vectors(i) * self.panels.lanes;
+            let x = &mut x[..pixels * width];
+            for (k, row) in x.chunks_exact_mut(z.q * width).enumerate() {
+                let from = k / z.p * group.x_image + (k % z.p * z.stride + r) * line + self.panels.start(i);
+                pack::pack(self.level, group.x, |q| from + q * z.stride * z.c, 1, width, width, row);
+            }
+            let walk = Walk {
+                a_rows: micro::row_multiples(1),
+                outer: 1,
+                segments: 1,
+                len: pixels,
+                a_step: channels.len(),
+                b_step: width,
+                out_row: z.r * run,
+                accumulate,
+                ..Walk::default()
+            };
+            let out = out.get().wrapping_add((channels.start * z.r + r) * run + self.panels.start(i));
+            // SAFETY: both copies hold all pixels, and the caller vouches for the output.
+            unsafe { self.panel(i, channels.len()).run(&walk, dy.as_ptr(), x.as_ptr(), out) };
+        }
+    }
+
+    /// Elements of working space for [`Job::channels_of_row`].
+    fn space(&self, pixels: usize, channels: usize) -> usize {
+        pixels * (channels + VECTORS * self.panels.lanes)
     }
 
     /// The whole gradient as `[R, S, C, O with filling]`.
@@ -267,11 +312,11 @@ impl Job<'_> {
         };
         for i in 0..self.panels.count() {
             let vectors = self.panels.vectors(i);
-            let b = group.dy[self.panels.start(i)..].as_ptr();
+            let b = group.dy[group.top * z.q * group.dy_pixel + self.panels.start(i)..].as_ptr();
             let columns = vectors * self.panels.lanes;
             let panel = Panel { level: self.level, vectors, columns, rows: run, a_row: 1 };
             for r in 0..z.r {
-                let a = group.x[r * line..].as_ptr();
+                let a = group.x[(group.top * z.stride + r) * line..].as_ptr();
                 let out = out.get().wrapping_add(r * run * padded + self.panels.start(i));
                 // SAFETY: the window holds every pixel that a tap meets, dy's rows are whole vectors, and the
                 // caller vouches for the output.
@@ -283,9 +328,10 @@ impl Job<'_> {
     /// Loop counts over the pixels of a group; one long loop where pixels of both sides are evenly spaced.
     fn steps(&self, group: &Group) -> Walk {
         let z = self.z;
-        if z.r == 1 && z.s == 1 && z.stride == 1 && self.window.is_inside() {
-            return Walk { outer: 1, segments: 1, len: group.count * z.p * z.q, ..Walk::default() };
+        let rows = group.bottom - group.top;
+        if z.is_product() && (rows == z.p || group.count == 1) {
+            return Walk { outer: 1, segments: 1, len: group.count * rows * z.q, ..Walk::default() };
         }
-        Walk { outer: group.count, segments: z.p, len: z.q, ..Walk::default() }
+        Walk { outer: group.count, segments: rows, len: z.q, ..Walk::default() }
     }
 }
