@@ -3,6 +3,8 @@
 //! One test a check; each walks the registry `autograd::ops::OPERATIONS` with all cases and lists every failure
 //! as operation, case and check at once.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
+
 #[path = "ops/checks.rs"]
 mod checks;
 #[path = "ops/faults.rs"]

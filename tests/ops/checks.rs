@@ -14,7 +14,7 @@ use std::sync::OnceLock;
 /// Why [`devices_agree`] is skipped.
 pub const NO_DEVICE: &str = "no device other than the CPU in this build";
 
-/// 1. What was inferred is what comes out; wrong types and counts are errors.
+/// Check 1: What was inferred is what comes out; wrong types and counts are errors.
 pub fn inferred_equals_actual(case: &Case) -> Verdict {
     let inputs = tensors(case)?;
     let specs: Vec<Spec> = inputs.iter().map(Spec::of).collect();
@@ -40,7 +40,7 @@ pub fn inferred_equals_actual(case: &Case) -> Verdict {
     Ok(Outcome::Passed)
 }
 
-/// 2. Error at most twice the naive f32 reference's, against the f64 reference.
+/// Check 2: Error at most twice the naive f32 reference's, against the f64 reference.
 pub fn values_equal_the_reference(case: &Case) -> Verdict {
     let inputs = tensors(case)?;
     let outputs = case.op.forward(&inputs.iter().collect::<Vec<_>>(), &mut Saver::default()).map_err(text)?;
@@ -66,6 +66,9 @@ fn permuted(x: &Tensor) -> engine::Result<Tensor> {
 
 /// Every second element of a larger tensor, from the second on.
 fn interleaved(x: &Tensor) -> engine::Result<Tensor> {
+    if x.is_empty() {
+        return Ok(x.clone());
+    }
     let mut wide = x.shape().to_vec();
     wide.push(1);
     let between = filler(&wide, x.dtype())?;
@@ -95,13 +98,13 @@ fn filler(shape: &[usize], dtype: DType) -> engine::Result<Tensor> {
 
 /// The first slice of the first dimension, repeated without copying. Other values than `x`.
 fn repeated(x: &Tensor) -> engine::Result<Tensor> {
-    match x.rank() {
-        0 => Ok(x.clone()),
+    match x.shape().first() {
+        None | Some(0) => Ok(x.clone()),
         _ => x.narrow(0, 0, 1)?.expand(x.shape()),
     }
 }
 
-/// 5. Values and gradients have the same bits whatever the strides and offsets of inputs and of the incoming
+/// Check 5: Values and gradients have the same bits whatever the strides and offsets of inputs and of the incoming
 /// gradient.
 pub fn strided_and_offset_inputs(case: &Case) -> Verdict {
     let (inputs, which) = (tensors(case)?, differentiable(case));
@@ -126,7 +129,7 @@ pub fn strided_and_offset_inputs(case: &Case) -> Verdict {
     Ok(Outcome::Passed)
 }
 
-/// 6. One tensor as two inputs, and one output used twice: gradients add up.
+/// Check 6: One tensor as two inputs, and one output used twice: gradients add up.
 pub fn used_twice(case: &Case) -> Verdict {
     let (inputs, which) = (tensors(case)?, differentiable(case));
     let u = cotangent(case, 902)?.to_tensor().map_err(text)?;
@@ -174,14 +177,14 @@ fn shared_input(case: &Case, inputs: &[Tensor], u: &Tensor, i: usize, j: usize) 
     equal_bits(&format!("gradient when inputs {i} and {j} are one tensor"), &actual, sum.value())
 }
 
-/// 7. Other devices against the CPU. A new device makes this match incomplete.
+/// Check 7: Other devices against the CPU. A new device makes this match incomplete.
 pub fn devices_agree(_: &Case) -> Verdict {
     match Device::Cpu {
         Device::Cpu => Ok(Outcome::Skipped(NO_DEVICE)),
     }
 }
 
-/// 8. Among poisoned and fenced buffers: nothing stays unwritten, nothing is written outside, inputs stay as
+/// Check 8: Among poisoned and fenced buffers: nothing stays unwritten, nothing is written outside, inputs stay as
 /// they were.
 pub fn every_element_written_and_none_outside(case: &Case) -> Verdict {
     let scope = memory::guard();
@@ -208,7 +211,7 @@ fn guarded(case: &Case) -> Result<(), String> {
     }
 }
 
-/// 9. The same bits every time, with any number of threads.
+/// Check 9: The same bits every time, with any number of threads.
 pub fn repeated_runs_are_bit_equal(case: &Case) -> Verdict {
     static POOLS: OnceLock<Vec<rayon::ThreadPool>> = OnceLock::new();
     let pool = |n| rayon::ThreadPoolBuilder::new().num_threads(n).build().expect("threads");
@@ -225,7 +228,7 @@ pub fn repeated_runs_are_bit_equal(case: &Case) -> Verdict {
     Ok(Outcome::Passed)
 }
 
-/// 10. Forward and backward keep nothing once their results are dropped.
+/// Check 10: Forward and backward keep nothing once their results are dropped.
 pub fn live_bytes_stay_constant(case: &Case) -> Verdict {
     let (inputs, which) = (tensors(case)?, differentiable(case));
     let u = cotangent(case, 905)?.to_tensor().map_err(text)?;
@@ -241,7 +244,7 @@ pub fn live_bytes_stay_constant(case: &Case) -> Verdict {
     Ok(Outcome::Passed)
 }
 
-/// 11. The gradient of one input alone is what it is beside all others: what is saved and computed depends on
+/// Check 11: The gradient of one input alone is what it is beside all others: what is saved and computed depends on
 /// what is needed. A history on an input without gradient is an error when recorded.
 pub fn each_gradient_alone(case: &Case) -> Verdict {
     let (inputs, which) = (tensors(case)?, differentiable(case));

@@ -61,7 +61,7 @@ fn directional(case: &Case, i: usize, direction: &Array<f64>) -> Result<Directio
     // 4e-7 of the largest element: a tenth of that is near enough for an oracle.
     let scale = exact.iter().fold(0f64, |m, x| m.max(x.abs()));
     let allowed = 4e-8 * scale + 1e-14 * largest / step;
-    match oracle.iter().zip(&exact).position(|(a, b)| !((a - b).abs() <= allowed)) {
+    match oracle.iter().zip(&exact).position(|(a, b)| !near(*a, *b, allowed)) {
         None => Ok(Directional { oracle, naive }),
         Some(at) => Err(format!(
             "the reference is not smooth here, or loses derivatives: element {at} of the derivative by input {i} \
@@ -81,6 +81,11 @@ fn spread(values: &[f64]) -> f64 {
 
 fn values_len(case: &Case, output: usize) -> Result<usize, String> {
     oracle(case).get(output).map(Array::len).ok_or_else(|| format!("the reference has no output {output}"))
+}
+
+/// False for NaN.
+fn near(a: f64, b: f64, allowed: f64) -> bool {
+    (a - b).abs() <= allowed
 }
 
 fn dot(a: &[f64], b: &[f64]) -> f64 {
@@ -123,7 +128,7 @@ pub fn vector_jacobian_product(case: &Case) -> Verdict {
         };
         let allowed = case.gradient_factor * naive + 4.0 * f64::from(f32::EPSILON) * sums;
         for (actual, oracle, ..) in draws {
-            if !((actual - oracle).abs() <= allowed) {
+            if !near(*actual, *oracle, allowed) {
                 return Err(format!(
                     "gradient of input {i} times a direction is {actual:e}, should be {oracle:e} within {allowed:.1e}"
                 ));

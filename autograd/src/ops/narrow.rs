@@ -89,6 +89,7 @@ pub(crate) fn cases() -> Vec<Case> {
         (&[2, 3, 4], 1, 0, 2),
         (&[2, 3, 4], 2, 0, 4),
         (&[2, 5, 3, 4], 1, 4, 1),
+        (&[4, 5], 0, 2, 0),
     ]
     .into_iter()
     .map(|(shape, dim, start, len)| {
