@@ -53,8 +53,9 @@ const CASES: &[[usize; 9]] = &[
     [5, 5, 3, 16, 16, 3, 3, 1, 1],
     // Weights too large to be copied a task.
     [5, 4, 5, 128, 112, 3, 3, 1, 1],
-    [2, 6, 6, 160, 96, 3, 3, 2, 1],
-    [3, 5, 4, 384, 288, 1, 1, 1, 0],
+    [2, 6, 6, 160, 112, 3, 3, 2, 1],
+    [3, 5, 4, 384, 408, 1, 1, 1, 0],
+    [21, 3, 5, 384, 408, 1, 1, 1, 0],
     // Rows that no window reaches, padding wider than the kernel, strides that skip pixels.
     [2, 9, 8, 4, 5, 2, 2, 3, 0],
     [2, 3, 4, 2, 3, 1, 1, 1, 3],

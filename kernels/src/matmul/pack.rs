@@ -64,6 +64,7 @@ pub(crate) fn pack(
         match width {
             16 => return copy::<16>(data, row, out),
             32 => return copy::<32>(data, row, out),
+            64 => return copy::<64>(data, row, out),
             _ => {}
         }
     }

@@ -5,7 +5,7 @@
 //! weights' layout) or, for short runs such as an RGB stem's, run x output channels ([`Orientation::Run`]).
 
 use super::pad::Window;
-use super::{GROUP_BYTES, LARGE_WEIGHTS, SHARED_BYTES};
+use super::{GROUP_BYTES, SHARED_BYTES};
 use crate::conv2d::Sizes;
 use crate::matmul::micro::{self, Panel, Shared, Walk};
 use crate::matmul::pack::{self, Panels, VECTORS};
@@ -17,10 +17,17 @@ use rayon::prelude::*;
 use std::ops::Range;
 
 /// Bytes of partial sums that may exist beside the result.
-const PARTIAL_BYTES: usize = 2 << 20;
+const PARTIAL_BYTES: usize = 5 << 19;
+
+/// Bytes of the gradient above which threads share out the gradient rather than the images: more would not
+/// stay in the second-level cache beside a group of images.
+const LARGE_GRADIENT: usize = 600 << 10;
 
 /// Output pixels whose part of a panel stays in the first-level cache.
 const PIXELS: usize = 256;
+
+/// Output channels of a block of dy when it is copied.
+const CHANNELS: usize = 64;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Orientation {
@@ -81,7 +88,7 @@ pub(in crate::conv2d) fn weight_gradient_at(
         _ => (Orientation::Run, z.o),
     };
     let job = Job { level, z, window, orientation, panels: Panels::new(level, columns) };
-    match orientation == Orientation::Channels && 4 * dw.len() > LARGE_WEIGHTS {
+    match orientation == Orientation::Channels && 4 * dw.len() > LARGE_GRADIENT {
         true => job.by_weights(x, dy, dw),
         false => job.by_images(x, dy, dw),
     }
@@ -162,7 +169,7 @@ impl Job<'_> {
         Ok(())
     }
 
-    /// Tasks share out kernel rows and output channels, and each sees all images.
+    /// Tasks share out kernel rows and parts of the run, and each sees all images.
     fn by_weights(&self, x: &[f32], dy: &[f32], dw: &mut [f32]) -> Result<()> {
         let z = self.z;
         let (image, pixels) = (self.window.image(), z.p * z.q);
@@ -170,8 +177,8 @@ impl Job<'_> {
         let x_image = if copied { self.window.len() } else { image };
         let shared = (SHARED_BYTES / (4 * x_image).max(1)).clamp(1, z.n);
         let mut padded = Scratch::<f32>::new(if copied { shared * x_image } else { 0 })?;
-        let blocks = (z.o / 64).clamp(1, 4);
-        let block = z.o.div_ceil(blocks);
+        let parts = (if z.r > 1 { 2 } else { 4 }).min(self.panels.count());
+        let part = self.panels.count().div_ceil(parts);
         let group = (PIXELS / pixels).clamp(1, shared);
         let out = Shared::new(dw);
         for start in (0..z.n).step_by(shared) {
@@ -182,18 +189,18 @@ impl Job<'_> {
                 self.window.copy_parallel(x, padded);
                 x = padded;
             }
-            (0..blocks * z.r).into_par_iter().try_for_each(|task| {
+            (0..parts * z.r).into_par_iter().try_for_each(|task| {
                 let _op = memory::operation("conv2d_wgrad");
-                let (o, r) = (task % blocks * block, task / blocks);
-                let channels = o.min(z.o)..(o + block).min(z.o);
-                let mut space = Scratch::<f32>::new(self.space(group * pixels, channels.len()))?;
+                let (r, first) = (task / parts, task % parts * part);
+                let panels = first.min(self.panels.count())..(first + part).min(self.panels.count());
+                let mut space = Scratch::<f32>::new(group * pixels * (z.o + VECTORS * self.panels.lanes))?;
                 for first in (start..end).step_by(group) {
                     let count = group.min(end - first);
                     let x = &x[(first - start) * x_image..(first - start + count) * x_image];
                     let dy = &dy[first * pixels * z.o..(first + count) * pixels * z.o];
                     let group = Group { top: 0, bottom: z.p, x, x_image, dy, dy_pixel: z.o, count };
-                    // SAFETY: tasks differ in kernel row or output channels.
-                    unsafe { self.channels_of_row(group, channels.clone(), r, first > 0, &mut space, out) };
+                    // SAFETY: tasks differ in kernel row or panels.
+                    unsafe { self.row(group, r, panels.clone(), first > 0, &mut space, out) };
                 }
                 Ok::<(), Error>(())
             })?;
@@ -239,17 +246,17 @@ impl Job<'_> {
         Panel { level: self.level, vectors, columns, rows, a_row: 1 }
     }
 
-    /// Output channels `channels` and kernel row `r` of the gradient, `out` in the weights' layout. Both
-    /// operands are copied to one place first: with many channels the pixels' distance is a power of two that
-    /// maps them all to a few cache sets. `space` is room for that ([`Job::space`]).
+    /// Some panels of kernel row `r` of the gradient, `out` in the weights' layout. Both operands are copied to
+    /// one place first: with many channels the pixels' distance is a power of two that maps them all to a few
+    /// cache sets. `space` is room for all channels of dy and one panel of every pixel.
     ///
     /// # Safety
     /// No other thread may access these elements of `out` meanwhile.
-    unsafe fn channels_of_row(
+    unsafe fn row(
         &self,
         group: Group,
-        channels: Range<usize>,
         r: usize,
+        panels: Range<usize>,
         accumulate: bool,
         space: &mut [f32],
         out: Shared,
@@ -258,35 +265,38 @@ impl Job<'_> {
         let line = self.window.columns * z.c;
         let run = z.s * z.c;
         let pixels = group.count * z.p * z.q;
-        let (dy, x) = space.split_at_mut(pixels * channels.len());
-        pack::pack(self.level, group.dy, |k| k * z.o + channels.start, 1, channels.len(), channels.len(), dy);
-        for i in 0..self.panels.count() {
+        // dy as [block of channels][pixel][channel].
+        let (dy, x) = space.split_at_mut(pixels * z.o);
+        for (i, dy) in dy.chunks_mut(pixels * CHANNELS).enumerate() {
+            let width = dy.len() / pixels;
+            pack::pack(self.level, group.dy, |k| k * z.o + i * CHANNELS, 1, width, width, dy);
+        }
+        for i in panels {
             let width = self.panels.vectors(i) * self.panels.lanes;
             let x = &mut x[..pixels * width];
             for (k, row) in x.chunks_exact_mut(z.q * width).enumerate() {
                 let from = k / z.p * group.x_image + (k % z.p * z.stride + r) * line + self.panels.start(i);
                 pack::pack(self.level, group.x, |q| from + q * z.stride * z.c, 1, width, width, row);
             }
-            let walk = Walk {
-                a_rows: micro::row_multiples(1),
-                outer: 1,
-                segments: 1,
-                len: pixels,
-                a_step: channels.len(),
-                b_step: width,
-                out_row: z.r * run,
-                accumulate,
-                ..Walk::default()
-            };
-            let out = out.get().wrapping_add((channels.start * z.r + r) * run + self.panels.start(i));
-            // SAFETY: both copies hold all pixels, and the caller vouches for the output.
-            unsafe { self.panel(i, channels.len()).run(&walk, dy.as_ptr(), x.as_ptr(), out) };
+            for (block, dy) in dy.chunks(pixels * CHANNELS).enumerate() {
+                let channels = dy.len() / pixels;
+                let walk = Walk {
+                    a_rows: micro::row_multiples(1),
+                    outer: 1,
+                    segments: 1,
+                    len: pixels,
+                    a_step: channels,
+                    b_step: width,
+                    out_row: z.r * run,
+                    accumulate,
+                    ..Walk::default()
+                };
+                let start = (block * CHANNELS * z.r + r) * run + self.panels.start(i);
+                let out = out.get().wrapping_add(start);
+                // SAFETY: both copies hold all pixels, and the caller vouches for the output.
+                unsafe { self.panel(i, channels).run(&walk, dy.as_ptr(), x.as_ptr(), out) };
+            }
         }
-    }
-
-    /// Elements of working space for [`Job::channels_of_row`].
-    fn space(&self, pixels: usize, channels: usize) -> usize {
-        pixels * (channels + VECTORS * self.panels.lanes)
     }
 
     /// The whole gradient as `[R, S, C, O with filling]`.
