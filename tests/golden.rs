@@ -1,5 +1,8 @@
 //! Values from PyTorch, torchvision and lightly (`tests/golden/`), checked through the public functions.
 
+// A test reports by panicking, helpers included.
+#![allow(clippy::unwrap_used, clippy::panic)]
+
 mod golden {
     pub mod case;
 

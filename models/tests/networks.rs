@@ -1,5 +1,8 @@
 //! Structure, initial weights and statistics of the networks.
 
+// A test reports by panicking, helpers included.
+#![allow(clippy::unwrap_used, clippy::panic)]
+
 use autograd::module::{self, Parts, parts};
 use autograd::param::Role;
 use autograd::{Module, Var};

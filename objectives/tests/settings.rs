@@ -1,5 +1,8 @@
 //! Settings, defaults by data, schedules, and which parameters decay.
 
+// A test reports by panicking, helpers included.
+#![allow(clippy::unwrap_used, clippy::panic)]
+
 use autograd::module::parts;
 use autograd::optim::{Algorithm, Optimizer};
 use autograd::param::Role;
