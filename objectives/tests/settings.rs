@@ -109,7 +109,8 @@ fn training_settings_round_trip_and_are_checked() {
     let table = Table::try_from(&training).unwrap();
     assert_eq!(table["learning_rate"].as_float(), Some(0.12), "plain decimals");
     assert_eq!(table.try_into::<Training>().unwrap(), training);
-    let wrong: [(&str, fn(&mut Training)); 6] = [
+    type Spoil = fn(&mut Training);
+    let wrong: [(&str, Spoil); 6] = [
         ("learning_rate", |t| t.learning_rate = 0.0),
         ("batch", |t| t.batch = 0),
         ("warmup_epochs", |t| t.warmup_epochs = Some(1000.0)),
