@@ -77,7 +77,7 @@ fn steps(case: &Case) -> Result<Vec<f64>> {
         let [w1, b1, w2, b2] = &network.head;
         let h = ops::relu(&ops::linear(&h, &w1.var(), Some(&b1.var()))?)?;
         let z = ops::l2_normalize(&ops::linear(&h, &w2.var(), Some(&b2.var()))?, 1e-12)?;
-        let loss = ops::mean(&ops::ntxent(&z, &z, &positive, 0.5, Some(0))?, &[0])?;
+        let loss = ops::mean(&ops::ntxent(&z, &z, ops::Positive::Column(&positive), 0.5, Some(0))?, &[0])?;
         loss.backward()?;
         drop((h, z, loss));
         optimizer.step(&mut network, 0.1, None)?;

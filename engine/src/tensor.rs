@@ -167,6 +167,9 @@ impl Tensor {
     #[track_caller]
     pub fn as_slice<T: Element>(&self) -> Result<&[T]> {
         self.require_slice::<T>("as_slice")?;
+        if self.is_empty() {
+            return Ok(&[]);
+        }
         let start = self.layout.offset();
         Ok(&bytemuck::cast_slice(self.storage.block().bytes())[start..start + self.len()])
     }
@@ -175,6 +178,9 @@ impl Tensor {
     #[track_caller]
     pub fn as_mut_slice<T: Element>(&mut self) -> Result<&mut [T]> {
         self.require_slice::<T>("as_mut_slice")?;
+        if self.is_empty() {
+            return Ok(&mut []);
+        }
         let (start, len) = (self.layout.offset(), self.len());
         let all = bytemuck::cast_slice_mut(self.cpu_bytes_mut());
         Ok(&mut all[start..start + len])
@@ -308,7 +314,13 @@ mod tests {
     #[test]
     fn wrong_count_is_an_error() {
         assert!(Tensor::from_slice(&[1f32], &[2]).is_err());
-        assert!(Tensor::zeros(&[2, 0], DType::F32, Device::Cpu).unwrap().is_empty());
+        let mut empty = Tensor::zeros(&[2, 0], DType::F32, Device::Cpu).unwrap();
+        assert!(empty.is_empty());
+        let offset = Tensor::zeros(&[5, 0], DType::F32, Device::Cpu).unwrap().narrow(0, 3, 2).unwrap();
+        assert_eq!(offset.as_slice::<f32>().unwrap(), [0f32; 0]);
+        assert!(empty.as_mut_slice::<f32>().unwrap().is_empty());
+        let none = Tensor::zeros(&[2, 4], DType::F32, Device::Cpu).unwrap().narrow(1, 4, 0).unwrap();
+        assert!(none.narrow(0, 1, 1).unwrap().as_slice::<f32>().unwrap().is_empty());
         assert_eq!(Tensor::scalar(3.0).unwrap().item().unwrap(), 3.0);
     }
 }

@@ -105,7 +105,7 @@ pub fn build(name: &str, channels: usize, width: Option<usize>, seed: u64) -> Re
     let Some(arch) = ARCHS.iter().find(|a| a.name == base) else {
         let names: Vec<&str> = ARCHS.iter().map(|a| a.name).collect();
         let text = format!("no architecture is called '{base}'; there are: {}", names.join(", "));
-        return Err(Error::value("build model", text));
+        return Err(Error::new(engine::ErrorKind::Usage, "build model", text));
     };
     let named = suffix.map(|s| {
         s.parse::<usize>().map_err(|_| {
