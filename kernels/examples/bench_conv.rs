@@ -25,27 +25,27 @@ fn random(shape: &[usize]) -> Result<Tensor> {
     Array::<f32>::random(shape, 1, 1.0).to_tensor()
 }
 
-/// Name, images, height and width, in, out, kernel, stride, padding.
-const CONVOLUTIONS: &[(&str, usize, usize, usize, usize, usize, usize, usize)] = &[
-    ("small stem", 256, 28, 1, 16, 3, 1, 1),
-    ("small 28x28x16", 256, 28, 16, 16, 3, 1, 1),
-    ("small 28>14 16>32", 256, 28, 16, 32, 3, 2, 1),
-    ("small 28>14 1x1", 256, 28, 16, 32, 1, 2, 0),
-    ("small 14x14x32", 256, 14, 32, 32, 3, 1, 1),
-    ("small 14>7 32>64", 256, 14, 32, 64, 3, 2, 1),
-    ("small 14>7 1x1", 256, 14, 32, 64, 1, 2, 0),
-    ("small 7x7x64", 256, 7, 64, 64, 3, 1, 1),
-    ("r18 stem", 64, 32, 3, 64, 3, 1, 1),
-    ("r18 32x32x64", 64, 32, 64, 64, 3, 1, 1),
-    ("r18 32>16 64>128", 64, 32, 64, 128, 3, 2, 1),
-    ("r18 32>16 1x1", 64, 32, 64, 128, 1, 2, 0),
-    ("r18 16x16x128", 64, 16, 128, 128, 3, 1, 1),
-    ("r18 16>8 128>256", 64, 16, 128, 256, 3, 2, 1),
-    ("r18 8x8x256", 64, 8, 256, 256, 3, 1, 1),
-    ("r18 8>4 256>512", 64, 8, 256, 512, 3, 2, 1),
-    ("r18 4x4x512", 64, 4, 512, 512, 3, 1, 1),
-    ("r50 14x14 1x1", 32, 14, 1024, 256, 1, 1, 0),
-    ("r50 stem 7x7", 8, 224, 3, 64, 7, 2, 3),
+/// Name; images, height and width, in, out, kernel, stride, padding.
+const CONVOLUTIONS: &[(&str, [usize; 7])] = &[
+    ("small stem", [256, 28, 1, 16, 3, 1, 1]),
+    ("small 28x28x16", [256, 28, 16, 16, 3, 1, 1]),
+    ("small 28>14 16>32", [256, 28, 16, 32, 3, 2, 1]),
+    ("small 28>14 1x1", [256, 28, 16, 32, 1, 2, 0]),
+    ("small 14x14x32", [256, 14, 32, 32, 3, 1, 1]),
+    ("small 14>7 32>64", [256, 14, 32, 64, 3, 2, 1]),
+    ("small 14>7 1x1", [256, 14, 32, 64, 1, 2, 0]),
+    ("small 7x7x64", [256, 7, 64, 64, 3, 1, 1]),
+    ("r18 stem", [64, 32, 3, 64, 3, 1, 1]),
+    ("r18 32x32x64", [64, 32, 64, 64, 3, 1, 1]),
+    ("r18 32>16 64>128", [64, 32, 64, 128, 3, 2, 1]),
+    ("r18 32>16 1x1", [64, 32, 64, 128, 1, 2, 0]),
+    ("r18 16x16x128", [64, 16, 128, 128, 3, 1, 1]),
+    ("r18 16>8 128>256", [64, 16, 128, 256, 3, 2, 1]),
+    ("r18 8x8x256", [64, 8, 256, 256, 3, 1, 1]),
+    ("r18 8>4 256>512", [64, 8, 256, 512, 3, 2, 1]),
+    ("r18 4x4x512", [64, 4, 512, 512, 3, 1, 1]),
+    ("r50 14x14 1x1", [32, 14, 1024, 256, 1, 1, 0]),
+    ("r50 stem 7x7", [8, 224, 3, 64, 7, 2, 3]),
 ];
 
 /// Name, M, N, K, transpose a, transpose b.
@@ -71,7 +71,7 @@ fn main() -> Result<()> {
     // A product whose operands stay in the first-level cache is bound by multiply-adds alone.
     let peak = matmul::cpu::peak(rayon::current_num_threads());
     println!("threads {}, peak {:.1} GFLOP/s", rayon::current_num_threads(), peak / 1e9);
-    for &(name, n, size, c, o, kernel, stride, padding) in CONVOLUTIONS {
+    for &(name, [n, size, c, o, kernel, stride, padding]) in CONVOLUTIONS {
         if !wanted("conv", name) {
             continue;
         }

@@ -50,6 +50,8 @@ impl<'a> Mat<'a> {
 
 /// Most steps of the inner dimension between two visits of the output.
 const INNER: usize = 256;
+/// The same where B is read in place: few enough rows of B for the hardware to follow each as a stream.
+const INNER_DIRECT: usize = 32;
 /// Rows of the output that one task computes.
 const ROWS: usize = 112;
 /// Operations below which the calling thread works alone.
@@ -133,7 +135,7 @@ impl<'a> Job<'a> {
                 .with("elements", out.len()));
         }
         let panels = Panels::new(level, n);
-        let direct = m <= FEW_ROWS && b.column_stride == 1 && n % panels.lanes == 0;
+        let direct = m <= FEW_ROWS && b.column_stride == 1 && n.is_multiple_of(panels.lanes);
         Ok(Job { level, m, n, k, a, b, accumulate, out_row, panels, direct })
     }
 
@@ -200,7 +202,7 @@ impl<'a> Job<'a> {
     /// Computes some rows and panels of the output; no other thread may touch them meanwhile. An empty
     /// `packed` says that B is read where it lies.
     fn block(&self, rows: Range<usize>, panels: Range<usize>, packed: &[f32], out: Shared) -> Result<()> {
-        let blocks = self.k.div_ceil(INNER).max(1);
+        let blocks = self.k.div_ceil(if self.direct { INNER_DIRECT } else { INNER }).max(1);
         let inner = self.k.div_ceil(blocks);
         let copies = panels.len() > 2;
         let mut copy = Scratch::<f32>::new(if copies { rows.len() * inner } else { 0 })?;

@@ -202,17 +202,17 @@ macro_rules! each {
 /// The same pointer, of which the compiler knows nothing more. Without it the loop gets one induction
 /// variable a row, which do not fit in the registers.
 #[inline(always)]
+#[cfg_attr(target_arch = "x86_64", allow(clippy::pointers_in_nomem_asm_block))] // The block has no instruction.
 fn opaque(pointer: *const f32) -> *const f32 {
     #[cfg(target_arch = "x86_64")]
-    {
+    let pointer = {
         let mut pointer = pointer;
         // SAFETY: no instruction.
         unsafe {
             std::arch::asm!("/* {0} */", inout(reg) pointer, options(pure, nomem, nostack, preserves_flags));
         }
-        return pointer;
-    }
-    #[cfg(not(target_arch = "x86_64"))]
+        pointer
+    };
     pointer
 }
 

@@ -7,7 +7,7 @@
 use super::pad::Window;
 use super::{GROUP_BYTES, SHARED_BYTES};
 use crate::conv2d::Sizes;
-use crate::matmul::micro::{self, Panel, Shared, Walk};
+use crate::matmul::micro::{self, GROUPS, Panel, Shared, Tile, Walk};
 use crate::matmul::pack::{self, Panels, VECTORS};
 use crate::parallel;
 use crate::simd::Level;
@@ -325,12 +325,22 @@ impl Job<'_> {
             let b = group.dy[group.top * z.q * group.dy_pixel + self.panels.start(i)..].as_ptr();
             let columns = vectors * self.panels.lanes;
             let panel = Panel { level: self.level, vectors, columns, rows: run, a_row: 1 };
+            let first = |r: usize| group.x[(group.top * z.stride + r) * line..].as_ptr();
+            let to = |r: usize| out.get().wrapping_add(r * run * padded + self.panels.start(i));
+            // Runs of one or three channels make small tiles: all kernel rows go into one.
+            let whole = if z.r <= GROUPS { micro::kernel(self.level, z.r, run, vectors) } else { None };
+            if whole.is_some() {
+                let row = |g: usize| g.min(z.r - 1);
+                let a = std::array::from_fn(|g| first(row(g)));
+                let tile = Tile { a, b, out: std::array::from_fn(|g| to(row(g))), columns };
+                // SAFETY: as below.
+                unsafe { micro::call(whole, &walk, &tile) };
+                continue;
+            }
             for r in 0..z.r {
-                let a = group.x[(group.top * z.stride + r) * line..].as_ptr();
-                let out = out.get().wrapping_add(r * run * padded + self.panels.start(i));
                 // SAFETY: the window holds every pixel that a tap meets, dy's rows are whole vectors, and the
                 // caller vouches for the output.
-                unsafe { panel.run(&walk, a, b, out) };
+                unsafe { panel.run(&walk, first(r), b, to(r)) };
             }
         }
     }
