@@ -110,6 +110,9 @@ pub(crate) struct Job<'a> {
     direct: bool,
 }
 
+/// Rows of B that a task packs.
+const PACKED_ROWS: usize = 64;
+
 /// Rows of the output below which packing B costs more than it gains.
 const FEW_ROWS: usize = 28;
 
@@ -144,9 +147,9 @@ impl<'a> Job<'a> {
             return Ok(());
         }
         let mut packed = Scratch::<f32>::new(self.packed_len())?;
-        for i in 0..if self.direct { 0 } else { self.panels.count() } {
-            let (start, end) = self.packed_range(i);
-            self.pack(i, &mut packed[start..end]);
+        for i in 0..self.pieces() {
+            // SAFETY: one piece after another.
+            unsafe { self.pack(i, Shared::new(&mut packed)) };
         }
         self.block(0..self.m, 0..self.panels.count(), &packed, Shared::new(out))
     }
@@ -157,8 +160,9 @@ impl<'a> Job<'a> {
         }
         let count = self.panels.count();
         let mut packed = Scratch::<f32>::new(self.packed_len())?;
-        let step = self.k * pack::VECTORS * self.panels.lanes;
-        parallel::chunks(&mut packed, step, |start, out| self.pack(start / step.max(1), out));
+        let shared = Shared::new(&mut packed);
+        // SAFETY: pieces are disjoint.
+        (0..self.pieces()).into_par_iter().for_each(|i| unsafe { self.pack(i, shared) });
         // Row blocks of nearly equal size; few rows leave the panels to be shared out.
         let blocks = self.m.div_ceil(ROWS).max(self.m.div_ceil(28).min(4));
         let rows = self.m.div_ceil(blocks).next_multiple_of(2);
@@ -184,19 +188,38 @@ impl<'a> Job<'a> {
         (start, start + self.k * self.panels.vectors(i) * self.panels.lanes)
     }
 
-    fn pack(&self, i: usize, out: &mut [f32]) {
+    /// Pieces in which B is packed: blocks of whole rows if it is row-major, for a panel alone would touch a
+    /// new page at every row; otherwise panels.
+    fn pieces(&self) -> usize {
+        match (self.direct, self.b.column_stride) {
+            (true, _) => 0,
+            (false, 1) => self.k.div_ceil(PACKED_ROWS),
+            (false, _) => self.panels.count(),
+        }
+    }
+
+    /// Packs piece `piece` into `out`, which has room for all of B.
+    ///
+    /// # Safety
+    /// No other thread may access this piece meanwhile.
+    unsafe fn pack(&self, piece: usize, out: Shared) {
         let Mat { data, row_stride, column_stride } = self.b;
-        let first = self.panels.start(i) * column_stride;
-        let padded = self.panels.vectors(i) * self.panels.lanes;
-        pack::pack(
-            self.level,
-            data,
-            |k| first + k * row_stride,
-            column_stride,
-            self.panels.width(i),
-            padded,
-            out,
-        );
+        let (rows, panels) = match column_stride {
+            1 => (piece * PACKED_ROWS..((piece + 1) * PACKED_ROWS).min(self.k), 0..self.panels.count()),
+            _ => (0..self.k, piece..piece + 1),
+        };
+        let step = if column_stride == 1 { 1 } else { rows.len() };
+        for start in rows.clone().step_by(step.max(1)) {
+            for i in panels.clone() {
+                let padded = self.panels.vectors(i) * self.panels.lanes;
+                let first = start * row_stride + self.panels.start(i) * column_stride;
+                let to = out.get().wrapping_add(self.packed_range(i).0 + start * padded);
+                // SAFETY: panels hold `k` rows of `padded` elements each, and the caller vouches for the rest.
+                let to = unsafe { std::slice::from_raw_parts_mut(to, step * padded) };
+                let width = self.panels.width(i);
+                pack::pack(self.level, data, |k| first + k * row_stride, column_stride, width, padded, to);
+            }
+        }
     }
 
     /// Computes some rows and panels of the output; no other thread may touch them meanwhile. An empty

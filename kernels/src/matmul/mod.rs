@@ -11,6 +11,7 @@ pub(crate) mod pack;
 pub mod reference;
 #[cfg(test)]
 mod tests;
+mod vectors;
 
 use cpu::Mat;
 use engine::{DType, Device, Error, Result, Tensor, device, memory};
