@@ -103,9 +103,9 @@ pub fn apply(base: &Config, overrides: &Overrides) -> Result<Config> {
         merge(&mut table, file);
     }
     for pair in &overrides.set {
-        let (key, text) = pair
-            .split_once('=')
-            .ok_or_else(|| usage(format!("--set takes key=value, not '{pair}' (for example training.batch=64)")))?;
+        let (key, text) = pair.split_once('=').ok_or_else(|| {
+            usage(format!("--set takes key=value, not '{pair}' (for example training.batch=64)"))
+        })?;
         put(&mut table, key.trim(), parse(text.trim()))?;
     }
     for (key, value) in &overrides.flags {
@@ -141,7 +141,10 @@ fn put(table: &mut Table, key: &str, value: Value) -> Result<()> {
         at = match at.get_mut(head) {
             Some(Value::Table(t)) => t,
             _ => {
-                return Err(usage(format!("no section '{head}' in '{key}'; there are: {}", there.join(", "))));
+                return Err(usage(format!(
+                    "no section '{head}' in '{key}'; there are: {}",
+                    there.join(", ")
+                )));
             }
         };
         rest = tail;

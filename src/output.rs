@@ -68,6 +68,9 @@ mod tests {
     #[test]
     fn columns_line_up() {
         let rows = vec![vec!["raw".into(), "84.5".into()], vec!["longer".into(), "7".into()]];
-        assert_eq!(super::table(&["what", "top1"], &rows), "what    top1\n------------\nraw     84.5\nlonger     7");
+        assert_eq!(
+            super::table(&["what", "top1"], &rows),
+            "what    top1\n------------\nraw     84.5\nlonger     7"
+        );
     }
 }

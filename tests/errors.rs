@@ -98,9 +98,14 @@ fn a_run_is_not_overwritten() {
 fn a_loss_that_is_not_a_number_stops_the_run_and_keeps_the_checkpoint() {
     let stage = Stage::new();
     succeeded(&stage.pretrain("good", &["--steps", "3", "--no-table"]));
-    let wild = ["--epochs", "40", "--set", "training.learning_rate=1e38", "--set", "training.warmup_epochs=0"];
+    let wild =
+        ["--epochs", "40", "--set", "training.learning_rate=1e38", "--set", "training.warmup_epochs=0"];
     let every = ["--set", "monitor.checkpoint_epochs=1", "--no-table"];
-    failed(&stage.pretrain("wild", &[&wild[..], &every[..]].concat()), 1, &["step", "learning_rate", "checkpoint"]);
+    failed(
+        &stage.pretrain("wild", &[&wild[..], &every[..]].concat()),
+        1,
+        &["step", "learning_rate", "checkpoint"],
+    );
     assert!(!stage.path("wild").join("encoder.safetensors").exists());
     let data = stage.data();
     succeeded(&stage.run(&["knn", "good", "--data", &data]));
@@ -133,4 +138,39 @@ fn an_encoder_that_does_not_fit_is_refused() {
     let path = stage.path("other.safetensors");
     engine::safetensors::save(&path, &contents).unwrap();
     failed(&stage.run(&["knn", "other.safetensors", "--data", &data]), 1, &["other.safetensors", "arch"]);
+}
+
+/// A disk that fills up while a checkpoint is written: the error names the file, the checkpoint before it
+/// stays readable, and the run goes on once there is room.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_full_disk_keeps_the_last_checkpoint() {
+    let stage = Stage::new();
+    let disk = stage.path("disk");
+    std::fs::create_dir(&disk).unwrap();
+    let mount = |args: &[&str]| {
+        let status = std::process::Command::new("mount").args(args).arg(&disk).output();
+        status.is_ok_and(|o| o.status.success())
+    };
+    if !mount(&["-t", "tmpfs", "-o", "size=2m", "tmpfs"]) {
+        println!("skipped: only root may mount a small disk here");
+        return;
+    }
+    let steps = ["--steps", "12", "--no-table"];
+    let first = stage.pretrain("disk/run", &[&steps[..], &["--stop-after", "5"]].concat());
+    let used = std::fs::metadata(disk.join("run/checkpoint.safetensors")).map(|m| m.len()).unwrap_or(0);
+    // What is left is less than one more checkpoint.
+    std::fs::write(disk.join("ballast"), vec![0u8; (2 << 20) - used as usize - used as usize / 2 - 40_000])
+        .unwrap();
+    let full = stage.pretrain("disk/run", &[&steps[..], &["--resume"]].concat());
+    std::fs::remove_file(disk.join("ballast")).unwrap();
+    let left: Vec<_> =
+        std::fs::read_dir(disk.join("run")).unwrap().flatten().map(|e| e.file_name()).collect();
+    let resumed = stage.pretrain("disk/run", &[&steps[..], &["--resume"]].concat());
+    let unmounted = std::process::Command::new("umount").arg(&disk).status().unwrap();
+    failed(&first, 1, &["--resume"]);
+    failed(&full, 1, &["checkpoint.safetensors", "space"]);
+    assert!(left.iter().all(|f| !f.to_string_lossy().ends_with(".tmp")), "{left:?}");
+    assert!(stderr(succeeded(&resumed)).contains("going on from step 5"), "{}", stderr(&resumed));
+    assert!(unmounted.success());
 }

@@ -151,7 +151,11 @@ fn encoders_load_whole_or_not_at_all() {
         engine::safetensors::save(&file, &broken).unwrap();
         let out = stage.run(&["knn", "broken.safetensors", "--data", &data]);
         assert_eq!(out.status.code(), Some(1));
-        assert!(stderr(&out).contains(change) && stderr(&out).contains("broken.safetensors"), "{}", stderr(&out));
+        assert!(
+            stderr(&out).contains(change) && stderr(&out).contains("broken.safetensors"),
+            "{}",
+            stderr(&out)
+        );
     }
     // `embed` twice: through the file, and through a run that was stopped and has a checkpoint alone.
     let stopped = stage.pretrain("other", &["--steps", "6", "--stop-after", "5", "--no-table"]);

@@ -9,8 +9,15 @@ use std::time::{Duration, Instant};
 const STEPS: usize = 13;
 
 /// Two and a bit epochs of 6 steps, measured and saved on the way.
-const RUN: &[&str] =
-    &["--steps", "13", "--no-table", "--set", "monitor.every_epochs=1", "--set", "monitor.checkpoint_epochs=1"];
+const RUN: &[&str] = &[
+    "--steps",
+    "13",
+    "--no-table",
+    "--set",
+    "monitor.every_epochs=1",
+    "--set",
+    "monitor.checkpoint_epochs=1",
+];
 
 /// Everything that a run leaves, as comparable values.
 fn result(folder: &Path) -> (Vec<(String, Vec<u8>)>, String) {
@@ -98,7 +105,8 @@ fn signals_lose_nothing() {
         }
         succeeded(&stage.pretrain(out, &[&long[..], &["--resume"]].concat()));
         same(&stage.path("whole"), &stage.path(out), out);
-        let left: Vec<_> = std::fs::read_dir(stage.path(out)).unwrap().flatten().map(|e| e.file_name()).collect();
+        let left: Vec<_> =
+            std::fs::read_dir(stage.path(out)).unwrap().flatten().map(|e| e.file_name()).collect();
         assert!(left.len() <= 5, "{left:?}");
     }
 }

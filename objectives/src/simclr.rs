@@ -45,6 +45,10 @@ pub struct Settings {
     pub projector_hidden: usize,
     /// Size of the projections that are compared.
     pub projector_dim: usize,
+    /// Rows and columns of a view; 0 is the image's own size. Objects look larger in crops than in whole images;
+    /// smaller views undo that (Touvron et al. 2019, "Fixing the train-test resolution discrepancy") and cost
+    /// less. Evaluation sees whole images.
+    pub view_size: usize,
     /// Least part of the image's area that a view shows.
     pub crop_min: f32,
     /// Greatest part of the image's area that a view shows.
@@ -97,6 +101,10 @@ impl Settings {
 
     /// How a view is made. On grey images jitter changes brightness and contrast alone.
     fn recipe(&self, profile: &DataProfile) -> Result<Recipe> {
+        let (height, width) = match self.view_size {
+            0 => (profile.height, profile.width),
+            size => (size, size),
+        };
         let strength = 0.8 * self.jitter;
         let (saturation, hue) =
             if profile.channels == 1 { (0.0, 0.0) } else { (strength, 0.2 * self.jitter) };
@@ -113,7 +121,7 @@ impl Settings {
             grayscale: if profile.channels == 1 { 0.0 } else { self.grayscale },
             blur: (self.blur > 0.0).then(|| Blur::with_probability(self.blur)),
             solarize: self.solarize,
-            ..Recipe::simclr(profile.height, profile.width, self.jitter)
+            ..Recipe::simclr(height, width, self.jitter)
         };
         recipe.check(profile.channels)?;
         Ok(recipe)
@@ -159,6 +167,7 @@ fn settings(profile: &DataProfile) -> Table {
         ("projector_layers".into(), Value::Integer(2)),
         ("projector_hidden".into(), Value::Integer(0)),
         ("projector_dim".into(), Value::Integer(128)),
+        ("view_size".into(), Value::Integer(0)),
         ("crop_min".into(), Value::Float(0.08)),
         ("crop_max".into(), Value::Float(1.0)),
         ("flip".into(), Value::Float(0.5)),

@@ -21,8 +21,7 @@ pub fn probe(args: &cli::Probe, output: &Output) -> Result<()> {
 
 /// `pretext knn`.
 pub fn knn(args: &cli::Knn, output: &Output) -> Result<()> {
-    let settings =
-        neighbours::Settings { k: args.k, temperature: args.temperature, centre: args.centre };
+    let settings = neighbours::Settings { k: args.k, temperature: args.temperature, centre: args.centre };
     let probes = Probes { linear: None, knn: Some(settings) };
     table(&args.encoder, &args.data, args.seed, &probes, output)
 }

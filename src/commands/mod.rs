@@ -58,7 +58,8 @@ fn load_encoder(path: &Path) -> Result<Trained> {
     }
     let config = crate::config::read(&folder.config_path())?;
     let splits = data::open(&config.data, config.data_dir.as_deref())?;
-    let mut objective = train::build(&config, &train::profile(splits.train.as_ref())?)?;
+    let profile = train::profile(splits.train.as_ref())?;
+    let mut objective = train::build(&config, &profile)?;
     checkpoint::load_networks(&folder.checkpoint_path(), objective.as_mut())?;
-    features::restore(&pretrain::encoder(&config, objective.as_mut())?, &folder.checkpoint_path())
+    features::restore(&pretrain::encoder(&config, &profile, objective.as_mut())?, &folder.checkpoint_path())
 }

@@ -10,7 +10,7 @@ use crate::train::run::RunFolder;
 use crate::train::{self, Ended, Machine};
 use engine::safetensors::{self, Contents};
 use engine::{Device, Error, ErrorKind, Result};
-use objectives::Objective;
+use objectives::{DataProfile, Objective};
 use serde_json::json;
 use std::path::PathBuf;
 use toml::Value;
@@ -87,7 +87,7 @@ pub fn run(args: &Pretrain, output: &Output) -> Result<()> {
             ));
         }
     };
-    safetensors::save(&folder.encoder_path(), &encoder(&config, objective.as_mut())?)?;
+    safetensors::save(&folder.encoder_path(), &encoder(&config, &profile, objective.as_mut())?)?;
     drop(objective);
     engine::memory::trim();
     output.event(&json!({"event": "encoder", "path": folder.encoder_path()}));
@@ -97,8 +97,7 @@ pub fn run(args: &Pretrain, output: &Output) -> Result<()> {
         return Ok(());
     }
     let mut trained = features::load(&folder.encoder_path())?;
-    let probes =
-        Probes { linear: Some(probe::Settings::default()), knn: Some(knn::Settings::default()) };
+    let probes = Probes { linear: Some(probe::Settings::default()), knn: Some(knn::Settings::default()) };
     let rows = floors::evaluate(&mut trained, config.seed, &splits, &probes)?;
     floors::show(output, &config.method, &config.data, &splits, &rows);
     Ok(())
@@ -116,10 +115,7 @@ fn overrides(args: &Pretrain) -> Overrides {
 }
 
 /// What `encoder.safetensors` of a run holds.
-pub fn encoder(config: &Config, objective: &mut dyn Objective) -> Result<Contents> {
-    let view = objective.views().first().cloned();
-    let input = view.as_ref().map(features::evaluation_recipe).ok_or_else(|| {
-        Error::value("save encoder", "the method has no view, so the size of its images is unknown")
-    })?;
+pub fn encoder(config: &Config, data: &DataProfile, objective: &mut dyn Objective) -> Result<Contents> {
+    let input = features::evaluation_recipe(objective, data);
     features::contents(objective.encoder(), &config.arch, &input, &config.method)
 }

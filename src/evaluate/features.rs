@@ -7,6 +7,7 @@ use engine::safetensors::{self, Contents};
 use engine::{Error, Result};
 use kernels::augment::Recipe;
 use models::{Encoder, Mode};
+use objectives::{DataProfile, Objective};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -25,9 +26,11 @@ pub struct Trained {
     pub origin: String,
 }
 
-/// The evaluation recipe that matches a training view: same size and normalisation, nothing random.
-pub fn evaluation_recipe(view: &Recipe) -> Recipe {
-    Recipe { normalize: view.normalize.clone(), ..Recipe::evaluation(view.height, view.width) }
+/// How an encoder sees whole images after training on views of `objective`: at the data's own size, normalised
+/// as in training, nothing random.
+pub fn evaluation_recipe(objective: &dyn Objective, data: &DataProfile) -> Recipe {
+    let normalize = objective.views().first().and_then(|view| view.normalize.clone());
+    Recipe { normalize, ..Recipe::evaluation(data.height, data.width) }
 }
 
 /// An encoder with torchvision's names, and how to use it in the metadata: what `encoder.safetensors` holds.
@@ -125,11 +128,7 @@ pub fn for_each_batch(
 }
 
 /// All features of a labelled dataset.
-pub fn labelled(
-    encoder: &mut dyn Encoder,
-    input: &Recipe,
-    dataset: &Arc<dyn Dataset>,
-) -> Result<Labelled> {
+pub fn labelled(encoder: &mut dyn Encoder, input: &Recipe, dataset: &Arc<dyn Dataset>) -> Result<Labelled> {
     let mut out = Labelled { features: Vec::new(), dim: 0, labels: Vec::new() };
     for_each_batch(encoder, input, dataset, |rows, dim, labels| {
         let labels = labels.ok_or_else(|| unlabelled(dataset.as_ref()))?;

@@ -79,12 +79,10 @@ pub fn evaluate(trained: &mut Trained, seed: u64, splits: &Splits, probes: &Prob
     };
     let (train, test) = both(trained.encoder.as_mut())?;
     let mut rows = vec![row("trained", &train, &test, probes)?];
-    let mut random =
-        random_encoder(&trained.arch, trained.encoder.channels(), seed, &input, &splits.train)?;
+    let mut random = random_encoder(&trained.arch, trained.encoder.channels(), seed, &input, &splits.train)?;
     let (train, test) = both(random.as_mut())?;
     rows.push(row("random", &train, &test, probes)?);
-    let (train, test) =
-        (features::pixels(&input, &splits.train)?, features::pixels(&input, &splits.test)?);
+    let (train, test) = (features::pixels(&input, &splits.train)?, features::pixels(&input, &splits.test)?);
     rows.push(row("pixels", &train, &test, probes)?);
     Ok(rows)
 }
@@ -103,12 +101,11 @@ pub fn show(output: &Output, method: &str, data: &str, splits: &Splits, rows: &[
             event("knn", top1);
         }
     }
-    let names =
-        |f: &str| match f {
-            "trained" => format!("trained encoder ({method})"),
-            "random" => "same encoder at random".into(),
-            _ => "raw pixels".into(),
-        };
+    let names = |f: &str| match f {
+        "trained" => format!("trained encoder ({method})"),
+        "random" => "same encoder at random".into(),
+        _ => "raw pixels".into(),
+    };
     let cell = |v: Option<f32>| v.map_or("-".into(), |v| format!("{v:.2}"));
     let lines: Vec<Vec<String>> = rows
         .iter()

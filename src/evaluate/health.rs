@@ -58,8 +58,7 @@ pub fn measure(rows: &[f32], dim: usize) -> Health {
     let singular: Vec<f64> =
         spectrum::eigenvalues(&mut gram, small).into_iter().map(|v| v.max(0.0).sqrt()).collect();
     let total: f64 = singular.iter().sum();
-    let entropy: f64 =
-        singular.iter().map(|s| s / total).filter(|p| *p > 0.0).map(|p| -p * p.ln()).sum();
+    let entropy: f64 = singular.iter().map(|s| s / total).filter(|p| *p > 0.0).map(|p| -p * p.ln()).sum();
     Health { std: (std / dim.max(1) as f64) as f32, rank: entropy.exp() as f32, dim }
 }
 

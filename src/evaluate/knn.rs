@@ -76,9 +76,8 @@ pub fn predict(bank: &Labelled, queries: &Labelled, settings: Settings) -> Resul
 /// The class with the heaviest votes among the `k` most similar samples.
 fn vote(similarity: &[f32], labels: &[i32], classes: usize, k: usize, temperature: f32) -> i32 {
     let mut order: Vec<u32> = (0..similarity.len() as u32).collect();
-    let nearer = |a: &u32, b: &u32| {
-        similarity[*b as usize].total_cmp(&similarity[*a as usize]).then(a.cmp(b))
-    };
+    let nearer =
+        |a: &u32, b: &u32| similarity[*b as usize].total_cmp(&similarity[*a as usize]).then(a.cmp(b));
     if k < order.len() {
         order.select_nth_unstable_by(k - 1, nearer);
         order.truncate(k);

@@ -49,7 +49,10 @@ impl Labelled {
     /// An error unless there are samples and both sets have rows of equal length.
     fn require_match(&self, other: &Labelled, what: &str) -> Result<()> {
         if self.is_empty() || other.is_empty() {
-            return Err(Error::value(what, "needs labelled training and test samples, and one of both is empty"));
+            return Err(Error::value(
+                what,
+                "needs labelled training and test samples, and one of both is empty",
+            ));
         }
         if self.dim != other.dim {
             return Err(Error::shape(what, "training and test features differ in length")

@@ -88,7 +88,9 @@ fn standardise(train: &Labelled, test: &Labelled) -> Result<(Tensor, Tensor)> {
         let values: Vec<f32> = set
             .features
             .chunks_exact(dim.max(1))
-            .flat_map(|row| row.iter().zip(&mean).zip(&scale).map(|((&v, m), s)| ((f64::from(v) - m) * s) as f32))
+            .flat_map(|row| {
+                row.iter().zip(&mean).zip(&scale).map(|((&v, m), s)| ((f64::from(v) - m) * s) as f32)
+            })
             .collect();
         Tensor::from_slice(&values, &[set.len(), dim])
     };

@@ -24,7 +24,9 @@ pub fn eigenvalues(a: &mut [f64], n: usize) -> Vec<f64> {
         }
         let beta = 2.0 / length;
         let p: Vec<f64> = (0..n)
-            .map(|i| beta * a[i * n + k + 1..i * n + n].iter().zip(&v[k + 1..]).map(|(x, y)| x * y).sum::<f64>())
+            .map(|i| {
+                beta * a[i * n + k + 1..i * n + n].iter().zip(&v[k + 1..]).map(|(x, y)| x * y).sum::<f64>()
+            })
             .collect();
         let half = 0.5 * beta * p.iter().zip(&v).map(|(x, y)| x * y).sum::<f64>();
         let w: Vec<f64> = p.iter().zip(&v).map(|(x, y)| x - half * y).collect();

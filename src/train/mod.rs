@@ -11,20 +11,19 @@ use autograd::optim::{Algorithm, Optimizer};
 use checkpoint::Position;
 use data::{Dataset, Loader, LoaderOptions, Splits};
 use engine::{Error, ErrorKind, Result};
-use monitor::Monitor;
 use kernels::optim::LarsVariant;
+use monitor::Monitor;
 use objectives::{CosineSchedule, DataProfile, Objective, Optimiser, Progress, Training};
 use run::{Metrics, RunFolder};
 use serde_json::json;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Instant;
 
 /// What the data looks like to methods. An error if images differ in size.
 pub fn profile(dataset: &dyn Dataset) -> Result<DataProfile> {
-    let [height, width] = dataset.size().ok_or_else(|| {
-        Error::value("data", format!("{}: images must have one size", dataset.name()))
-    })?;
+    let [height, width] = dataset
+        .size()
+        .ok_or_else(|| Error::value("data", format!("{}: images must have one size", dataset.name())))?;
     Ok(DataProfile { height, width, channels: dataset.channels(), len: dataset.len() })
 }
 
@@ -84,7 +83,6 @@ pub fn pretrain(
     'epochs: while step < steps {
         let epoch = (step / per_epoch) as usize;
         for batch in loader.epoch(epoch, (step % per_epoch) as usize)? {
-            let started = Instant::now();
             let batch = batch?;
             let progress = Progress { step, steps, epoch };
             let loss = objective.loss(&batch.views, &progress)?;
@@ -108,7 +106,7 @@ pub fn pretrain(
             metrics.push(&event);
             output.event(&event);
             let epoch_ended = step % per_epoch == 0;
-            monitor.step(step, value, started.elapsed(), training.batch);
+            monitor.step(step, value, training.batch);
             let done = step == steps;
             if epoch_ended || done {
                 monitor.epoch(&mut metrics, objective.as_mut(), &loss.embeddings, step, epoch + 1, done)?;

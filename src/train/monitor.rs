@@ -26,7 +26,10 @@ pub struct Monitor<'a> {
     bar: Option<ProgressBar>,
     begun: Instant,
     said: Instant,
+    /// When the last step or measurement ended.
+    resumed: Instant,
     images: u64,
+    /// Time in steps, waiting for images included, measurements not.
     training: Duration,
     note: String,
 }
@@ -42,12 +45,12 @@ impl<'a> Monitor<'a> {
     ) -> Result<Monitor<'a>> {
         let labelled = !train.is_empty() && train.label(0).is_some();
         let wanted = settings.every_epochs > 0 && settings.knn_samples >= 10 && labelled;
-        let sample = match (wanted, objective.views().first()) {
-            (true, Some(view)) => {
-                let input = features::evaluation_recipe(view);
+        let sample = match wanted {
+            true => {
+                let input = features::evaluation_recipe(objective, &super::profile(train.as_ref())?);
                 Some((features::spread(train, settings.knn_samples)?, input))
             }
-            _ => None,
+            false => None,
         };
         let bar = (output.is_interactive() && !output.json).then(|| {
             let bar = ProgressBar::new(steps);
@@ -64,6 +67,7 @@ impl<'a> Monitor<'a> {
             bar,
             begun: now,
             said: now,
+            resumed: now,
             images: 0,
             training: Duration::ZERO,
             note: String::new(),
@@ -73,7 +77,7 @@ impl<'a> Monitor<'a> {
     /// Training begins, or goes on, at `step`.
     pub fn start(&mut self, step: u64) {
         self.begun = Instant::now();
-        self.said = self.begun;
+        (self.said, self.resumed) = (self.begun, self.begun);
         if let Some(bar) = &self.bar {
             bar.set_position(step);
             bar.reset_eta();
@@ -81,9 +85,10 @@ impl<'a> Monitor<'a> {
     }
 
     /// A step of `batch` images is done.
-    pub fn step(&mut self, step: u64, loss: f32, time: Duration, batch: usize) {
+    pub fn step(&mut self, step: u64, loss: f32, batch: usize) {
         self.images += batch as u64;
-        self.training += time;
+        self.training += self.resumed.elapsed();
+        self.resumed = Instant::now();
         let rate = self.images as f64 / self.training.as_secs_f64().max(1e-9);
         let text = format!("loss {loss:.3}, {rate:.0} images/s{}", self.note);
         if let Some(bar) = &self.bar {
@@ -116,8 +121,7 @@ impl<'a> Monitor<'a> {
         self.note = format!(", std {:.3}, rank {:.0}", health.std, health.rank);
         if let Some((sample, input)) = &self.sample {
             let all = features::labelled(objective.encoder(), input, sample)?;
-            // Every fifth asks the others. All are training images: the test part is not looked at.
-            let (ask, bank): (Vec<usize>, Vec<usize>) = (0..all.len()).partition(|i| i % 5 == 0);
+            let (ask, bank) = ask_and_bank(all.len());
             let top1 = knn::accuracy(&all.select(&bank), &all.select(&ask), knn::Settings::default())?;
             event["knn"] = json!(top1);
             self.note = format!(", kNN {top1:.1}{}", self.note);
@@ -134,6 +138,7 @@ impl<'a> Monitor<'a> {
         if self.bar.is_none() && !self.output.json {
             self.output.say(&format!("epoch {epoch}, step {step}/{}{}", self.steps, self.note));
         }
+        self.resumed = Instant::now();
         Ok(())
     }
 
@@ -157,6 +162,24 @@ impl<'a> Monitor<'a> {
                 last - first,
                 self.note
             ));
+        }
+    }
+}
+
+/// Every fifth sample asks, the others are the bank. All are training images: the test part is not looked at.
+fn ask_and_bank(n: usize) -> (Vec<usize>, Vec<usize>) {
+    (0..n).partition(|i| i % 5 == 0)
+}
+
+#[cfg(test)]
+mod tests {
+    /// A query that is in the bank is its own nearest neighbour, and every encoder looks perfect.
+    #[test]
+    fn no_query_is_in_the_bank() {
+        for n in [0, 1, 7, 100] {
+            let (ask, bank) = super::ask_and_bank(n);
+            assert!(ask.iter().all(|i| !bank.contains(i)));
+            assert_eq!(ask.len() + bank.len(), n);
         }
     }
 }

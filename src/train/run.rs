@@ -89,8 +89,7 @@ impl Metrics {
     /// Opens the file and cuts it to `length` bytes, what it had when the checkpoint was written.
     pub fn open(path: &Path, length: u64) -> Result<Metrics> {
         let fail = |e| Error::io("open metrics", path, e);
-        let file =
-            OpenOptions::new().create(true).write(true).truncate(false).open(path).map_err(fail)?;
+        let file = OpenOptions::new().create(true).write(true).truncate(false).open(path).map_err(fail)?;
         let there = file.metadata().map_err(fail)?.len();
         if there < length {
             return Err(Error::format(

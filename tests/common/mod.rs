@@ -84,7 +84,14 @@ impl Stage {
     pub fn pretrain(&self, out: &str, more: &[&str]) -> Output {
         let data = self.data();
         let mut args = vec!["pretrain", "simclr", "--data", &data, "--out", out];
-        args.extend(["--set", "training.batch=16", "--set", "arch.width=4", "--set", "settings.projector_hidden=16"]);
+        args.extend([
+            "--set",
+            "training.batch=16",
+            "--set",
+            "arch.width=4",
+            "--set",
+            "settings.projector_hidden=16",
+        ]);
         args.extend(more);
         self.run(&args)
     }
