@@ -25,7 +25,13 @@ struct Case {
 }
 
 const CASES: &[Case] = &[
-    Case { name: "simclr resnet-small w16 1x28 b128", arch: "resnet-small", channels: 1, side: 28, batch: 128 },
+    Case {
+        name: "simclr resnet-small w16 1x28 b128",
+        arch: "resnet-small",
+        channels: 1,
+        side: 28,
+        batch: 128,
+    },
     Case { name: "simclr resnet18-cifar 3x32 b32", arch: "resnet18-cifar", channels: 3, side: 32, batch: 32 },
 ];
 
@@ -104,8 +110,7 @@ fn median(values: &mut [f64]) -> f64 {
 /// The peer's median of one round, in milliseconds.
 fn peer(python: &str, name: &str) -> Option<f64> {
     let script = concat!(env!("CARGO_MANIFEST_DIR"), "/benches/peers/torch_cpu.py");
-    let out =
-        Command::new(python).arg(script).arg(name).env("THREADS", THREADS.to_string()).output().ok()?;
+    let out = Command::new(python).arg(script).arg(name).env("THREADS", THREADS.to_string()).output().ok()?;
     let text = String::from_utf8_lossy(&out.stdout).into_owned();
     let line = text.lines().find(|l| l.starts_with(name))?;
     line[name.len()..].split_whitespace().next()?.parse().ok()

@@ -105,8 +105,7 @@ pub fn load<M: Module + ?Sized>(
     ignore: &[&str],
 ) -> Result<()> {
     let mut parts = parts(module);
-    let mut unused: BTreeSet<&str> =
-        contents.tensors.keys().filter_map(|k| k.strip_prefix(prefix)).collect();
+    let mut unused: BTreeSet<&str> = contents.tensors.keys().filter_map(|k| k.strip_prefix(prefix)).collect();
     let mut problems: Vec<String> = Vec::new();
     let mut take = |name: &str, shape: &[usize], dtype: engine::DType| -> Option<Tensor> {
         unused.remove(name);

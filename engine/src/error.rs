@@ -95,11 +95,7 @@ impl Error {
 
     /// A file whose content is wrong.
     #[track_caller]
-    pub fn format(
-        operation: impl Into<String>,
-        path: &std::path::Path,
-        message: impl fmt::Display,
-    ) -> Error {
+    pub fn format(operation: impl Into<String>, path: &std::path::Path, message: impl fmt::Display) -> Error {
         Error::new(ErrorKind::Format, operation, format!("{}: {message}", path.display()))
     }
 

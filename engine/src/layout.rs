@@ -30,8 +30,7 @@ impl Layout {
     #[track_caller]
     pub fn contiguous(shape: &[usize]) -> Result<Layout> {
         if shape.len() > MAX_RANK {
-            return Err(Error::shape("layout", format!("at most {MAX_RANK} dimensions"))
-                .with("shape", shape));
+            return Err(Error::shape("layout", format!("at most {MAX_RANK} dimensions")).with("shape", shape));
         }
         let mut dims = [1; MAX_RANK];
         let mut strides = [0; MAX_RANK];
@@ -106,8 +105,10 @@ impl Layout {
         }
         // Match runs of old dimensions with runs of new ones that hold equally many elements; inside a run
         // the old strides must nest.
-        let old: Vec<(usize, usize)> =
-            (0..self.rank()).filter(|&i| self.dims[i] != 1).map(|i| (self.dims[i], self.strides[i])).collect();
+        let old: Vec<(usize, usize)> = (0..self.rank())
+            .filter(|&i| self.dims[i] != 1)
+            .map(|i| (self.dims[i], self.strides[i]))
+            .collect();
         let (mut i, mut j) = (0, 0);
         while i < old.len() {
             let (start, mut have) = (i, old[i].0);

@@ -223,8 +223,12 @@ impl Block {
     #[track_caller]
     fn from_system(size: usize) -> Result<Region> {
         let out_of_memory = || {
-            let held: Vec<String> =
-                stats().by_operation.iter().take(8).map(|(tag, n)| format!("{tag} {} MiB", n >> 20)).collect();
+            let held: Vec<String> = stats()
+                .by_operation
+                .iter()
+                .take(8)
+                .map(|(tag, n)| format!("{tag} {} MiB", n >> 20))
+                .collect();
             Error::new(
                 ErrorKind::Memory,
                 "allocate",

@@ -31,8 +31,8 @@ pub fn save(path: &Path, contents: &Contents) -> Result<()> {
     }
     let metadata: HashMap<String, String> = contents.metadata.clone().into_iter().collect();
     let metadata = (!metadata.is_empty()).then_some(metadata);
-    let bytes = safetensors::serialize(views, metadata)
-        .map_err(|e| Error::format("write safetensors", path, e))?;
+    let bytes =
+        safetensors::serialize(views, metadata).map_err(|e| Error::format("write safetensors", path, e))?;
     files::write_atomically(path, |out| out.write_all(&bytes))
 }
 
@@ -98,15 +98,11 @@ impl Contents {
     pub fn insert(&mut self, name: impl Into<String>, tensor: &Tensor) -> Result<()> {
         let tensor = match (tensor.device(), tensor.is_contiguous(), tensor.dtype()) {
             (Device::Cpu, true, _) => tensor.clone(),
-            (Device::Cpu, false, DType::F32) => {
-                Tensor::from_slice(&tensor.to_vec::<f32>()?, tensor.shape())?
-            }
+            (Device::Cpu, false, DType::F32) => Tensor::from_slice(&tensor.to_vec::<f32>()?, tensor.shape())?,
             (Device::Cpu, false, DType::BF16) => {
                 Tensor::from_slice(&tensor.to_vec::<half::bf16>()?, tensor.shape())?
             }
-            (Device::Cpu, false, DType::I32) => {
-                Tensor::from_slice(&tensor.to_vec::<i32>()?, tensor.shape())?
-            }
+            (Device::Cpu, false, DType::I32) => Tensor::from_slice(&tensor.to_vec::<i32>()?, tensor.shape())?,
             (Device::Cpu, false, DType::U8) => Tensor::from_slice(&tensor.to_vec::<u8>()?, tensor.shape())?,
         };
         self.tensors.insert(name.into(), tensor);

@@ -210,8 +210,9 @@ impl Tensor {
     #[track_caller]
     fn require_slice<T: Element>(&self, operation: &str) -> Result<()> {
         if self.dtype != T::DTYPE {
-            return Err(Error::dtype(operation, format!("the elements are not {}", T::DTYPE))
-                .argument("x", self));
+            return Err(
+                Error::dtype(operation, format!("the elements are not {}", T::DTYPE)).argument("x", self)
+            );
         }
         if !self.is_contiguous() {
             return Err(Error::shape(operation, "needs a contiguous tensor: copy it first")
@@ -228,8 +229,9 @@ impl Tensor {
             return Ok(self.as_slice::<T>()?.to_vec());
         }
         if self.dtype != T::DTYPE {
-            return Err(Error::dtype("to_vec", format!("the elements are not {}", T::DTYPE))
-                .argument("x", self));
+            return Err(
+                Error::dtype("to_vec", format!("the elements are not {}", T::DTYPE)).argument("x", self)
+            );
         }
         let all: &[T] = bytemuck::cast_slice(self.storage.block().bytes());
         let mut out = Vec::with_capacity(self.len());
@@ -270,8 +272,9 @@ impl Tensor {
     pub fn require_shape(&self, operation: &str, name: &str, shape: &[usize]) -> Result<()> {
         match self.shape() == shape {
             true => Ok(()),
-            false => Err(Error::shape(operation, format!("{name} must have shape {shape:?}"))
-                .argument(name, self)),
+            false => {
+                Err(Error::shape(operation, format!("{name} must have shape {shape:?}")).argument(name, self))
+            }
         }
     }
 }

@@ -23,7 +23,13 @@ pub fn error(actual: &[f64], oracle: &[f64]) -> (f64, usize) {
 /// A naive result may be exact by luck, so four units in the last place of the largest element are
 /// always allowed. `what` names the value in the message.
 #[track_caller]
-pub fn check(what: &str, actual: &Tensor, naive: &Array<f32>, oracle: &Array<f64>, factor: f64) -> Result<()> {
+pub fn check(
+    what: &str,
+    actual: &Tensor,
+    naive: &Array<f32>,
+    oracle: &Array<f64>,
+    factor: f64,
+) -> Result<()> {
     if actual.shape() != oracle.shape || naive.shape != oracle.shape {
         return Err(Error::shape(
             what,

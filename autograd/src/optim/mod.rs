@@ -70,12 +70,7 @@ impl Optimizer {
     ///
     /// Errors, naming them, if parameters have no gradient: freeze those that are not meant to be trained.
     #[track_caller]
-    pub fn step<M: Module + ?Sized>(
-        &mut self,
-        network: &mut M,
-        rate: f32,
-        clip: Option<f32>,
-    ) -> Result<f32> {
+    pub fn step<M: Module + ?Sized>(&mut self, network: &mut M, rate: f32, clip: Option<f32>) -> Result<f32> {
         let _named = engine::memory::operation("optimiser");
         let parts = module::parts(network);
         let mut trained: Vec<_> = parts.params.into_iter().filter(|(_, p)| p.is_trainable()).collect();
