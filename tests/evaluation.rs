@@ -34,7 +34,8 @@ fn every_result_stands_beside_its_floors() {
             .filter(|e| e["event"] == "result")
             .map(|e| (e["features"].as_str().unwrap().into(), e["dim"].as_u64().unwrap()))
             .collect();
-        let want = [("trained", 16), ("random", 16), ("pixels", 144)].map(|(n, d)| (n.to_string(), d));
+        let want = [("trained", 16), ("random", 16), ("random-unset", 16), ("pixels", 144)]
+            .map(|(n, d)| (n.to_string(), d));
         assert_eq!(rows, want, "{command}");
     }
     let text = stdout(succeeded(&stage.run(&["knn", "run", "--data", &data])));
@@ -48,7 +49,7 @@ fn pretraining_ends_with_the_table() {
     let out = stage.pretrain("run", &["--steps", "6", "--json"]);
     let found = events(&stdout(succeeded(&out)));
     assert_eq!(found.iter().filter(|e| e["event"] == "step").count(), 6);
-    assert_eq!(found.iter().filter(|e| e["event"] == "result").count(), 6);
+    assert_eq!(found.iter().filter(|e| e["event"] == "result").count(), 8);
     assert!(found.iter().any(|e| e["event"] == "health" && e["knn"].is_number()));
     assert!(stderr(&out).contains("encoder.safetensors"));
 }

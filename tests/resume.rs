@@ -93,7 +93,14 @@ fn signals_lose_nothing() {
     for (signal, out) in [("-INT", "interrupted"), ("-TERM", "terminated"), ("-KILL", "killed")] {
         let data = stage.data();
         let mut args = vec!["pretrain", "simclr", "--data", &data, "--out", out, "--batch", "16"];
-        args.extend(["--set", "arch.width=4", "--set", "settings.projector_hidden=16"]);
+        args.extend([
+            "--arch",
+            "resnet-small",
+            "--set",
+            "arch.width=4",
+            "--set",
+            "settings.projector_hidden=16",
+        ]);
         args.extend(long);
         let child = stage.command(&args).stderr(std::process::Stdio::piped()).spawn().unwrap();
         wait_for(&stage.path(out).join("checkpoint.safetensors"));

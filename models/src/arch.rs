@@ -57,6 +57,14 @@ pub const ARCHS: &[Arch] = &[
         16,
     ),
     arch(
+        "resnet10-cifar",
+        "four basic blocks with a 3x3 stem; with width 16 a fast encoder of small grey images",
+        Block::Basic,
+        &[1, 1, 1, 1],
+        Stem::Cifar,
+        64,
+    ),
+    arch(
         "resnet18-cifar",
         "ResNet-18 with a 3x3 stem and no max-pooling: images of 32 to 64 pixels",
         Block::Basic,

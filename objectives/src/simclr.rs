@@ -128,8 +128,26 @@ impl Settings {
     }
 }
 
-/// Small images: SGD, as lightly trains ResNet-18 on CIFAR-10 (0.06 a batch of 128, decay 5e-4). Large ones:
-/// the paper's LARS with its rate for batches below 4096 (appendix B.1).
+/// What a method's defaults are chosen for.
+enum Kind {
+    /// Small grey images, on a CPU: minutes. Found by the experiments in `docs/results.md`.
+    SmallGrey,
+    /// Small colour images: CIFAR.
+    SmallColour,
+    /// Large images: ImageNet.
+    Large,
+}
+
+fn kind(profile: &DataProfile) -> Kind {
+    match (profile.side(), profile.channels) {
+        (BLUR_SIDE.., _) => Kind::Large,
+        (_, 1) => Kind::SmallGrey,
+        _ => Kind::SmallColour,
+    }
+}
+
+/// Small images: SGD, as lightly trains ResNet-18 on CIFAR-10 (0.06 a batch of 128, decay 5e-4), faster on
+/// grey ones. Large ones: the paper's LARS with its rate for batches below 4096 (appendix B.1).
 fn training(profile: &DataProfile) -> Training {
     let small = Training {
         optimiser: Optimiser::Sgd,
@@ -146,9 +164,10 @@ fn training(profile: &DataProfile) -> Training {
         batch: 256,
         clip: None,
     };
-    match profile.side() < BLUR_SIDE {
-        true => small,
-        false => Training {
+    match kind(profile) {
+        Kind::SmallGrey => Training { learning_rate: 0.6, epochs: 14, batch: 128, ..small },
+        Kind::SmallColour => small,
+        Kind::Large => Training {
             optimiser: Optimiser::Lars,
             learning_rate: 1.2,
             rate_scaling: RateScaling::Sqrt,
@@ -158,32 +177,41 @@ fn training(profile: &DataProfile) -> Training {
     }
 }
 
-/// The paper's values: appendix A for large images, B.9 (CIFAR-10) for small ones.
+/// The paper's values: appendix A for large images, B.9 (CIFAR-10) for small ones in colour.
 fn settings(profile: &DataProfile) -> Table {
-    let large = profile.side() >= BLUR_SIDE;
-    let pick = |for_large: f64, for_small: f64| Value::Float(if large { for_large } else { for_small });
+    let pick = |grey: f64, colour: f64, large: f64| {
+        Value::Float(match kind(profile) {
+            Kind::SmallGrey => grey,
+            Kind::SmallColour => colour,
+            Kind::Large => large,
+        })
+    };
+    let view_size = match kind(profile) {
+        Kind::SmallGrey => (profile.side() * 5 / 7).max(8) as i64,
+        Kind::SmallColour | Kind::Large => 0,
+    };
     Table::from_iter([
-        ("temperature".to_string(), pick(0.1, 0.5)),
+        ("temperature".to_string(), pick(0.1, 0.5, 0.1)),
         ("projector_layers".into(), Value::Integer(2)),
         ("projector_hidden".into(), Value::Integer(0)),
         ("projector_dim".into(), Value::Integer(128)),
-        ("view_size".into(), Value::Integer(0)),
-        ("crop_min".into(), Value::Float(0.08)),
+        ("view_size".into(), Value::Integer(view_size)),
+        ("crop_min".into(), pick(0.2, 0.08, 0.08)),
         ("crop_max".into(), Value::Float(1.0)),
         ("flip".into(), Value::Float(0.5)),
-        ("jitter".into(), pick(1.0, 0.5)),
+        ("jitter".into(), pick(0.5, 0.5, 1.0)),
         ("jitter_probability".into(), Value::Float(0.8)),
         ("grayscale".into(), Value::Float(0.2)),
-        ("blur".into(), pick(0.5, 0.0)),
+        ("blur".into(), pick(0.0, 0.0, 0.5)),
         ("solarize".into(), Value::Float(0.0)),
     ])
 }
 
 fn arch(profile: &DataProfile) -> (&'static str, Option<usize>) {
-    match (profile.side(), profile.channels) {
-        (BLUR_SIDE.., _) => ("resnet18", None),
-        (_, 1) => ("resnet-small", None),
-        _ => ("resnet18-cifar", None),
+    match kind(profile) {
+        Kind::SmallGrey => ("resnet10-cifar", Some(12)),
+        Kind::SmallColour => ("resnet18-cifar", None),
+        Kind::Large => ("resnet18", None),
     }
 }
 

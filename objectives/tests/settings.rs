@@ -71,6 +71,9 @@ fn views_follow_the_paper_and_the_data() {
     assert_eq!((given.flip, given.jitter, given.solarize, given.grayscale), (0.0, None, 0.1, 0.3));
     assert_eq!(given.blur.unwrap().probability, 0.25);
     assert_eq!((given.height, given.width), (32, 32));
+    let smaller = view("view_size = 24", &CIFAR);
+    assert_eq!((smaller.height, smaller.width), (24, 24));
+    assert_eq!((grey.height, grey.width), (20, 20), "five sevenths of the side");
     assert_eq!(simclr("", &CIFAR).unwrap().views()[0], simclr("", &CIFAR).unwrap().views()[1]);
 }
 

@@ -2,7 +2,7 @@
 
 use super::Labelled;
 use autograd::{Var, module, no_grad};
-use data::{Dataset, Evaluation, Subset};
+use data::{Dataset, Evaluation, Loader, LoaderOptions, Subset};
 use engine::safetensors::{self, Contents};
 use engine::{Error, Result};
 use kernels::augment::Recipe;
@@ -90,6 +90,30 @@ pub fn restore(contents: &Contents, path: &Path) -> Result<Trained> {
         input = input.normalized(&list("mean")?, &list("std")?);
     }
     Ok(Trained { encoder, input, arch, origin: note("origin")? })
+}
+
+/// Batches whose statistics [`calibrate`] averages. Running statistics keep 0.9 of the old at each, so nothing
+/// is left of what was there before.
+const CALIBRATION: usize = 50;
+
+/// Sets the running statistics of batch norm to those of whole training images.
+///
+/// No weight is changed and no label is looked at.
+pub fn calibrate(
+    encoder: &mut dyn Encoder,
+    input: &Recipe,
+    train: &Arc<dyn Dataset>,
+    seed: u64,
+) -> Result<()> {
+    let batch = BATCH.min(train.len());
+    let options = LoaderOptions { batch, seed, workers: 0, drop_last: true, prefetch: 1 };
+    let loader = Loader::new(train.clone(), vec![input.clone()], options)?;
+    let _off = no_grad();
+    let epochs = (0..CALIBRATION.div_ceil(loader.steps_per_epoch())).map(|epoch| loader.epoch(epoch, 0));
+    for batch in epochs.collect::<Result<Vec<_>>>()?.into_iter().flatten().take(CALIBRATION) {
+        encoder.features(&Var::constant(batch?.views[0].clone()), Mode::Train)?;
+    }
+    Ok(())
 }
 
 /// Gives each row of features of `dataset` in order, batch by batch: `each(rows, dim, labels)`.

@@ -1,16 +1,18 @@
 //! The table that every accuracy stands in: the trained encoder, the same encoder at random, raw pixels,
 //! all under the same probes.
+//!
+//! What a random encoder is worth depends on its batch norm. `random` is the network as training starts with it:
+//! normalised by statistics of the training images. `random-unset` has never seen an image: its batch norm does
+//! nothing, brightness passes through, and on centred items on black that alone is worth ten points. Both are
+//! shown, so that nobody needs to guess which floor was meant.
 
 use super::features::{self, Trained};
 use super::{Labelled, knn, probe};
 use crate::output::{Output, table};
-use autograd::{Var, no_grad};
-use data::{Dataset, Loader, LoaderOptions, Splits};
+use data::Splits;
 use engine::Result;
-use kernels::augment::Recipe;
-use models::{Encoder, Mode};
+use models::Encoder;
 use serde_json::json;
-use std::sync::Arc;
 
 /// Which evaluations a table shows.
 #[derive(Debug, Clone, Default)]
@@ -24,7 +26,7 @@ pub struct Probes {
 /// One row: what the features are and what they are worth, in percent.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Row {
-    /// `trained`, `random` or `pixels`.
+    /// `trained`, `random`, `random-unset` or `pixels`.
     pub features: &'static str,
     /// Values in a feature vector.
     pub dim: usize,
@@ -43,31 +45,6 @@ fn row(name: &'static str, train: &Labelled, test: &Labelled, probes: &Probes) -
     })
 }
 
-/// Batches that set the running statistics of the encoder at random weights.
-const CALIBRATION: usize = 20;
-
-/// The same architecture at random weights. Its batch-norm statistics are set by a look at the training
-/// images, which makes it a stronger floor than statistics of nothing.
-pub fn random_encoder(
-    arch: &crate::config::Arch,
-    channels: usize,
-    seed: u64,
-    input: &Recipe,
-    train: &Arc<dyn Dataset>,
-) -> Result<Box<dyn Encoder>> {
-    let mut encoder = models::build(&arch.name, channels, arch.width, seed)?;
-    let batch = features::BATCH.min(train.len());
-    let options = LoaderOptions { batch, seed, workers: 0, drop_last: true, prefetch: 1 };
-    let loader = Loader::new(train.clone(), vec![input.clone()], options)?;
-    let _off = no_grad();
-    for epoch in 0..CALIBRATION.div_ceil(loader.steps_per_epoch()) {
-        for batch in loader.epoch(epoch, 0)?.take(CALIBRATION) {
-            encoder.features(&Var::constant(batch?.views[0].clone()), Mode::Train)?;
-        }
-    }
-    Ok(encoder)
-}
-
 /// Evaluates an encoder and its floors on the test part of `splits`.
 pub fn evaluate(trained: &mut Trained, seed: u64, splits: &Splits, probes: &Probes) -> Result<Vec<Row>> {
     let input = trained.input.clone();
@@ -79,9 +56,13 @@ pub fn evaluate(trained: &mut Trained, seed: u64, splits: &Splits, probes: &Prob
     };
     let (train, test) = both(trained.encoder.as_mut())?;
     let mut rows = vec![row("trained", &train, &test, probes)?];
-    let mut random = random_encoder(&trained.arch, trained.encoder.channels(), seed, &input, &splits.train)?;
+    let mut random = models::build(&trained.arch.name, trained.encoder.channels(), trained.arch.width, seed)?;
+    let (train, test) = both(random.as_mut())?;
+    let unset = row("random-unset", &train, &test, probes)?;
+    features::calibrate(random.as_mut(), &input, &splits.train, seed)?;
     let (train, test) = both(random.as_mut())?;
     rows.push(row("random", &train, &test, probes)?);
+    rows.push(unset);
     let (train, test) = (features::pixels(&input, &splits.train)?, features::pixels(&input, &splits.test)?);
     rows.push(row("pixels", &train, &test, probes)?);
     Ok(rows)
@@ -104,6 +85,7 @@ pub fn show(output: &Output, method: &str, data: &str, splits: &Splits, rows: &[
     let names = |f: &str| match f {
         "trained" => format!("trained encoder ({method})"),
         "random" => "same encoder at random".into(),
+        "random-unset" => "same, batch norm unset".into(),
         _ => "raw pixels".into(),
     };
     let cell = |v: Option<f32>| v.map_or("-".into(), |v| format!("{v:.2}"));

@@ -88,6 +88,8 @@ impl Stage {
             "--set",
             "training.batch=16",
             "--set",
+            "arch.name=resnet-small",
+            "--set",
             "arch.width=4",
             "--set",
             "settings.projector_hidden=16",
