@@ -112,7 +112,7 @@ pub fn pretrain(
                 monitor.epoch(&mut metrics, objective.as_mut(), &loss.embeddings, step, epoch + 1, done)?;
             }
             let stop = (interrupt::asked() || machine.stop_after.is_some_and(|s| step >= s)) && !done;
-            let due = epoch_ended && ((epoch + 1) % config.monitor.checkpoint_epochs.max(1) == 0);
+            let due = epoch_ended && (epoch + 1).is_multiple_of(config.monitor.checkpoint_epochs.max(1));
             if done || stop || due {
                 position = Position { step, metrics: metrics.flush()? };
                 checkpoint::save(&checkpoint_path, objective.as_mut(), &optimizer, position)?;
