@@ -1,6 +1,8 @@
 //! Bad input to the command line: each mistake gives a message that names the file or value and says what to
 //! do, exit code 1 or 2, and leaves what was there before.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 mod common;
 
 use common::{Stage, idx, stderr, stdout, succeeded};

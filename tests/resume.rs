@@ -1,5 +1,7 @@
 //! Stopping and going on: an interrupted run ends in the bits of an uninterrupted one, whatever the threads.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 mod common;
 
 use common::{Stage, stderr, succeeded};

@@ -257,7 +257,7 @@ mod tests {
             if swap { let mut o: Vec<usize> = (0..dims.len()).collect(); o.reverse(); l = l.permute(&o).unwrap(); }
             if cut && l.dims()[0] > 1 { l = l.narrow(0, 1, l.dims()[0] - 1).unwrap(); }
             let n = l.len();
-            let divisors: Vec<usize> = (1..=n).filter(|d| n % d == 0).collect();
+            let divisors: Vec<usize> = (1..=n).filter(|d| n.is_multiple_of(*d)).collect();
             let a = divisors[split % divisors.len()];
             for shape in [vec![n], vec![a, n / a], vec![a, 1, n / a]] {
                 if let Some(new) = l.reshape(&shape).unwrap() {

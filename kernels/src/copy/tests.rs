@@ -130,7 +130,7 @@ fn casts() {
         assert!(found.to_bits() == want.to_bits() || (found.is_nan() && v.is_nan()), "{v}");
     }
     // Halfway between two bf16 values: to the even one. Just above it in f32: up.
-    let halves = Tensor::from_slice(&[1.003_906_25f32, 1.011_718_75, 1.003_906_4], &[3]).unwrap();
+    let halves = Tensor::from_slice(&[1.0 + 1.0 / 256.0, 1.0 + 3.0 / 256.0, 1.003_906_4f32], &[3]).unwrap();
     let back = cast(&cast(&halves, DType::BF16).unwrap(), DType::F32).unwrap();
     assert_eq!(back.to_vec::<f32>().unwrap(), [1.0, 1.015_625, 1.007_812_5]);
     // Just above halfway between two bf16 values by less than f32 tells: still up.
