@@ -182,10 +182,16 @@ mod tests {
     /// Selection must not see the test samples: other test samples leave the chosen rate as it is.
     #[test]
     fn the_rate_does_not_depend_on_the_test_set() {
-        let train = separable(300, 1);
-        let mut wrong = separable(100, 2);
+        let overlapping = |n, seed| {
+            let mut set = separable(n, seed);
+            let mut g = Philox::new(seed, Purpose::Test, 7);
+            set.features.chunks_exact_mut(3).for_each(|f| f[0] += 1500.0 * g.normal());
+            set
+        };
+        let train = overlapping(60, 1);
+        let mut wrong = overlapping(500, 2);
         wrong.labels.iter_mut().for_each(|l| *l = 1 - *l);
-        let a = linear(&train, &separable(100, 2), &Settings::default()).unwrap();
+        let a = linear(&train, &overlapping(500, 2), &Settings::default()).unwrap();
         let b = linear(&train, &wrong, &Settings::default()).unwrap();
         assert_eq!(a.rate, b.rate);
         assert!((a.top1 + b.top1 - 100.0).abs() < 1e-3);
