@@ -186,3 +186,21 @@ fn lists_and_doctor_say_what_there_is() {
         assert!(!events(&stdout(succeeded(&json))).is_empty());
     }
 }
+
+/// Normalisation, softmax and losses run in f32 or not at all: bf16 is refused, never computed with silently.
+#[test]
+fn low_precision_is_refused_where_it_would_bias() {
+    let x = Tensor::from_slice(&[half::bf16::from_f32(1.0); 8], &[2, 4]).unwrap();
+    let labels = Tensor::from_slice(&[0i32, 1], &[2]).unwrap();
+    let target = kernels::softmax_xent::Target::Labels(&labels);
+    let errors = [
+        kernels::norm::l2_forward(&x, 1e-12).err(),
+        kernels::norm::batch_forward(&x, None, None, None, false, 1e-5).err(),
+        kernels::norm::layer_forward(&x, None, None, 1e-5).err(),
+        kernels::softmax_xent::forward(&x, target, 0.0).err(),
+        kernels::softmax_xent::softmax(&x).err(),
+    ];
+    for error in errors {
+        assert_eq!(error.unwrap().kind(), engine::ErrorKind::DType);
+    }
+}
