@@ -1,0 +1,16 @@
+//! A CUDA driver in software. It takes the PTX that NVRTC makes of a kernel and runs it on the CPU, instruction by
+//! instruction, checking as it goes: bounds, initialisation, races, barriers, alignment.
+//!
+//! Read in this order: [`ptx`] (text to syntax tree), `decode` (syntax tree to a flat program whose operands are slots),
+//! [`exec`] (warps, blocks, launches), [`memory`] (device memory and its shadow), [`report`] (what a check says),
+//! [`counters`] (what a launch cost), [`numeric`] (rounding, approximations, tensor cores as the manual defines them).
+//! `driver` is the driver's C ABI on top; it exists only where this source is compiled as the shared library
+//! (`cfg(driver_library)`, done by `build.rs`), so that a program which links this crate does not define `cuInit`.
+//! [`library`] hands that shared library out.
+
+pub mod counters;
+pub mod exec;
+pub mod memory;
+pub mod numeric;
+pub mod ptx;
+pub mod report;

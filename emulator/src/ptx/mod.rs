@@ -1,0 +1,3 @@
+//! PTX text to a syntax tree. Knows the grammar, not what instructions mean.
+
+pub mod ast;
