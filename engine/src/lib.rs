@@ -3,6 +3,7 @@
 //! A [`Tensor`] is a strided view ([`Layout`]) of untyped bytes in a reference-counted storage on a
 //! [`Device`]. This crate knows no mathematics: computations live in `kernels`, gradients in `autograd`.
 
+pub mod cuda;
 pub mod device;
 pub mod dtype;
 pub mod error;
