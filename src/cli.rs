@@ -1,6 +1,7 @@
 //! The command line: what can be said, and where it goes.
 
 use clap::{Args, Parser, Subcommand};
+use std::ffi::OsString;
 use std::path::PathBuf;
 
 /// Self-supervised vision from scratch: pre-train an encoder on unlabelled images, keep it, use it.
@@ -35,8 +36,10 @@ pub enum Command {
     Archs,
     /// The datasets there are, and which are found here.
     Datasets,
-    /// What this machine has: processor, devices, datasets.
-    Doctor,
+    /// Run any program that uses the CUDA driver on the emulated device, which checks its kernels.
+    Emulate(Emulate),
+    /// What this machine has: processor, devices, CUDA, datasets.
+    Doctor(Doctor),
 }
 
 /// Where images come from.
@@ -151,4 +154,47 @@ pub struct Embed {
     /// The file to write: tensors train, test and, where there are labels, train_labels, test_labels.
     #[arg(long, value_name = "FILE")]
     pub out: PathBuf,
+}
+
+/// Arguments of `emulate`. What is not given, the device decides.
+#[derive(Debug, Args)]
+pub struct Emulate {
+    /// Seed of the order in which blocks and warps run.
+    #[arg(long, value_name = "N")]
+    pub seed: Option<u64>,
+    /// Run each launch under one order of its threads, or under all orders that are tried, and compare.
+    #[arg(long, value_parser = ["one", "all"])]
+    pub schedules: Option<String>,
+    /// When asynchronous copies land: when they are issued, or at the last moment that is allowed.
+    #[arg(long, value_parser = ["early", "late"])]
+    pub copies: Option<String>,
+    /// Check bounds, initialisation, races and barriers.
+    #[arg(long, value_parser = ["on", "off"])]
+    pub checks: Option<String>,
+    /// When a stream's work is done: when somebody waits for it, or at once.
+    #[arg(long, value_parser = ["lazy", "eager"])]
+    pub streams: Option<String>,
+    /// The compute capability that the device has, without its dot.
+    #[arg(long, value_parser = ["80", "90"])]
+    pub arch: Option<String>,
+    /// The device's memory.
+    #[arg(long, value_name = "MIB")]
+    pub memory: Option<u64>,
+    /// How tensor cores round.
+    #[arg(long, value_parser = ["hopper", "ampere", "float32"])]
+    pub mma: Option<String>,
+    /// Threads that run blocks.
+    #[arg(long, value_name = "N")]
+    pub workers: Option<usize>,
+    /// The program and its arguments, after `--`.
+    #[arg(last = true, required = true, value_name = "PROGRAM")]
+    pub program: Vec<OsString>,
+}
+
+/// Arguments of `doctor`.
+#[derive(Debug, Args)]
+pub struct Doctor {
+    /// The CUDA driver to look at: the machine's, or the emulated one.
+    #[arg(long, value_parser = ["cuda", "emulated"], default_value = "cuda")]
+    pub device: String,
 }

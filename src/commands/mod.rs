@@ -2,6 +2,7 @@
 
 pub mod doctor;
 pub mod embed;
+pub mod emulate;
 pub mod evaluate;
 pub mod list;
 pub mod pretrain;
@@ -32,7 +33,8 @@ pub fn run(cli: &Cli) -> Result<()> {
         Command::Methods => list::methods(&output),
         Command::Archs => list::archs(&output),
         Command::Datasets => list::datasets(&output),
-        Command::Doctor => doctor::run(&output),
+        Command::Emulate(args) => emulate::run(args),
+        Command::Doctor(args) => doctor::run(args, &output),
     }
 }
 

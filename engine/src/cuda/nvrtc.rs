@@ -26,7 +26,7 @@ type GetBytes = unsafe extern "C" fn(Program, *mut c_char) -> Status;
 /// NVRTC, loaded for the rest of the process. It may be used from several threads at once.
 #[derive(Debug)]
 pub struct Nvrtc {
-    place: String,
+    path: PathBuf,
     version: (u32, u32),
     error_string: unsafe extern "C" fn(Status) -> *const c_char,
     create: unsafe extern "C" fn(
@@ -124,7 +124,7 @@ impl Nvrtc {
             let (mut major, mut minor) = (0, 0);
             version(&mut major, &mut minor);
             Ok(Nvrtc {
-                place: search::place(path),
+                path: search::loaded_path(path),
                 version: (major.unsigned_abs(), minor.unsigned_abs()),
                 error_string: function(library, c"nvrtcGetErrorString")?,
                 create: function(library, c"nvrtcCreateProgram")?,
@@ -145,9 +145,9 @@ impl Nvrtc {
         self.version
     }
 
-    /// Where it was found: a path, or the name that the loader found.
-    pub fn place(&self) -> &str {
-        &self.place
+    /// The library's file; its name alone where the loader found it and does not say where.
+    pub fn path(&self) -> &Path {
+        &self.path
     }
 
     /// Compiles CUDA C++ for `arch`: `compute_90` gives PTX, `sm_90a` machine code.

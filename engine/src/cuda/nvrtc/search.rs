@@ -104,12 +104,22 @@ pub(super) fn load_builtins(nvrtc: &Path) {
     }
 }
 
-/// How messages call the library at `path`.
-pub(super) fn place(path: &Path) -> String {
+/// The file of the library that was loaded as `path`, which may be a name that the loader looked up.
+pub(super) fn loaded_path(path: &Path) -> PathBuf {
     if path.components().count() > 1 {
-        return path.display().to_string();
+        return path.to_path_buf();
     }
-    format!("{}, where the loader found it", path.display())
+    let maps = fs::read_to_string("/proc/self/maps").unwrap_or_default();
+    let files = maps.lines().filter_map(|line| line.find('/').and_then(|start| line.get(start..)));
+    let found = files
+        .map(Path::new)
+        .find(|file| file.file_name().is_some_and(|name| is_nvrtc(&name.to_string_lossy())));
+    found.unwrap_or(path).to_path_buf()
+}
+
+/// Whether a file's name is NVRTC's, with any version.
+fn is_nvrtc(name: &str) -> bool {
+    name == "libnvrtc.so" || name.starts_with("libnvrtc.so.")
 }
 
 #[cfg(test)]

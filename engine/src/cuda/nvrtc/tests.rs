@@ -77,7 +77,7 @@ fn many_threads_compile_at_once() {
 fn it_is_found_once_and_knows_its_version() {
     let nvrtc = nvrtc_for_tests();
     assert!((12..=13).contains(&nvrtc.version().0), "{:?}", nvrtc.version());
-    assert!(nvrtc.place().contains("libnvrtc.so"));
+    assert!(nvrtc.path().is_file(), "{}", nvrtc.path().display());
     assert!(std::ptr::eq(nvrtc, Nvrtc::find().unwrap()));
 }
 
