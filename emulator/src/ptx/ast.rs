@@ -15,6 +15,8 @@ pub struct Module {
     pub variables: Vec<Variable>,
     /// Entries and device functions, in order; declarations without a body have `body: None`.
     pub functions: Vec<Function>,
+    /// `.alias name, function;`: another name of a function with a body.
+    pub aliases: Vec<(String, String)>,
 }
 
 /// State spaces of variables and parameters.
