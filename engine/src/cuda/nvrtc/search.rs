@@ -3,6 +3,7 @@
 use super::Nvrtc;
 use crate::{Error, ErrorKind, Result};
 use std::env;
+use std::ffi::OsString;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -12,7 +13,7 @@ const NAMES: [&str; 3] = ["libnvrtc.so.13", "libnvrtc.so.12", "libnvrtc.so"];
 /// The first NVRTC that loads. Folders in `more` come last.
 pub(super) fn find(more: &[PathBuf]) -> Result<Nvrtc> {
     let mut looked = Vec::new();
-    let chosen = env::var_os("PRETEXT_CUDA_LIB_DIR").map(PathBuf::from);
+    let chosen = variable("PRETEXT_CUDA_LIB_DIR").map(PathBuf::from);
     if let Some(found) = chosen.and_then(|folder| in_folder(&folder, &mut looked)) {
         return Ok(found);
     }
@@ -20,10 +21,15 @@ pub(super) fn find(more: &[PathBuf]) -> Result<Nvrtc> {
         return Ok(found);
     }
     looked.push(format!("where the loader looks for {}", NAMES.join(", ")));
-    let folders = usual_folders().into_iter().chain(more.iter().cloned());
+    let prefixes = python_prefixes();
+    let wheels = prefixes.iter().flat_map(|prefix| wheels(prefix));
+    let folders: Vec<PathBuf> = toolkits().into_iter().chain(wheels).chain(more.iter().cloned()).collect();
     if let Some(found) = folders.into_iter().find_map(|folder| in_folder(&folder, &mut looked)) {
         return Ok(found);
     }
+    let prefixes: Vec<String> = prefixes.iter().map(|prefix| prefix.display().to_string()).collect();
+    looked.push("lib64 of CUDA_HOME, CUDA_PATH and /usr/local/cuda*".to_string());
+    looked.push(format!("nvidia/*/lib of the Python packages in {}", prefixes.join(", ")));
     Err(Error::new(
         ErrorKind::Device,
         "find NVRTC",
@@ -49,30 +55,43 @@ fn in_folder(folder: &Path, looked: &mut Vec<String>) -> Option<Nvrtc> {
     None
 }
 
-/// Where toolkits and wheels put it: `CUDA_HOME`, `CUDA_PATH`, `/usr/local/cuda*`, and the packages of the active
-/// Python environment, of the `python3` that a shell would run, of the user and of the machine.
-fn usual_folders() -> Vec<PathBuf> {
-    let variable = |name: &str| env::var_os(name).filter(|value| !value.is_empty());
-    let path = |name: &str| variable(name).map(PathBuf::from);
-    let mut folders = Vec::new();
-    for home in ["CUDA_HOME", "CUDA_PATH"].into_iter().filter_map(path) {
-        folders.push(home.join("lib64"));
+/// Where toolkits put it: `CUDA_HOME`, `CUDA_PATH`, `/usr/local/cuda*`.
+fn toolkits() -> Vec<PathBuf> {
+    let named = ["CUDA_HOME", "CUDA_PATH"].into_iter().filter_map(variable).map(PathBuf::from);
+    named.chain(entries(Path::new("/usr/local"), "cuda")).map(|home| home.join("lib64")).collect()
+}
+
+/// Where Python may be installed: the active environment, the place of the `python3` that a shell would run, the
+/// user's own packages, the machine's.
+fn python_prefixes() -> Vec<PathBuf> {
+    let mut prefixes: Vec<PathBuf> =
+        ["VIRTUAL_ENV", "CONDA_PREFIX"].into_iter().filter_map(variable).map(PathBuf::from).collect();
+    let programs: Vec<PathBuf> =
+        variable("PATH").map(|list| env::split_paths(&list).collect()).unwrap_or_default();
+    if let Some(prefix) =
+        programs.iter().find(|dir| dir.join("python3").exists()).and_then(|dir| dir.parent())
+    {
+        prefixes.push(prefix.to_path_buf());
+        // pyenv's is a script that chooses among these.
+        prefixes.extend(entries(&prefix.join("versions"), "3"));
     }
-    for toolkit in entries(Path::new("/usr/local"), "cuda") {
-        folders.push(toolkit.join("lib64"));
-    }
-    let mut prefixes: Vec<PathBuf> = ["VIRTUAL_ENV", "CONDA_PREFIX"].into_iter().filter_map(path).collect();
-    let programs = variable("PATH").map(|list| env::split_paths(&list).collect()).unwrap_or_else(Vec::new);
-    let python = programs.iter().find(|folder| folder.join("python3").exists());
-    prefixes.extend(python.and_then(|folder| folder.parent()).map(Path::to_path_buf));
-    prefixes.extend(path("HOME").map(|home| home.join(".local")));
+    prefixes.extend(variable("HOME").map(|home| PathBuf::from(home).join(".local")));
     prefixes.push(PathBuf::from("/usr/local"));
-    for python in prefixes.iter().flat_map(|prefix| entries(&prefix.join("lib"), "python3")) {
-        folders.extend(
-            ["site-packages", "dist-packages"].iter().flat_map(|name| in_packages(&python.join(name))),
-        );
-    }
-    folders
+    prefixes.dedup();
+    prefixes
+}
+
+/// The folders of libraries of NVIDIA's wheels in a Python installation.
+fn wheels(prefix: &Path) -> Vec<PathBuf> {
+    let pythons = entries(&prefix.join("lib"), "python3").into_iter();
+    let packages =
+        pythons.flat_map(|python| ["site-packages", "dist-packages"].map(|name| python.join(name)));
+    packages.flat_map(|packages| in_packages(&packages)).collect()
+}
+
+/// An environment variable that is set and not empty.
+fn variable(name: &str) -> Option<OsString> {
+    env::var_os(name).filter(|value| !value.is_empty())
 }
 
 /// The folders of libraries that NVIDIA's wheels make in a folder of Python packages.
@@ -138,13 +157,13 @@ mod tests {
     }
 
     #[test]
-    fn wheels_are_found_newest_first() {
+    fn wheels_are_found_in_a_python_installation() {
         let folder = tempfile::tempdir().unwrap();
+        let packages = folder.path().join("lib/python3.13/site-packages");
         for name in ["nvidia/cuda_nvrtc/lib", "nvidia/cu13/lib", "nvidia/empty", "other/lib"] {
-            fs::create_dir_all(folder.path().join(name)).unwrap();
+            fs::create_dir_all(packages.join(name)).unwrap();
         }
-        let found = in_packages(folder.path());
-        let wanted = ["nvidia/cuda_nvrtc/lib", "nvidia/cu13/lib"].map(|name| folder.path().join(name));
-        assert_eq!(found, wanted);
+        let wanted = ["nvidia/cuda_nvrtc/lib", "nvidia/cu13/lib"].map(|name| packages.join(name));
+        assert_eq!(wheels(folder.path()), wanted);
     }
 }
