@@ -164,7 +164,7 @@ fn unary(cursor: &mut Cursor, depth: u32) -> Result<Value, ParseError> {
                 ("-", Value::Signed(value)) => Ok(Value::Signed(value.wrapping_neg())),
                 ("-", Value::Unsigned(value)) => Ok(Value::Unsigned(value.wrapping_neg())),
                 ("-", Value::Float64(value)) => Ok(Value::Float64(-value)),
-                ("~", Value::Signed(value)) => Ok(Value::Signed(!value)),
+                ("~", Value::Signed(value)) => Ok(Value::Unsigned(!value as u64)),
                 ("~", Value::Unsigned(value)) => Ok(Value::Unsigned(!value)),
                 ("!", value) => Ok(Value::Signed(i64::from(!truth(value, line)?))),
                 _ => fail(line, format!("`{mark}` does not apply to a floating-point constant")),
@@ -206,18 +206,20 @@ fn truth(value: Value, line: u32) -> Result<bool, ParseError> {
     }
 }
 
-/// A binary operator on constants: floating point on both sides, or integers, unsigned where either is.
+/// A binary operator on constants: floating point on both sides, or integers, unsigned where either is. `%` (and `~`)
+/// are unsigned always, a shift has the type of its left side.
 fn apply(mark: &str, left: Value, right: Value, line: u32) -> Result<Value, ParseError> {
     match (left, right) {
         (Value::Float64(left), Value::Float64(right)) => match float(mark, left, right) {
             Some(value) => Ok(value),
             None => fail(line, format!("`{mark}` does not apply to floating-point constants")),
         },
-        (Value::Signed(left), Value::Signed(right)) => signed(mark, left, right, line),
-        (Value::Signed(left), Value::Unsigned(right)) => match mark {
-            "<<" | ">>" => signed(mark, left, i64::try_from(right).unwrap_or(i64::MAX), line),
-            _ => unsigned_apply(mark, left as u64, right, line),
-        },
+        (Value::Signed(left), Value::Signed(right)) if mark != "%" => signed(mark, left, right, line),
+        (Value::Signed(left), Value::Unsigned(right)) if matches!(mark, "<<" | ">>") => {
+            signed(mark, left, right as i64, line)
+        }
+        (Value::Signed(left), Value::Signed(right)) => unsigned_apply(mark, left as u64, right as u64, line),
+        (Value::Signed(left), Value::Unsigned(right)) => unsigned_apply(mark, left as u64, right, line),
         (Value::Unsigned(left), Value::Signed(right)) => unsigned_apply(mark, left, right as u64, line),
         (Value::Unsigned(left), Value::Unsigned(right)) => unsigned_apply(mark, left, right, line),
         _ => fail(line, format!("the two sides of `{mark}` are constants of different types")),
@@ -249,7 +251,8 @@ fn common(mark: &str, left: u64, right: u64) -> Option<u64> {
         "&" => left & right,
         "|" => left | right,
         "^" => left ^ right,
-        "<<" => u32::try_from(right).ok().and_then(|right| left.checked_shl(right)).unwrap_or(0),
+        // `ptxas` counts shifts modulo 64.
+        "<<" => left.wrapping_shl(right as u32),
         _ => return None,
     })
 }
@@ -278,10 +281,9 @@ fn signed(mark: &str, left: i64, right: i64, line: u32) -> Result<Value, ParseEr
         return Ok(value);
     }
     match mark {
-        ">>" => Ok(Value::Signed(left >> u32::try_from(right).unwrap_or(63).min(63))),
+        ">>" => Ok(Value::Signed(left.wrapping_shr(right as u32))),
         _ if right == 0 => fail(line, "the constant expression divides by zero"),
-        "/" => Ok(Value::Signed(left.wrapping_div(right))),
-        _ => Ok(Value::Signed(left.wrapping_rem(right))),
+        _ => Ok(Value::Signed(left.wrapping_div(right))),
     }
 }
 
@@ -293,10 +295,7 @@ fn unsigned_apply(mark: &str, left: u64, right: u64, line: u32) -> Result<Value,
         return Ok(value);
     }
     match mark {
-        ">>" => {
-            let shifted = u32::try_from(right).ok().and_then(|right| left.checked_shr(right));
-            Ok(Value::Unsigned(shifted.unwrap_or(0)))
-        }
+        ">>" => Ok(Value::Unsigned(left.wrapping_shr(right as u32))),
         _ if right == 0 => fail(line, "the constant expression divides by zero"),
         "/" => Ok(Value::Unsigned(left / right)),
         _ => Ok(Value::Unsigned(left % right)),

@@ -230,7 +230,7 @@ fn variable<'a>(
                 .fail(format!("`{name}` cannot have an initial value: only .global and .const can"));
         }
         cursor.advance();
-        initial = initialiser(cursor, prefix.element, &extents, rules.budget, known)?;
+        initial = initialiser(cursor, prefix.element, &extents, prefix.vector > 1, rules.budget, known)?;
         size = initial.bytes.len() as u64;
         if size == 0 {
             return fail(line, format!("`{name}[]` has no size: its initial value is empty"));

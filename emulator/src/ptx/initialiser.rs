@@ -16,34 +16,22 @@ pub(super) struct Initial {
     pub addresses: Vec<(u64, String, i64, bool)>,
 }
 
-/// An open brace: where its first item starts, and how many items it has, the current one included.
-struct Brace {
-    start: u64,
-    items: u64,
-}
-
-/// Reads `5` or `{{1, 2}, {3}}`. `extents` are the array's dimensions, the vector's last; a first one of 0 takes as
-/// many as there are. At most `budget` bytes.
+/// Reads `5` or `{{1, 2}, {3}}`. `extents` are the array's dimensions; a first one of 0 takes as many as there are.
+/// With `vector` the last one counts the elements of a vector, which must all be given. At most `budget` bytes.
+///
+/// A list that is shorter than its dimension must be the last: what follows another one, `ptxas` puts next to it,
+/// where the manual has zeros between.
 pub(super) fn initialiser(
     cursor: &mut Cursor,
     element: Type,
     extents: &[u64],
+    vector: bool,
     budget: u64,
     known: &dyn Fn(&str) -> bool,
 ) -> Result<Initial, ParseError> {
     let single = bytes(element);
-    // strides[n]: the bytes of one item inside n + 1 braces. The caller knows that the product fits.
-    let mut strides: Vec<u64> = extents
-        .iter()
-        .rev()
-        .scan(single, |size, &extent| {
-            let stride = *size;
-            *size = size.saturating_mul(extent);
-            Some(stride)
-        })
-        .collect();
-    strides.reverse();
-    let outer = strides.first().copied().unwrap_or(single);
+    // The bytes of one item of the outermost list.
+    let outer = extents.iter().skip(1).fold(single, |size, &extent| size.saturating_mul(extent));
     let fixed = outer.saturating_mul(extents.first().copied().unwrap_or(1));
     let exceeded = format!("the initial values of a module take more than the {budget} bytes left");
     if fixed.max(outer) > budget {
@@ -51,43 +39,56 @@ pub(super) fn initialiser(
     }
 
     let mut initial = Initial { bytes: vec![0; usize::try_from(fixed).unwrap_or(0)], addresses: Vec::new() };
-    let mut open: Vec<Brace> = Vec::new();
-    let mut offset = 0;
+    // The items of each open brace, the current one included.
+    let mut open: Vec<u64> = Vec::new();
+    let mut offset = 0u64;
+    let mut short = false;
     loop {
         if open.len() < extents.len() {
             cursor.expect("{")?;
             let empty = cursor.is("}");
-            open.push(Brace { start: offset, items: u64::from(!empty) });
+            open.push(u64::from(!empty));
             if !empty {
                 continue;
             }
         } else {
+            if short {
+                return cursor
+                    .fail("a list of initial values that is not the last is shorter than its dimension");
+            }
             leaf(cursor, element, offset, &mut initial, known)?;
+            offset = offset.saturating_add(single);
         }
         // An item is complete, or a brace is empty: go to the next item, or out of braces.
         loop {
             let level = open.len();
-            let Some(brace) = open.last_mut() else { return Ok(initial) };
+            let Some(items) = open.last_mut() else { return Ok(initial) };
             let extent = extents.get(level - 1).copied().unwrap_or(0);
-            if cursor.accept("}") {
+            if cursor.is("}") {
+                if vector && level == extents.len() && *items != extent {
+                    return cursor
+                        .fail(format!("found {items} initial values, expected a vector of {extent}"));
+                }
                 if extent == 0 {
-                    let size = brace.items.saturating_mul(outer);
+                    let size = items.saturating_mul(outer);
                     initial.bytes.resize(usize::try_from(size).unwrap_or(0), 0);
                 }
+                short |= *items < extent;
                 open.pop();
+                cursor.advance();
                 continue;
             }
-            if brace.items == 0 {
+            if *items == 0 {
                 return cursor.unexpected("`}`");
             }
-            cursor.expect(",")?;
-            if extent != 0 && brace.items >= extent {
+            if !cursor.accept(",") {
+                return cursor.unexpected("`,` or `}`");
+            }
+            *items += 1;
+            if extent != 0 && *items > extent {
                 return cursor.fail(format!("more than {extent} initial values in braces for {extent}"));
             }
-            let stride = strides.get(level - 1).copied().unwrap_or(single);
-            offset = brace.start.saturating_add(brace.items.saturating_mul(stride));
-            brace.items += 1;
-            if offset.saturating_add(stride) > budget {
+            if items.saturating_mul(outer) > budget && extent == 0 {
                 return cursor.fail(exceeded);
             }
             break;
@@ -167,9 +168,8 @@ fn encode(value: Value, element: Type, line: u32) -> Result<[u8; 8], ParseError>
         }
         (B8 | B16 | B32 | B64 | U8 | U16 | U32 | U64 | S8 | S16 | S32 | S64, Value::Unsigned(value)) => value,
         (B32 | F32, Value::Float32(bits)) => u64::from(bits),
-        (F32, Value::Float64(value)) => u64::from((value as f32).to_bits()),
+        (B32 | F32, Value::Float64(value)) => u64::from((value as f32).to_bits()),
         (B64 | F64, Value::Float64(value)) => value.to_bits(),
-        (F64, Value::Float32(bits)) => f64::from(f32::from_bits(bits)).to_bits(),
         (_, Value::Signed(_) | Value::Unsigned(_)) => {
             return fail(line, format!("an integer cannot be the initial value of type {element:?}"));
         }

@@ -133,7 +133,11 @@ impl<'a> Scopes<'a> {
         if name == "_" {
             return fail(line, "`_` is no name for a declaration");
         }
-        if earlier.is_some_and(|bound| bound.depth == depth) {
+        let of_family = splits(name).any(|(stem, index)| {
+            let family = self.families.get(stem).and_then(|stack| stack.last());
+            family.is_some_and(|family| family.depth == depth && index < family.count)
+        });
+        if of_family || earlier.is_some_and(|bound| bound.depth == depth) {
             return fail(line, format!("`{}` is declared twice in one scope", shorten(name)));
         }
         self.names.entry(name).or_default().push(Bound { depth, unique, meaning });
