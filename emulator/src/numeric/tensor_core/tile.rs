@@ -1,0 +1,211 @@
+//! Sums of products on plain matrices: 16 rows, 8 columns. A is `[k][row]`, B `[k][column]`, the accumulators
+//! `[column][row]`, so that vectors run over rows.
+//!
+//! The truncating sum needs no integers as long as exponents are tame: a product of two 11-bit significands is exact in
+//! float32, scaling it by a power of two too, and the conversion to an integer cuts toward zero, which is the model's
+//! alignment. Whatever is not tame (NaN, infinities, very small or large operands) goes to [`super::slow`].
+
+use super::slow;
+use crate::numeric::half::{f16_to_f32, f64_to_f16};
+use crate::numeric::round::canonical_f32;
+
+/// The element types of A and B whose sums are floats.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Format {
+    /// 1.8.7 bits.
+    Bf16,
+    /// 1.5.10 bits.
+    F16,
+    /// 1.8.10 bits.
+    Tf32,
+}
+
+/// The type of C and D; the sums in memory are float32 values either way.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Accumulator {
+    /// Sums are cut to float32.
+    Float32,
+    /// Sums are rounded to nearest f16.
+    Half,
+}
+
+/// The exponent that zero operands carry: no sum with it reaches a real exponent.
+pub(super) const ZERO: i32 = -4096;
+
+/// A matrix with the exponents that the model aligns by.
+pub struct Operand<const K: usize, const N: usize> {
+    pub(super) values: [[f32; N]; K],
+    pub(super) exponents: [[i32; N]; K],
+    /// All elements are zero or of magnitude 2^-51 to below 2^64.
+    tame: bool,
+}
+
+/// The exponent of a value; `smallest` for subnormals of its format, `zero` for zero.
+#[inline(always)]
+pub(super) fn exponent(value: f32, smallest: i32, zero: i32) -> i32 {
+    let magnitude = value.to_bits() & 0x7FFF_FFFF;
+    let exponent = (magnitude >> 23) as i32 - 127;
+    let floored = if exponent < smallest { smallest } else { exponent };
+    if magnitude == 0 { zero } else { floored }
+}
+
+/// Whether a value is not zero and its magnitude not in [2^low, 2^high).
+#[inline(always)]
+fn wild(value: f32, low: u32, high: u32) -> bool {
+    let magnitude = value.to_bits() & 0x7FFF_FFFF;
+    (magnitude != 0) & (magnitude.wrapping_sub(low << 23) >= (high - low) << 23)
+}
+
+impl<const K: usize, const N: usize> Operand<K, N> {
+    /// Elements of a format, as float32.
+    #[inline(always)]
+    pub fn new(format: Format, values: [[f32; N]; K]) -> Self {
+        let smallest = if format == Format::F16 { -14 } else { -126 };
+        let mut exponents = [[0; N]; K];
+        let mut wilds = [0u32; N];
+        for k in 0..K {
+            for n in 0..N {
+                exponents[k][n] = exponent(values[k][n], smallest, ZERO);
+                wilds[n] |= wild(values[k][n], 127 - 51, 127 + 64) as u32;
+            }
+        }
+        Operand { values, exponents, tame: wilds.iter().fold(0, |any, wild| any | wild) == 0 }
+    }
+}
+
+/// Products exact, added in float32 in the order of k. The loop over k lies inside the loop over rows, here and below: it is
+/// unrolled, and the compiler then vectorises the rows.
+#[inline(always)]
+pub fn float32<const K: usize>(a: &[[f32; 16]; K], b: &[[f32; 8]; K], sums: &mut [[f32; 16]; 8]) {
+    for column in 0..8 {
+        for row in 0..16 {
+            let mut sum = sums[column][row];
+            for k in 0..K {
+                sum = a[k][row].mul_add(b[k][column], sum);
+            }
+            sums[column][row] = canonical_f32(sum);
+        }
+    }
+}
+
+/// The truncating model: sums of `BLOCK` products and the accumulator, aligned with `FRACTION` fraction bits.
+#[inline(always)]
+pub fn truncating<const K: usize, const BLOCK: usize, const FRACTION: i32>(
+    a: &Operand<K, 16>,
+    b: &Operand<K, 8>,
+    accumulator: Accumulator,
+    sums: &mut [[f32; 16]; 8],
+) {
+    for start in (0..K).step_by(BLOCK) {
+        let mut wilds = [0u32; 16];
+        for column in 0..8 {
+            for row in 0..16 {
+                wilds[row] |= wild(sums[column][row], 127 - 77, 127 + 128) as u32;
+            }
+        }
+        let tame = a.tame && b.tame && wilds.iter().fold(0, |any, wild| any | wild) == 0;
+        if !tame {
+            slow::block(a, b, start, BLOCK, FRACTION, accumulator, sums);
+        } else if accumulator == Accumulator::Half {
+            block_half::<K, BLOCK, FRACTION>(a, b, start, sums);
+        } else {
+            block::<K, BLOCK, FRACTION>(a, b, start, sums);
+        }
+    }
+}
+
+/// The exponent at which a zero term counts (arXiv 2511.10909's implementation).
+pub(super) fn zero_exponent(fraction: i32, accumulator: Accumulator) -> i32 {
+    match accumulator {
+        Accumulator::Float32 => -108 - fraction,
+        Accumulator::Half => 3 - fraction,
+    }
+}
+
+/// 2^power as float32, for powers from -126 to 127.
+#[inline(always)]
+fn power(power: i32) -> f32 {
+    f32::from_bits(((power + 127) as u32) << 23)
+}
+
+/// One result of a block: the exact sum in units of 2^(exponent - FRACTION), and that exponent, at least `floor`.
+#[inline(always)]
+fn aligned_sum<const K: usize, const BLOCK: usize, const FRACTION: i32>(
+    a: &Operand<K, 16>,
+    b: &Operand<K, 8>,
+    start: usize,
+    [column, row]: [usize; 2],
+    c: f32,
+    floor: i32,
+) -> (f64, i32) {
+    let mut largest = floor;
+    for k in start..start + BLOCK {
+        let sum = a.exponents[k][row] + b.exponents[k][column];
+        largest = if sum > largest { sum } else { largest };
+    }
+    let scale = power(FRACTION - largest);
+    let mut products = 0i32;
+    for k in start..start + BLOCK {
+        let aligned = a.values[k][row] * b.values[k][column] * scale;
+        // SAFETY: a tame product is finite and its exponent at most `largest`, so that |aligned| < 4 * 2^FRACTION.
+        products += unsafe { aligned.to_int_unchecked::<i32>() };
+    }
+    // SAFETY: as above, |aligned| < 2 * 2^FRACTION.
+    let aligned = unsafe { (c * scale).to_int_unchecked::<i32>() };
+    // 16 products below 4 * 2^25 fit an i32, the accumulator with them does not.
+    (products as f64 + aligned as f64, largest)
+}
+
+/// 2^power as float64.
+#[inline(always)]
+fn power_f64(power: i32) -> f64 {
+    f64::from_bits(((power + 1023) as u64) << 52)
+}
+
+/// A tame block with float32 accumulators.
+#[inline(always)]
+fn block<const K: usize, const BLOCK: usize, const FRACTION: i32>(
+    a: &Operand<K, 16>,
+    b: &Operand<K, 8>,
+    start: usize,
+    sums: &mut [[f32; 16]; 8],
+) {
+    for column in 0..8 {
+        for row in 0..16 {
+            let c = sums[column][row];
+            // Any term that is not zero has an exponent of at least -102, so the floor changes no sum; it keeps `scale` finite.
+            let floor = exponent(c, -102, -102);
+            let (total, largest) = aligned_sum::<K, BLOCK, FRACTION>(a, b, start, [column, row], c, floor);
+            let value = total * power_f64(largest - FRACTION);
+            // A multiple of 2^-127: cutting 29 bits leaves a float32, subnormal or not.
+            sums[column][row] = f64::from_bits(value.to_bits() & !((1 << 29) - 1)) as f32;
+        }
+    }
+}
+
+/// A tame block with f16 accumulators.
+#[inline(always)]
+fn block_half<const K: usize, const BLOCK: usize, const FRACTION: i32>(
+    a: &Operand<K, 16>,
+    b: &Operand<K, 8>,
+    start: usize,
+    sums: &mut [[f32; 16]; 8],
+) {
+    let zero = zero_exponent(FRACTION, Accumulator::Half);
+    let mut row_floor = [ZERO; 16];
+    for k in start..start + BLOCK {
+        for row in 0..16 {
+            row_floor[row] = if a.values[k][row] == 0.0 { zero } else { row_floor[row] };
+        }
+    }
+    for column in 0..8 {
+        let column_zero = (start..start + BLOCK).any(|k| b.values[k][column] == 0.0);
+        let column_floor = if column_zero { zero } else { ZERO };
+        for row in 0..16 {
+            let c = sums[column][row];
+            let floor = exponent(c, -14, zero).max(row_floor[row]).max(column_floor);
+            let (total, largest) = aligned_sum::<K, BLOCK, FRACTION>(a, b, start, [column, row], c, floor);
+            sums[column][row] = f16_to_f32(f64_to_f16(total * power_f64(largest - FRACTION)));
+        }
+    }
+}
