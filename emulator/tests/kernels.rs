@@ -1,0 +1,118 @@
+//! Realistic kernels give the right numbers on every case, with all checks on and nothing reported, the
+//! same bits in every order of execution, and cost what they must.
+
+mod support;
+
+use emulator::counters::Counters;
+use emulator::exec::Options;
+use support::case::Banks;
+use support::{Case, cases_of, every_order};
+
+/// Runs every case of a file in every order.
+fn hold(file: &str) {
+    for case in cases_of(file) {
+        let name = case.name();
+        let mut first: Option<(Vec<Vec<u8>>, Counters)> = None;
+        for options in every_order() {
+            let order = format!(
+                "{name}, seed {:?}, late {}, workers {}",
+                options.seed, options.late_copies, options.workers
+            );
+            let run = case.run(&options);
+            case.check(&run).unwrap_or_else(|wrong| panic!("{order}: {wrong}"));
+            let (buffers, counters) = first.get_or_insert_with(|| {
+                cost(&case, &run.outcome.counters);
+                (run.buffers.clone(), run.outcome.counters)
+            });
+            assert!(*buffers == run.buffers, "{order}: other bits than in order");
+            same_cost(counters, &run.outcome.counters, &order, orders_matter(file));
+        }
+        let all = case.run(&Options { every_schedule: true, ..Options::default() });
+        case.check(&all).unwrap_or_else(|wrong| panic!("{name}, all schedules: {wrong}"));
+        let unchecked = case.run(&Options { checks: false, counters: false, ..Options::default() });
+        case.check(&unchecked).unwrap_or_else(|wrong| panic!("{name}, unchecked: {wrong}"));
+    }
+}
+
+/// How often a compare-and-swap loop goes round depends on the order of blocks and warps.
+fn orders_matter(file: &str) -> bool {
+    file == "histogram.cu"
+}
+
+/// Traffic and barriers are the same in every order, and so is everything else where no loop depends on it.
+fn same_cost(first: &Counters, other: &Counters, order: &str, orders_matter: bool) {
+    assert_eq!(first.unique_bytes_read, other.unique_bytes_read, "{order}: bytes read");
+    assert_eq!(first.unique_bytes_written, other.unique_bytes_written, "{order}: bytes written");
+    assert_eq!(first.barriers, other.barriers, "{order}: barriers");
+    if !orders_matter {
+        assert_eq!(first, other, "{order}: counters");
+    }
+}
+
+/// The launch cost what it must.
+fn cost(case: &Case, counters: &Counters) {
+    let name = case.name();
+    let warps = u64::from(case.grid.iter().product::<u32>())
+        * u64::from(case.block.iter().product::<u32>()).div_ceil(32);
+    assert!(counters.warp_instructions >= warps, "{name}: fewer instructions than warps: {counters:?}");
+    assert!(counters.thread_instructions >= counters.warp_instructions, "{name}: {counters:?}");
+    assert!(counters.thread_instructions <= 32 * counters.warp_instructions, "{name}: {counters:?}");
+    assert_eq!(classes(counters), counters.warp_instructions, "{name}: classes do not add up: {counters:?}");
+    let cost = &case.cost;
+    let equal = |what: &str, want: Option<u64>, got: u64| {
+        assert!(want.is_none_or(|want| want == got), "{name}: {what}: {got} instead of {want:?}");
+    };
+    equal("bytes read", cost.read, counters.unique_bytes_read);
+    equal("bytes written", cost.written, counters.unique_bytes_written);
+    equal("barriers", cost.barriers, counters.barriers);
+    equal("tensor core instructions", cost.tensor.or(Some(0)), counters.instructions.tensor);
+    // A sector holds 32 bytes, so that no launch touches more different bytes than its sectors hold.
+    assert!(counters.global_load_sectors * 32 >= counters.unique_bytes_read, "{name}: {counters:?}");
+    assert!(counters.global_store_sectors * 32 >= counters.unique_bytes_written, "{name}: {counters:?}");
+    assert!(counters.global_load_half_lines <= counters.global_load_sectors, "{name}: {counters:?}");
+    let (waves, minimum) = (counters.shared_waves, counters.shared_waves_minimum);
+    assert!(waves >= minimum && minimum >= counters.shared_requests, "{name}: {counters:?}");
+    match cost.banks {
+        Banks::Unknown => {}
+        Banks::Free => assert_eq!(waves, minimum, "{name}: bank conflicts"),
+        Banks::Conflicts => assert!(waves > minimum, "{name}: {waves} waves, no bank conflict"),
+    }
+}
+
+fn classes(counters: &Counters) -> u64 {
+    let i = &counters.instructions;
+    [
+        i.integer, i.float, i.half, i.special, i.tensor, i.global, i.shared, i.local, i.constant, i.warp,
+        i.barrier, i.control,
+    ]
+    .iter()
+    .sum()
+}
+
+macro_rules! kernels {
+    ($($name:ident)*) => {$(
+        #[test]
+        fn $name() {
+            hold(concat!(stringify!($name), ".cu"));
+        }
+    )*};
+}
+
+kernels! {
+    adamw attention conv2d gelu histogram layer_norm matmul_mma
+    ntxent philox reduce scan softmax softmax_xent transpose
+}
+
+#[test]
+fn every_kernel_is_tested() {
+    let mut tested: Vec<&str> = support::cases().iter().map(|case| case.file).collect();
+    tested.sort_unstable();
+    tested.dedup();
+    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/kernels");
+    let mut files: Vec<String> = std::fs::read_dir(folder)
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .collect();
+    files.sort_unstable();
+    assert_eq!(tested, files);
+}
