@@ -13,8 +13,8 @@ pub(super) enum Value {
     Float64(f64),
 }
 
-/// How deep parentheses, unary and right-hand operators may nest.
-const DEPTH: u32 = 256;
+/// How deep the reading of an expression may recurse: three for a parenthesis, one for a sign.
+const DEPTH: u32 = 512;
 
 /// The value of WARP_SZ in an expression.
 const WARP_SIZE: i64 = 32;

@@ -44,6 +44,11 @@ pub(super) fn initialiser(
     let mut offset = 0u64;
     let mut short = false;
     loop {
+        if cursor.kind() == Kind::Text {
+            return cursor.fail(
+                "strings as initial values are not supported, nor are they PTX: write an array of .b8",
+            );
+        }
         if open.len() < extents.len() {
             cursor.expect("{")?;
             let empty = cursor.is("}");
@@ -107,9 +112,6 @@ fn leaf(
     let line = cursor.line();
     if cursor.kind() == Kind::Number && cursor.next_is("(") {
         return cursor.fail("masks such as `0xFF(symbol)` in initial values are not supported");
-    }
-    if cursor.kind() == Kind::Text {
-        return cursor.fail("strings as initial values are not supported; PTX has arrays of .b8");
     }
     let value = if cursor.kind() == Kind::Word && !cursor.is("WARP_SZ") {
         let (symbol, addend, generic) = address(cursor)?;

@@ -131,7 +131,7 @@ impl<'a> Body<'a, '_> {
         }
         let dotted = cursor.peek_text();
         match special::component(dotted) {
-            Some(index) if index < vector => {
+            Some(index) if vector > 1 && index < vector => {
                 cursor.advance();
                 Ok(Operand::Element(Box::new(register), index))
             }
