@@ -39,11 +39,11 @@ pub fn refused_body(body: &str) -> ParseError {
 /// The instructions of a function.
 pub fn instructions(function: &Function) -> Vec<&Instruction> {
     let body = function.body.as_deref().unwrap_or_default();
-    let instruction = |statement| match statement {
+    let instructions = body.iter().filter_map(|statement| match statement {
         Statement::Instruction(instruction) => Some(instruction),
         _ => None,
-    };
-    body.iter().filter_map(instruction).collect()
+    });
+    instructions.collect()
 }
 
 /// The operands of the one instruction in this body.
