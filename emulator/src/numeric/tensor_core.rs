@@ -12,7 +12,7 @@ mod layout;
 mod slow;
 pub mod tile;
 
-use super::half::{bf16_to_f32, f16_to_f32, f32_to_f16, pack2};
+use super::half::{f16_to_f32, f32_to_f16, pack2};
 use super::round::canonical_f64;
 use layout::{gather_a, gather_b, gather_c, scatter_d};
 use tile::{Accumulator, Format, Operand};
@@ -95,45 +95,58 @@ pub fn mma(kind: Mma, mode: TensorCore, a: &[Lanes], b: &[Lanes], c: &[Lanes], d
     let bf16 = Format::Bf16;
     let f16 = Format::F16;
     match kind {
-        Mma::Bf16K16 => floats::<4, 2, 8, 16, 16, 8>(bf16, Accumulator::Float32, mode, a, b, c, d),
-        Mma::Bf16K8 => floats::<2, 1, 4, 8, 8, 8>(bf16, Accumulator::Float32, mode, a, b, c, d),
-        Mma::F16K16 => floats::<4, 2, 8, 16, 16, 8>(f16, Accumulator::Float32, mode, a, b, c, d),
-        Mma::F16K8 => floats::<2, 1, 4, 8, 8, 8>(f16, Accumulator::Float32, mode, a, b, c, d),
-        Mma::F16K16Half => floats::<4, 2, 8, 16, 16, 8>(f16, Accumulator::Half, mode, a, b, c, d),
-        Mma::F16K8Half => floats::<2, 1, 4, 8, 8, 8>(f16, Accumulator::Half, mode, a, b, c, d),
-        Mma::Tf32K8 => floats::<4, 2, 8, 8, 8, 4>(Format::Tf32, Accumulator::Float32, mode, a, b, c, d),
-        Mma::Tf32K4 => floats::<2, 1, 4, 4, 4, 4>(Format::Tf32, Accumulator::Float32, mode, a, b, c, d),
+        Mma::Bf16K16 => floats::<4, 2, 8, 16, 2, 16, 8>(bf16, Accumulator::Float32, mode, a, b, c, d),
+        Mma::Bf16K8 => floats::<2, 1, 4, 8, 2, 8, 8>(bf16, Accumulator::Float32, mode, a, b, c, d),
+        Mma::F16K16 => floats::<4, 2, 8, 16, 2, 16, 8>(f16, Accumulator::Float32, mode, a, b, c, d),
+        Mma::F16K8 => floats::<2, 1, 4, 8, 2, 8, 8>(f16, Accumulator::Float32, mode, a, b, c, d),
+        Mma::F16K16Half => floats::<4, 2, 8, 16, 2, 16, 8>(f16, Accumulator::Half, mode, a, b, c, d),
+        Mma::F16K8Half => floats::<2, 1, 4, 8, 2, 8, 8>(f16, Accumulator::Half, mode, a, b, c, d),
+        Mma::Tf32K8 => floats::<4, 2, 8, 8, 1, 8, 4>(Format::Tf32, Accumulator::Float32, mode, a, b, c, d),
+        Mma::Tf32K4 => floats::<2, 1, 4, 4, 1, 4, 4>(Format::Tf32, Accumulator::Float32, mode, a, b, c, d),
         Mma::Int8K16(variant) => integers::<2, 1, 4>(variant, a, b, c, d),
         Mma::Int8K32(variant) => integers::<4, 2, 8>(variant, a, b, c, d),
     }
 }
 
-/// Words into elements, the lowest first: `[element of the row or column][row or column]`.
+/// Words into elements: `[element of the row or column][row or column]`, where the low halves of all words come before the
+/// high halves ([`tile::stored`]). One loop over everything, so that it vectorises whatever N is.
 #[inline(always)]
 fn elements<const WORDS: usize, const K: usize, const N: usize>(
     format: Format,
     words: &[[u32; N]; WORDS],
 ) -> [[f32; N]; K] {
     let mut values = [[0.0; N]; K];
-    for k in 0..K {
-        for n in 0..N {
-            values[k][n] = match format {
-                Format::Bf16 => bf16_to_f32((words[k / 2][n] >> (16 * (k % 2))) as u16),
-                Format::F16 => f16_to_f32((words[k / 2][n] >> (16 * (k % 2))) as u16),
-                Format::Tf32 => f32::from_bits(words[k][n] & 0xFFFF_E000),
-            };
+    let words = words.as_flattened();
+    let (low, high) = values.as_flattened_mut().split_at_mut(words.len());
+    match format {
+        Format::Bf16 => {
+            for ((low, high), word) in low.iter_mut().zip(high).zip(words) {
+                (*low, *high) = (f32::from_bits(word << 16), f32::from_bits(word & 0xFFFF_0000));
+            }
+        }
+        Format::F16 => {
+            for ((low, high), word) in low.iter_mut().zip(high).zip(words) {
+                (*low, *high) = (f16_to_f32(*word as u16), f16_to_f32((word >> 16) as u16));
+            }
+        }
+        Format::Tf32 => {
+            for (value, word) in low.iter_mut().zip(words) {
+                *value = f32::from_bits(word & 0xFFFF_E000);
+            }
         }
     }
     values
 }
 
-/// The floating-point shapes. `HOPPER` and `AMPERE` are how many k one sum takes.
+/// The floating-point shapes: registers of A and B, words and elements of a row of A, elements a word, and how many k one sum
+/// takes on Hopper and Ampere.
 #[inline(always)]
 fn floats<
     const RA: usize,
     const RB: usize,
     const WORDS: usize,
     const K: usize,
+    const PARTS: usize,
     const HOPPER: usize,
     const AMPERE: usize,
 >(
@@ -147,35 +160,33 @@ fn floats<
 ) -> bool {
     let (Some(a), Some(b)) = (a.first_chunk::<RA>(), b.first_chunk::<RB>()) else { return false };
     let half = accumulator == Accumulator::Half;
-    // f16 accumulators as the float32 bits of the same values.
-    let wide = match (half, c.first_chunk::<4>(), c.first_chunk::<2>()) {
-        (false, Some(c), _) => *c,
-        (true, _, Some(c)) => widen(c),
-        _ => return false,
-    };
     if d.len() < if half { 2 } else { 4 } {
         return false;
     }
+    // f16 accumulators as float32 of the same values.
+    let mut sums = match (half, c.first_chunk::<4>(), c.first_chunk::<2>()) {
+        (false, Some(c), _) => gather_c(c),
+        (true, _, Some(c)) => gather_c(&widen(c)),
+        _ => return false,
+    };
     let a = elements::<WORDS, K, 16>(format, &gather_a::<RA, WORDS>(a));
     let b = elements::<WORDS, K, 8>(format, &gather_b::<RB, WORDS>(b));
-    let mut sums = gather_c(&wide).map(|column| column.map(f32::from_bits));
     match mode {
-        TensorCore::Float32 => tile::float32(&a, &b, &mut sums),
+        TensorCore::Float32 => tile::float32::<K, PARTS>(&a, &b, &mut sums),
         TensorCore::Hopper => {
-            let (a, b) = (Operand::new(format, a), Operand::new(format, b));
-            tile::truncating::<K, HOPPER, 25>(&a, &b, accumulator, &mut sums);
+            let (a, b) = (Operand::new(format, &a), Operand::new(format, &b));
+            tile::truncating::<K, PARTS, HOPPER, 25>(&a, &b, accumulator, &mut sums);
         }
         TensorCore::Ampere => {
-            let (a, b) = (Operand::new(format, a), Operand::new(format, b));
-            tile::truncating::<K, AMPERE, 24>(&a, &b, accumulator, &mut sums);
+            let (a, b) = (Operand::new(format, &a), Operand::new(format, &b));
+            tile::truncating::<K, PARTS, AMPERE, 24>(&a, &b, accumulator, &mut sums);
         }
     }
-    let sums = sums.map(|column| column.map(f32::to_bits));
     if half {
         let mut wide = [[0; 32]; 4];
         scatter_d(&sums, &mut wide);
         if let Some(d) = d.first_chunk_mut::<2>() {
-            *d = narrow(&wide);
+            narrow(&wide, d);
         }
     } else if let Some(d) = d.first_chunk_mut::<4>() {
         scatter_d(&sums, d);
@@ -187,10 +198,11 @@ fn floats<
 #[inline(always)]
 fn widen(c: &[Lanes; 2]) -> [Lanes; 4] {
     let mut wide = [[0; 32]; 4];
-    for register in 0..4 {
+    for (packed, pair) in c.iter().zip(wide.as_chunks_mut::<2>().0) {
+        let [low, high] = pair;
         for lane in 0..32 {
-            wide[register][lane] =
-                f16_to_f32((c[register / 2][lane] >> (16 * (register % 2))) as u16).to_bits();
+            low[lane] = f16_to_f32(packed[lane] as u16).to_bits();
+            high[lane] = f16_to_f32((packed[lane] >> 16) as u16).to_bits();
         }
     }
     wide
@@ -198,15 +210,13 @@ fn widen(c: &[Lanes; 2]) -> [Lanes; 4] {
 
 /// The reverse of [`widen`]; rounds to nearest.
 #[inline(always)]
-fn narrow(wide: &[Lanes; 4]) -> [Lanes; 2] {
-    let mut packed = [[0; 32]; 2];
-    for register in 0..2 {
+fn narrow(wide: &[Lanes; 4], d: &mut [Lanes; 2]) {
+    for (packed, [low, high]) in d.iter_mut().zip(wide.as_chunks::<2>().0) {
         for lane in 0..32 {
-            let [low, high] = [0, 1].map(|half| f32_to_f16(f32::from_bits(wide[2 * register + half][lane])));
-            packed[register][lane] = pack2(low, high);
+            let halves = (f32_to_f16(f32::from_bits(low[lane])), f32_to_f16(f32::from_bits(high[lane])));
+            packed[lane] = pack2(halves.0, halves.1);
         }
     }
-    packed
 }
 
 /// The 8-bit integer shapes.
@@ -239,9 +249,9 @@ fn integers<const RA: usize, const RB: usize, const WORDS: usize>(
                     sum += a * byte(b[word][column], index, variant.b_signed);
                 }
             }
-            let c = matrix[column][row] as i32;
+            let c = matrix[column][row].to_bits() as i32;
             let result = if variant.saturate { c.saturating_add(sum) } else { c.wrapping_add(sum) };
-            matrix[column][row] = result as u32;
+            matrix[column][row] = f32::from_bits(result as u32);
         }
     }
     scatter_d(&matrix, d);

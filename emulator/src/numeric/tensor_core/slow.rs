@@ -1,7 +1,7 @@
 //! The truncating model for operands that [`super::tile`] does not take: any exponents, NaN and infinities, in 64-bit
 //! integers, one result at a time.
 
-use super::tile::{Accumulator, Operand, exponent, zero_exponent};
+use super::tile::{Accumulator, Operand, exponent, stored, zero_exponent};
 use crate::numeric::half::{f16_to_f32, f64_to_f16};
 use crate::numeric::round::{Rounding, canonical_f32, f64_to_f32};
 
@@ -13,9 +13,9 @@ fn power(power: i32) -> f64 {
 /// The terms `start..start + length` of every sum, with the accumulators.
 #[cold]
 #[inline(never)]
-pub(super) fn block<const K: usize>(
-    a: &Operand<K, 16>,
-    b: &Operand<K, 8>,
+pub(super) fn block<const K: usize, const PARTS: usize>(
+    a: &Operand<'_, K, 16>,
+    b: &Operand<'_, K, 8>,
     start: usize,
     length: usize,
     fraction: i32,
@@ -25,7 +25,7 @@ pub(super) fn block<const K: usize>(
     for column in 0..8 {
         for row in 0..16 {
             let c = sums[column][row];
-            let terms = (start..start + length).map(|k| Term {
+            let terms = (start..start + length).map(stored::<K, PARTS>).map(|k| Term {
                 a: (a.values[k][row], a.exponents[k][row]),
                 b: (b.values[k][column], b.exponents[k][column]),
             });

@@ -1,5 +1,5 @@
-//! Sums of products on plain matrices: 16 rows, 8 columns. A is `[k][row]`, B `[k][column]`, the accumulators
-//! `[column][row]`, so that vectors run over rows.
+//! Sums of products on plain matrices: 16 rows, 8 columns. A is `[k][row]`, B `[k][column]` with k in the order of [`stored`],
+//! the accumulators `[column][row]`, so that vectors run over rows.
 //!
 //! The truncating sum needs no integers as long as exponents are tame: a product of two 11-bit significands is exact in
 //! float32, scaling it by a power of two too, and the conversion to an integer cuts toward zero, which is the model's
@@ -29,12 +29,18 @@ pub enum Accumulator {
     Half,
 }
 
+/// Where element k of a row is kept, when a word holds `PARTS` elements: the first elements of all words come first.
+#[inline(always)]
+pub const fn stored<const K: usize, const PARTS: usize>(k: usize) -> usize {
+    k % PARTS * (K / PARTS) + k / PARTS
+}
+
 /// The exponent that zero operands carry: no sum with it reaches a real exponent.
 pub(super) const ZERO: i32 = -4096;
 
 /// A matrix with the exponents that the model aligns by.
-pub struct Operand<const K: usize, const N: usize> {
-    pub(super) values: [[f32; N]; K],
+pub struct Operand<'a, const K: usize, const N: usize> {
+    pub(super) values: &'a [[f32; N]; K],
     pub(super) exponents: [[i32; N]; K],
     /// All elements are zero or of magnitude 2^-51 to below 2^64.
     tame: bool,
@@ -56,31 +62,30 @@ fn wild(value: f32, low: u32, high: u32) -> bool {
     (magnitude != 0) & (magnitude.wrapping_sub(low << 23) >= (high - low) << 23)
 }
 
-impl<const K: usize, const N: usize> Operand<K, N> {
+impl<'a, const K: usize, const N: usize> Operand<'a, K, N> {
     /// Elements of a format, as float32.
     #[inline(always)]
-    pub fn new(format: Format, values: [[f32; N]; K]) -> Self {
+    pub fn new(format: Format, values: &'a [[f32; N]; K]) -> Self {
         let smallest = if format == Format::F16 { -14 } else { -126 };
         let mut exponents = [[0; N]; K];
-        let mut wilds = [0u32; N];
-        for k in 0..K {
-            for n in 0..N {
-                exponents[k][n] = exponent(values[k][n], smallest, ZERO);
-                wilds[n] |= wild(values[k][n], 127 - 51, 127 + 64) as u32;
-            }
+        let mut wilds = 0u32;
+        for (exponent_of, &value) in exponents.as_flattened_mut().iter_mut().zip(values.as_flattened()) {
+            *exponent_of = exponent(value, smallest, ZERO);
+            wilds |= wild(value, 127 - 51, 127 + 64) as u32;
         }
-        Operand { values, exponents, tame: wilds.iter().fold(0, |any, wild| any | wild) == 0 }
+        Operand { values, exponents, tame: wilds == 0 }
     }
 }
 
 /// Products exact, added in float32 in the order of k. The loop over k lies inside the loop over rows, here and below: it is
 /// unrolled, and the compiler then vectorises the rows.
 #[inline(always)]
-pub fn float32<const K: usize>(a: &[[f32; 16]; K], b: &[[f32; 8]; K], sums: &mut [[f32; 16]; 8]) {
+pub fn float32<const K: usize, const PARTS: usize>(a: &[[f32; 16]; K], b: &[[f32; 8]; K], sums: &mut [[f32; 16]; 8]) {
     for column in 0..8 {
         for row in 0..16 {
             let mut sum = sums[column][row];
             for k in 0..K {
+                let k = stored::<K, PARTS>(k);
                 sum = a[k][row].mul_add(b[k][column], sum);
             }
             sums[column][row] = canonical_f32(sum);
@@ -90,26 +95,21 @@ pub fn float32<const K: usize>(a: &[[f32; 16]; K], b: &[[f32; 8]; K], sums: &mut
 
 /// The truncating model: sums of `BLOCK` products and the accumulator, aligned with `FRACTION` fraction bits.
 #[inline(always)]
-pub fn truncating<const K: usize, const BLOCK: usize, const FRACTION: i32>(
-    a: &Operand<K, 16>,
-    b: &Operand<K, 8>,
+pub fn truncating<const K: usize, const PARTS: usize, const BLOCK: usize, const FRACTION: i32>(
+    a: &Operand<'_, K, 16>,
+    b: &Operand<'_, K, 8>,
     accumulator: Accumulator,
     sums: &mut [[f32; 16]; 8],
 ) {
     for start in (0..K).step_by(BLOCK) {
-        let mut wilds = [0u32; 16];
-        for column in 0..8 {
-            for row in 0..16 {
-                wilds[row] |= wild(sums[column][row], 127 - 77, 127 + 128) as u32;
-            }
-        }
-        let tame = a.tame && b.tame && wilds.iter().fold(0, |any, wild| any | wild) == 0;
+        let wilds = sums.as_flattened().iter().fold(0, |any, &sum| any | wild(sum, 127 - 77, 127 + 128) as u32);
+        let tame = a.tame && b.tame && wilds == 0;
         if !tame {
-            slow::block(a, b, start, BLOCK, FRACTION, accumulator, sums);
+            slow::block::<K, PARTS>(a, b, start, BLOCK, FRACTION, accumulator, sums);
         } else if accumulator == Accumulator::Half {
-            block_half::<K, BLOCK, FRACTION>(a, b, start, sums);
+            block_half::<K, PARTS, BLOCK, FRACTION>(a, b, start, sums);
         } else {
-            block::<K, BLOCK, FRACTION>(a, b, start, sums);
+            block::<K, PARTS, BLOCK, FRACTION>(a, b, start, sums);
         }
     }
 }
@@ -130,9 +130,9 @@ fn power(power: i32) -> f32 {
 
 /// One result of a block: the exact sum in units of 2^(exponent - FRACTION), and that exponent, at least `floor`.
 #[inline(always)]
-fn aligned_sum<const K: usize, const BLOCK: usize, const FRACTION: i32>(
-    a: &Operand<K, 16>,
-    b: &Operand<K, 8>,
+fn aligned_sum<const K: usize, const PARTS: usize, const BLOCK: usize, const FRACTION: i32>(
+    a: &Operand<'_, K, 16>,
+    b: &Operand<'_, K, 8>,
     start: usize,
     [column, row]: [usize; 2],
     c: f32,
@@ -140,12 +140,14 @@ fn aligned_sum<const K: usize, const BLOCK: usize, const FRACTION: i32>(
 ) -> (f64, i32) {
     let mut largest = floor;
     for k in start..start + BLOCK {
+        let k = stored::<K, PARTS>(k);
         let sum = a.exponents[k][row] + b.exponents[k][column];
         largest = if sum > largest { sum } else { largest };
     }
     let scale = power(FRACTION - largest);
     let mut products = 0i32;
     for k in start..start + BLOCK {
+        let k = stored::<K, PARTS>(k);
         let aligned = a.values[k][row] * b.values[k][column] * scale;
         // SAFETY: a tame product is finite and its exponent at most `largest`, so that |aligned| < 4 * 2^FRACTION.
         products += unsafe { aligned.to_int_unchecked::<i32>() };
@@ -164,9 +166,9 @@ fn power_f64(power: i32) -> f64 {
 
 /// A tame block with float32 accumulators.
 #[inline(always)]
-fn block<const K: usize, const BLOCK: usize, const FRACTION: i32>(
-    a: &Operand<K, 16>,
-    b: &Operand<K, 8>,
+fn block<const K: usize, const PARTS: usize, const BLOCK: usize, const FRACTION: i32>(
+    a: &Operand<'_, K, 16>,
+    b: &Operand<'_, K, 8>,
     start: usize,
     sums: &mut [[f32; 16]; 8],
 ) {
@@ -175,7 +177,7 @@ fn block<const K: usize, const BLOCK: usize, const FRACTION: i32>(
             let c = sums[column][row];
             // Any term that is not zero has an exponent of at least -102, so the floor changes no sum; it keeps `scale` finite.
             let floor = exponent(c, -102, -102);
-            let (total, largest) = aligned_sum::<K, BLOCK, FRACTION>(a, b, start, [column, row], c, floor);
+            let (total, largest) = aligned_sum::<K, PARTS, BLOCK, FRACTION>(a, b, start, [column, row], c, floor);
             let value = total * power_f64(largest - FRACTION);
             // A multiple of 2^-127: cutting 29 bits leaves a float32, subnormal or not.
             sums[column][row] = f64::from_bits(value.to_bits() & !((1 << 29) - 1)) as f32;
@@ -185,26 +187,26 @@ fn block<const K: usize, const BLOCK: usize, const FRACTION: i32>(
 
 /// A tame block with f16 accumulators.
 #[inline(always)]
-fn block_half<const K: usize, const BLOCK: usize, const FRACTION: i32>(
-    a: &Operand<K, 16>,
-    b: &Operand<K, 8>,
+fn block_half<const K: usize, const PARTS: usize, const BLOCK: usize, const FRACTION: i32>(
+    a: &Operand<'_, K, 16>,
+    b: &Operand<'_, K, 8>,
     start: usize,
     sums: &mut [[f32; 16]; 8],
 ) {
     let zero = zero_exponent(FRACTION, Accumulator::Half);
     let mut row_floor = [ZERO; 16];
-    for k in start..start + BLOCK {
+    for k in (start..start + BLOCK).map(stored::<K, PARTS>) {
         for row in 0..16 {
             row_floor[row] = if a.values[k][row] == 0.0 { zero } else { row_floor[row] };
         }
     }
     for column in 0..8 {
-        let column_zero = (start..start + BLOCK).any(|k| b.values[k][column] == 0.0);
+        let column_zero = (start..start + BLOCK).any(|k| b.values[stored::<K, PARTS>(k)][column] == 0.0);
         let column_floor = if column_zero { zero } else { ZERO };
         for row in 0..16 {
             let c = sums[column][row];
             let floor = exponent(c, -14, zero).max(row_floor[row]).max(column_floor);
-            let (total, largest) = aligned_sum::<K, BLOCK, FRACTION>(a, b, start, [column, row], c, floor);
+            let (total, largest) = aligned_sum::<K, PARTS, BLOCK, FRACTION>(a, b, start, [column, row], c, floor);
             sums[column][row] = f16_to_f32(f64_to_f16(total * power_f64(largest - FRACTION)));
         }
     }
