@@ -4,13 +4,18 @@
 //! Read in this order: [`ptx`] (text to syntax tree), `decode` (syntax tree to a flat program whose operands are slots),
 //! [`exec`] (warps, blocks, launches), [`memory`] (device memory and its shadow), [`report`] (what a check says),
 //! [`counters`] (what a launch cost), [`numeric`] (rounding, approximations, tensor cores as the manual defines them).
-//! `driver` is the driver's C ABI on top; it exists only where this source is compiled as the shared library
-//! (`cfg(driver_library)`, done by `build.rs`), so that a program which links this crate does not define `cuInit`.
+//! [`driver`] is the driver's C ABI on top. Its functions have C names only where this source is compiled as the shared
+//! library (`cfg(driver_library)`, done by `build.rs`), so that a program which links this crate does not define `cuInit`;
 //! [`library`] hands that shared library out.
 
 pub mod counters;
+mod decode;
+pub mod driver;
 pub mod exec;
+#[cfg(not(driver_library))]
+pub mod library;
 pub mod memory;
 pub mod numeric;
+mod program;
 pub mod ptx;
 pub mod report;
