@@ -1,9 +1,8 @@
-//! Contexts: the primary one, others, each thread's stack of them, and what can be set on them.
+//! Contexts: making them, each thread's stack of them, and what can be set on them.
 
 use super::error::{
     CUDA_ERROR_INVALID_CONTEXT, CUDA_ERROR_INVALID_VALUE, CUDA_ERROR_NOT_SUPPORTED,
-    CUDA_ERROR_PRIMARY_CONTEXT_ACTIVE, CUDA_ERROR_UNSUPPORTED_EXEC_AFFINITY, CUDA_ERROR_UNSUPPORTED_LIMIT,
-    Cuda,
+    CUDA_ERROR_UNSUPPORTED_EXEC_AFFINITY, CUDA_ERROR_UNSUPPORTED_LIMIT, Cuda,
 };
 use super::queue::NON_BLOCKING;
 use super::session::{Session, context_stack, current, in_context, put, with_driver};
@@ -12,17 +11,17 @@ use super::{CUresult, Handle, device};
 use std::collections::BTreeMap;
 
 /// Limits of a new context: stack, printf buffer, heap, synchronisation depth, pending launches, L2 fetch, persisting L2.
-const LIMITS: [usize; 7] = [1024, 1 << 20, 8 << 20, 2, 2048, 64, 0];
+pub(super) const LIMITS: [usize; 7] = [1024, 1 << 20, 8 << 20, 2, 2048, 64, 0];
 
 /// All `CUctx_flags` of CUDA 12.8.
-const FLAGS: u32 = 0x1ff;
+pub(super) const FLAGS: u32 = 0x1ff;
 
 /// Streams' priorities: least and greatest.
 pub(super) const PRIORITIES: (i32, i32) = (0, -5);
 
 impl Session {
     /// A new context's handle, with its legacy stream.
-    fn make_context(&mut self, flags: u32) -> Handle {
+    pub(super) fn make_context(&mut self, flags: u32) -> Handle {
         let context = self.contexts.add(Context {
             flags,
             active: true,
@@ -37,7 +36,7 @@ impl Session {
         context
     }
 
-    fn add_legacy_stream(&mut self, context: Handle) {
+    pub(super) fn add_legacy_stream(&mut self, context: Handle) {
         let mut stream = Stream::new(context, 0, 0);
         (stream.legacy, stream.built_in) = (true, true);
         let legacy = self.streams.add(stream);
@@ -47,7 +46,7 @@ impl Session {
     }
 
     /// Finishes a context's work and takes away all that it owns.
-    fn clear_context(self, context: Handle) -> Session {
+    pub(super) fn clear_context(self, context: Handle) -> Session {
         let mut session = self.run_context(context);
         let captures: Vec<Handle> = session
             .captures
@@ -83,95 +82,6 @@ impl Session {
             _ => Err(CUDA_ERROR_INVALID_CONTEXT),
         }
     }
-}
-
-/// Makes the primary context, or counts one more user of it.
-#[cfg_attr(driver_library, unsafe(no_mangle))]
-pub unsafe extern "C" fn cuDevicePrimaryCtxRetain(context: Option<&mut Handle>, device: i32) -> CUresult {
-    with_driver(|mut session| {
-        device::check(device)?;
-        let context = context.ok_or(CUDA_ERROR_INVALID_VALUE)?;
-        let flags = session.primary_flags;
-        if session.primary == 0 {
-            session.primary = session.make_context(flags);
-        } else if session.retained == 0 {
-            let primary = session.primary;
-            session.add_legacy_stream(primary);
-            let found = session.contexts.get_mut(primary)?;
-            (found.active, found.fault, found.flags, found.limits) = (true, None, flags, LIMITS);
-        }
-        session.retained += 1;
-        *context = session.primary;
-        Ok(())
-    })
-}
-
-/// Counts one user less of the primary context; the last takes everything in it away.
-#[cfg_attr(driver_library, unsafe(no_mangle))]
-pub unsafe extern "C" fn cuDevicePrimaryCtxRelease_v2(device: i32) -> CUresult {
-    with_driver(|mut session| {
-        device::check(device)?;
-        if session.retained == 0 {
-            return Err(CUDA_ERROR_INVALID_CONTEXT);
-        }
-        session.retained -= 1;
-        if session.retained == 0 {
-            let primary = session.primary;
-            let mut session = session.clear_context(primary);
-            let found = session.contexts.get_mut(primary)?;
-            found.active = false;
-            found.threads.clear();
-        }
-        Ok(())
-    })
-}
-
-/// Takes away everything in the primary context, a fault included. Its users keep it.
-#[cfg_attr(driver_library, unsafe(no_mangle))]
-pub unsafe extern "C" fn cuDevicePrimaryCtxReset_v2(device: i32) -> CUresult {
-    with_driver(|session| {
-        device::check(device)?;
-        let primary = session.primary;
-        if session.retained == 0 {
-            return Ok(());
-        }
-        let mut session = session.clear_context(primary);
-        session.add_legacy_stream(primary);
-        let found = session.contexts.get_mut(primary)?;
-        (found.fault, found.limits) = (None, LIMITS);
-        found.threads.clear();
-        Ok(())
-    })
-}
-
-/// The primary context's flags, and whether it is active.
-#[cfg_attr(driver_library, unsafe(no_mangle))]
-pub unsafe extern "C" fn cuDevicePrimaryCtxGetState(
-    device: i32,
-    flags: Option<&mut u32>,
-    active: Option<&mut i32>,
-) -> CUresult {
-    with_driver(|session| {
-        device::check(device)?;
-        put(flags, session.primary_flags)?;
-        put(active, i32::from(session.retained > 0))
-    })
-}
-
-/// Sets the primary context's flags.
-#[cfg_attr(driver_library, unsafe(no_mangle))]
-pub unsafe extern "C" fn cuDevicePrimaryCtxSetFlags_v2(device: i32, flags: u32) -> CUresult {
-    with_driver(|mut session| {
-        device::check(device)?;
-        if flags & !FLAGS != 0 {
-            return Err(CUDA_ERROR_INVALID_VALUE);
-        }
-        if session.retained > 0 && session.primary_flags != flags {
-            return Err(CUDA_ERROR_PRIMARY_CONTEXT_ACTIVE);
-        }
-        session.primary_flags = flags;
-        Ok(())
-    })
 }
 
 /// Makes a context, current on this thread.

@@ -15,7 +15,8 @@ pub(super) fn checked(session: &Session, fill: FillTask) -> Cuda<FillTask> {
     let extent = rows.checked_add(row).ok_or(CUDA_ERROR_INVALID_VALUE)?;
     let found = session.device()?.find(fill.address).ok_or(CUDA_ERROR_INVALID_VALUE)?;
     let inside = extent <= found.size - (fill.address - found.address);
-    let aligned = fill.address % element == 0 && (fill.height <= 1 || fill.pitch % element == 0);
+    let aligned =
+        fill.address.is_multiple_of(element) && (fill.height <= 1 || fill.pitch.is_multiple_of(element));
     let apart = fill.height <= 1 || fill.pitch >= row;
     if inside && aligned && apart { Ok(fill) } else { Err(CUDA_ERROR_INVALID_VALUE) }
 }

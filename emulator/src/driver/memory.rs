@@ -237,9 +237,10 @@ fn attribute(session: &Session, attribute: u32, address: u64) -> Cuda<Value> {
 /// # Safety
 /// `to` is valid for a value of the attribute's type.
 unsafe fn store(value: &Value, to: *mut c_void) {
-    // SAFETY: the caller's contract.
     match value {
+        // SAFETY: the caller's contract.
         Value::Word(value) => unsafe { to.cast::<u32>().write(*value) },
+        // SAFETY: the caller's contract.
         Value::Long(value) => unsafe { to.cast::<u64>().write(*value) },
     }
 }

@@ -3,8 +3,8 @@
 //! Read in this order: [`error`] (codes), [`options`] (how the device behaves), [`abi`] (structures), `state` (everything
 //! the driver knows, in tables by handle), `session` (one lock, who may call, the current context), `queue` (streams as
 //! queues, run when something waits), `work` (what is queued and how it runs), then the API by subject: [`device`],
-//! [`context`], [`module`], [`launch`], [`occupancy`], [`memory`], [`pool`], [`copy`], [`fill`], [`stream`], [`event`],
-//! `capture`, [`graph`], [`graph_exec`], [`symbol`]; [`unsupported`] holds the rest of the API, [`extension`] what no
+//! [`primary`], [`context`], [`module`], [`function`], [`launch`], [`occupancy`], [`memory`], [`pool`], [`copy`], [`fill`], [`stream`], [`event`],
+//! `capture`, [`graph`], [`graph_edge`], [`graph_node`], [`graph_exec`], [`symbol`]; [`unsupported`] holds the rest of the API, [`extension`] what no
 //! real driver has.
 //!
 //! # Rules
@@ -29,7 +29,9 @@ pub mod error;
 pub mod event;
 pub mod extension;
 pub mod fill;
+pub mod function;
 pub mod graph;
+pub mod graph_edge;
 pub mod graph_exec;
 pub mod graph_node;
 pub mod launch;
@@ -38,6 +40,7 @@ pub mod module;
 pub mod occupancy;
 pub mod options;
 pub mod pool;
+pub mod primary;
 mod queue;
 mod session;
 mod state;

@@ -4,8 +4,8 @@ use super::error::{CUDA_ERROR_INVALID_VALUE, CUDA_ERROR_NOT_FOUND, CUDA_ERROR_NO
 use super::module::text;
 use super::session::guard;
 use super::{
-    CUresult, context, copy, device, error, event, fill, graph, graph_exec, graph_node, launch, memory,
-    module, occupancy, pool, stream, unsupported,
+    CUresult, context, copy, device, error, event, fill, function, graph, graph_edge, graph_exec, graph_node,
+    launch, memory, module, occupancy, pool, primary, stream, unsupported,
 };
 use std::ffi::{c_char, c_void};
 
@@ -27,19 +27,22 @@ table! {
         cuInit cuDriverGetVersion cuDeviceGetCount cuDeviceGet cuDeviceGetAttribute cuDeviceGetName
         cuDeviceGetUuid cuDeviceGetUuid_v2 cuDeviceTotalMem_v2 cuDeviceComputeCapability
         cuDeviceGetProperties cuDeviceGetPCIBusId cuDeviceGetByPCIBusId cuDeviceCanAccessPeer;
-    context:
+    primary:
         cuDevicePrimaryCtxRetain cuDevicePrimaryCtxRelease_v2 cuDevicePrimaryCtxReset_v2
-        cuDevicePrimaryCtxGetState cuDevicePrimaryCtxSetFlags_v2 cuCtxCreate_v2 cuCtxCreate_v3
-        cuCtxCreate_v4 cuCtxDestroy_v2 cuCtxPushCurrent_v2 cuCtxPopCurrent_v2 cuCtxSetCurrent
-        cuCtxGetCurrent cuCtxGetDevice cuCtxGetFlags cuCtxSetFlags cuCtxGetId cuCtxGetApiVersion
-        cuCtxSynchronize cuCtxGetLimit cuCtxSetLimit cuCtxGetCacheConfig cuCtxSetCacheConfig
-        cuCtxGetSharedMemConfig cuCtxSetSharedMemConfig cuCtxGetStreamPriorityRange
+        cuDevicePrimaryCtxGetState cuDevicePrimaryCtxSetFlags_v2;
+    context:
+        cuCtxCreate_v2 cuCtxCreate_v3 cuCtxCreate_v4 cuCtxDestroy_v2 cuCtxPushCurrent_v2 cuCtxPopCurrent_v2
+        cuCtxSetCurrent cuCtxGetCurrent cuCtxGetDevice cuCtxGetFlags cuCtxSetFlags cuCtxGetId
+        cuCtxGetApiVersion cuCtxSynchronize cuCtxGetLimit cuCtxSetLimit cuCtxGetCacheConfig
+        cuCtxSetCacheConfig cuCtxGetSharedMemConfig cuCtxSetSharedMemConfig cuCtxGetStreamPriorityRange
         cuCtxResetPersistingL2Cache cuProfilerStart cuProfilerStop;
     module:
         cuModuleLoad cuModuleLoadData cuModuleLoadDataEx cuModuleLoadFatBinary cuModuleUnload
         cuModuleGetFunction cuModuleGetFunctionCount cuModuleEnumerateFunctions cuModuleGetGlobal_v2
-        cuModuleGetLoadingMode cuFuncGetAttribute cuFuncSetAttribute cuFuncSetCacheConfig
-        cuFuncSetSharedMemConfig cuFuncGetName cuFuncGetModule cuFuncGetParamInfo cuFuncIsLoaded cuFuncLoad;
+        cuModuleGetLoadingMode;
+    function:
+        cuFuncGetAttribute cuFuncSetAttribute cuFuncSetCacheConfig cuFuncSetSharedMemConfig cuFuncGetName
+        cuFuncGetModule cuFuncGetParamInfo cuFuncIsLoaded cuFuncLoad;
     launch:
         cuLaunchKernel cuLaunchCooperativeKernel cuLaunchKernelEx cuLaunchHostFunc cuStreamAddCallback;
     occupancy:
@@ -73,10 +76,11 @@ table! {
         cuEventElapsedTime cuEventElapsedTime_v2;
     graph:
         cuGraphCreate cuGraphDestroy cuGraphClone cuGraphNodeFindInClone cuGraphGetNodes cuGraphGetRootNodes
+        cuGraphDestroyNode cuGraphDebugDotPrint;
+    graph_edge:
         cuGraphGetEdges cuGraphGetEdges_v2 cuGraphNodeGetDependencies cuGraphNodeGetDependencies_v2
         cuGraphNodeGetDependentNodes cuGraphNodeGetDependentNodes_v2 cuGraphAddDependencies
-        cuGraphAddDependencies_v2 cuGraphRemoveDependencies cuGraphRemoveDependencies_v2 cuGraphDestroyNode
-        cuGraphDebugDotPrint;
+        cuGraphAddDependencies_v2 cuGraphRemoveDependencies cuGraphRemoveDependencies_v2;
     graph_node:
         cuGraphAddKernelNode_v2 cuGraphAddMemcpyNode cuGraphAddMemsetNode cuGraphAddHostNode
         cuGraphAddEmptyNode cuGraphNodeGetType cuGraphKernelNodeGetParams_v2 cuGraphKernelNodeSetParams_v2
