@@ -72,7 +72,7 @@ pub fn ex2_approx(x: f32) -> f32 {
     // (2^f - 1) / f on [-0.5, 0.5], relative error 2.2e-8.
     let slope = polynomial(
         fraction,
-        [0.693_147_18, 0.240_226_5, 0.055_503_57, 0.009_618_083, 0.001_339_086_3, 0.000_154_531_63],
+        [std::f32::consts::LN_2, 0.240_226_5, 0.055_503_57, 0.009_618_083, 0.001_339_086_3, 0.000_154_531_63],
     );
     let mantissa = fraction.mul_add(slope, 1.0);
     // Two factors, since 2^power may be subnormal or infinite by itself: the second rounds once.
@@ -103,7 +103,7 @@ pub fn lg2_approx(x: f32) -> f32 {
     let slope = polynomial(
         f,
         [
-            1.442_695,
+            std::f32::consts::LOG2_E,
             -0.721_347_33,
             0.480_898_53,
             -0.360_696_55,

@@ -86,8 +86,7 @@ pub fn f64_to_f32_odd(value: f64) -> f32 {
     let bits = nearest.to_bits();
     let back = nearest as f64;
     let other = if back.abs() > value.abs() { bits.wrapping_sub(1) } else { bits.wrapping_add(1) };
-    let inexact = back < value || back > value;
-    f32::from_bits(if inexact && bits & 1 == 0 { other } else { bits })
+    f32::from_bits(if back != value && bits & 1 == 0 { other } else { bits })
 }
 
 /// `cvt.rn.f16.f64`, rounded once.

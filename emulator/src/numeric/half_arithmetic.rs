@@ -20,7 +20,8 @@ fn fma_odd(a: f32, b: f32, c: f32) -> f64 {
     let bits = sum.to_bits();
     // Toward the error: away from zero when error and sum have one sign.
     let other = if (error > 0.0) == (sum > 0.0) { bits.wrapping_add(1) } else { bits.wrapping_sub(1) };
-    let inexact = error < 0.0 || error > 0.0;
+    // False for the NaN that an infinite sum leaves.
+    let inexact = error.abs() > 0.0;
     f64::from_bits(if inexact && bits & 1 == 0 { other } else { bits })
 }
 

@@ -238,7 +238,7 @@ fn integers<const RA: usize, const RB: usize, const WORDS: usize>(
         let byte = (word >> (8 * index)) as u8;
         if signed { byte as i8 as i32 } else { byte as i32 }
     };
-    let mut matrix = gather_c(c);
+    let mut matrix = gather_c::<u32>(c);
     for column in 0..8 {
         for row in 0..16 {
             // At most 32 products below 2^16: no overflow before the accumulator.
@@ -249,9 +249,9 @@ fn integers<const RA: usize, const RB: usize, const WORDS: usize>(
                     sum += a * byte(b[word][column], index, variant.b_signed);
                 }
             }
-            let c = matrix[column][row].to_bits() as i32;
+            let c = matrix[column][row] as i32;
             let result = if variant.saturate { c.saturating_add(sum) } else { c.wrapping_add(sum) };
-            matrix[column][row] = f32::from_bits(result as u32);
+            matrix[column][row] = result as u32;
         }
     }
     scatter_d(&matrix, d);

@@ -42,7 +42,7 @@ pub(super) const ZERO: i32 = -4096;
 pub struct Operand<'a, const K: usize, const N: usize> {
     pub(super) values: &'a [[f32; N]; K],
     pub(super) exponents: [[i32; N]; K],
-    /// All elements are zero or of magnitude 2^-51 to below 2^64.
+    /// All elements are zero or of magnitude 2^-50 to below 2^64.
     tame: bool,
 }
 
@@ -55,11 +55,17 @@ pub(super) fn exponent(value: f32, smallest: i32, zero: i32) -> i32 {
     if magnitude == 0 { zero } else { floored }
 }
 
-/// Whether a value is not zero and its magnitude not in [2^low, 2^high).
+/// Whether all values are zero or of magnitude 2^(low - 127) to below 2^(high - 127); false if any is NaN.
 #[inline(always)]
-fn wild(value: f32, low: u32, high: u32) -> bool {
-    let magnitude = value.to_bits() & 0x7FFF_FFFF;
-    (magnitude != 0) & (magnitude.wrapping_sub(low << 23) >= (high - low) << 23)
+fn all_within(values: &[f32], low: u32, high: u32) -> bool {
+    let (mut least, mut most) = (u32::MAX, 0);
+    for value in values {
+        let magnitude = value.to_bits() & 0x7FFF_FFFF;
+        // Zero becomes the largest number and passes.
+        least = least.min(magnitude.wrapping_sub(1));
+        most = most.max(magnitude);
+    }
+    least >= (low << 23) - 1 && most < high << 23
 }
 
 impl<'a, const K: usize, const N: usize> Operand<'a, K, N> {
@@ -68,19 +74,22 @@ impl<'a, const K: usize, const N: usize> Operand<'a, K, N> {
     pub fn new(format: Format, values: &'a [[f32; N]; K]) -> Self {
         let smallest = if format == Format::F16 { -14 } else { -126 };
         let mut exponents = [[0; N]; K];
-        let mut wilds = 0u32;
-        for (exponent_of, &value) in exponents.as_flattened_mut().iter_mut().zip(values.as_flattened()) {
+        let flat = values.as_flattened();
+        for (exponent_of, &value) in exponents.as_flattened_mut().iter_mut().zip(flat) {
             *exponent_of = exponent(value, smallest, ZERO);
-            wilds |= wild(value, 127 - 51, 127 + 64) as u32;
         }
-        Operand { values, exponents, tame: wilds == 0 }
+        Operand { values, exponents, tame: all_within(flat, 127 - 50, 127 + 64) }
     }
 }
 
 /// Products exact, added in float32 in the order of k. The loop over k lies inside the loop over rows, here and below: it is
 /// unrolled, and the compiler then vectorises the rows.
 #[inline(always)]
-pub fn float32<const K: usize, const PARTS: usize>(a: &[[f32; 16]; K], b: &[[f32; 8]; K], sums: &mut [[f32; 16]; 8]) {
+pub fn float32<const K: usize, const PARTS: usize>(
+    a: &[[f32; 16]; K],
+    b: &[[f32; 8]; K],
+    sums: &mut [[f32; 16]; 8],
+) {
     for column in 0..8 {
         for row in 0..16 {
             let mut sum = sums[column][row];
@@ -102,14 +111,13 @@ pub fn truncating<const K: usize, const PARTS: usize, const BLOCK: usize, const 
     sums: &mut [[f32; 16]; 8],
 ) {
     for start in (0..K).step_by(BLOCK) {
-        let wilds = sums.as_flattened().iter().fold(0, |any, &sum| any | wild(sum, 127 - 77, 127 + 128) as u32);
-        let tame = a.tame && b.tame && wilds == 0;
+        let tame = a.tame && b.tame && all_within(sums.as_flattened(), 127 - 77, 127 + 128);
         if !tame {
             slow::block::<K, PARTS>(a, b, start, BLOCK, FRACTION, accumulator, sums);
         } else if accumulator == Accumulator::Half {
             block_half::<K, PARTS, BLOCK, FRACTION>(a, b, start, sums);
-        } else {
-            block::<K, PARTS, BLOCK, FRACTION>(a, b, start, sums);
+        } else if !block::<K, PARTS, BLOCK, FRACTION>(a, b, start, sums) {
+            block_wide::<K, PARTS, BLOCK, FRACTION>(a, b, start, sums);
         }
     }
 }
@@ -128,7 +136,17 @@ fn power(power: i32) -> f32 {
     f32::from_bits(((power + 127) as u32) << 23)
 }
 
-/// One result of a block: the exact sum in units of 2^(exponent - FRACTION), and that exponent, at least `floor`.
+/// One result of a block before rounding.
+struct Aligned {
+    /// The sum of the products in units of 2^(largest - FRACTION): below 64 * 2^25 in magnitude.
+    products: i32,
+    /// The accumulator in these units: below 2 * 2^25.
+    accumulator: i32,
+    /// The exponent that everything is aligned to.
+    largest: i32,
+}
+
+/// Aligns and sums the products of one result; `floor` is the least exponent to align to.
 #[inline(always)]
 fn aligned_sum<const K: usize, const PARTS: usize, const BLOCK: usize, const FRACTION: i32>(
     a: &Operand<'_, K, 16>,
@@ -137,7 +155,7 @@ fn aligned_sum<const K: usize, const PARTS: usize, const BLOCK: usize, const FRA
     [column, row]: [usize; 2],
     c: f32,
     floor: i32,
-) -> (f64, i32) {
+) -> Aligned {
     let mut largest = floor;
     for k in start..start + BLOCK {
         let k = stored::<K, PARTS>(k);
@@ -153,9 +171,14 @@ fn aligned_sum<const K: usize, const PARTS: usize, const BLOCK: usize, const FRA
         products += unsafe { aligned.to_int_unchecked::<i32>() };
     }
     // SAFETY: as above, |aligned| < 2 * 2^FRACTION.
-    let aligned = unsafe { (c * scale).to_int_unchecked::<i32>() };
-    // 16 products below 4 * 2^25 fit an i32, the accumulator with them does not.
-    (products as f64 + aligned as f64, largest)
+    let accumulator = unsafe { (c * scale).to_int_unchecked::<i32>() };
+    Aligned { products, accumulator, largest }
+}
+
+/// The sum, exactly: it may need 33 bits.
+#[inline(always)]
+fn exact<const FRACTION: i32>(sum: &Aligned) -> f64 {
+    (sum.products as f64 + sum.accumulator as f64) * power_f64(sum.largest - FRACTION)
 }
 
 /// 2^power as float64.
@@ -164,9 +187,55 @@ fn power_f64(power: i32) -> f64 {
     f64::from_bits(((power + 1023) as u64) << 52)
 }
 
-/// A tame block with float32 accumulators.
+/// The exponent to align to where all terms are zero. Terms of tame operands have at least this one, so that it changes no
+/// sum; it keeps the powers of two finite.
+const FLOOR: i32 = -101;
+
+/// The exponent of a tame accumulator; [`FLOOR`] for zero.
+#[inline(always)]
+fn floored_exponent(c: f32) -> i32 {
+    let exponent = ((c.to_bits() & 0x7FFF_FFFF) >> 23) as i32 - 127;
+    exponent.max(FLOOR)
+}
+
+/// A tame block with float32 accumulators. False, and nothing done, when a sum may not fit 31 bits.
 #[inline(always)]
 fn block<const K: usize, const PARTS: usize, const BLOCK: usize, const FRACTION: i32>(
+    a: &Operand<'_, K, 16>,
+    b: &Operand<'_, K, 8>,
+    start: usize,
+    sums: &mut [[f32; 16]; 8],
+) -> bool {
+    let mut results = [[0.0; 16]; 8];
+    let mut peaks = [0i32; 16];
+    for column in 0..8 {
+        for row in 0..16 {
+            let c = sums[column][row];
+            let floor = floored_exponent(c);
+            let sum = aligned_sum::<K, PARTS, BLOCK, FRACTION>(a, b, start, [column, row], c, floor);
+            peaks[row] = peaks[row].max(sum.products.abs());
+            let total = sum.products.wrapping_add(sum.accumulator);
+            // Where a peak forbids these results, the limit keeps the conversion back in range.
+            let magnitude = total.wrapping_abs().min(0x7FFF_FF00);
+            let nearest = magnitude as f32;
+            // SAFETY: |nearest| <= 0x7FFFFF00 (or 2^31 below zero), which i32 holds.
+            let back = unsafe { nearest.to_int_unchecked::<i32>() };
+            let cut = nearest.to_bits().wrapping_sub((back > magnitude) as u32);
+            // A multiple of 2^-126, so that the product is exact.
+            let value = f32::from_bits(cut) * power(sum.largest - FRACTION);
+            results[column][row] = f32::from_bits(value.to_bits() | total as u32 & 0x8000_0000);
+        }
+    }
+    let fits = peaks.iter().fold(0, |peak, &next| peak.max(next)) < 1 << 30;
+    if fits {
+        *sums = results;
+    }
+    fits
+}
+
+/// A tame block with float32 accumulators, the sums in float64.
+#[inline(never)]
+fn block_wide<const K: usize, const PARTS: usize, const BLOCK: usize, const FRACTION: i32>(
     a: &Operand<'_, K, 16>,
     b: &Operand<'_, K, 8>,
     start: usize,
@@ -175,11 +244,16 @@ fn block<const K: usize, const PARTS: usize, const BLOCK: usize, const FRACTION:
     for column in 0..8 {
         for row in 0..16 {
             let c = sums[column][row];
-            // Any term that is not zero has an exponent of at least -102, so the floor changes no sum; it keeps `scale` finite.
-            let floor = exponent(c, -102, -102);
-            let (total, largest) = aligned_sum::<K, PARTS, BLOCK, FRACTION>(a, b, start, [column, row], c, floor);
-            let value = total * power_f64(largest - FRACTION);
-            // A multiple of 2^-127: cutting 29 bits leaves a float32, subnormal or not.
+            let floor = floored_exponent(c);
+            let value = exact::<FRACTION>(&aligned_sum::<K, PARTS, BLOCK, FRACTION>(
+                a,
+                b,
+                start,
+                [column, row],
+                c,
+                floor,
+            ));
+            // A multiple of 2^-126: cutting 29 bits leaves a float32.
             sums[column][row] = f64::from_bits(value.to_bits() & !((1 << 29) - 1)) as f32;
         }
     }
@@ -206,8 +280,8 @@ fn block_half<const K: usize, const PARTS: usize, const BLOCK: usize, const FRAC
         for row in 0..16 {
             let c = sums[column][row];
             let floor = exponent(c, -14, zero).max(row_floor[row]).max(column_floor);
-            let (total, largest) = aligned_sum::<K, PARTS, BLOCK, FRACTION>(a, b, start, [column, row], c, floor);
-            sums[column][row] = f16_to_f32(f64_to_f16(total * power_f64(largest - FRACTION)));
+            let sum = aligned_sum::<K, PARTS, BLOCK, FRACTION>(a, b, start, [column, row], c, floor);
+            sums[column][row] = f16_to_f32(f64_to_f16(exact::<FRACTION>(&sum)));
         }
     }
 }
