@@ -55,7 +55,7 @@ fn compile(library: &Path) -> Result<(), Box<dyn Error>> {
         "--edition",
         "2024",
     ]);
-    rustc.args(["--cfg", "driver_library", "--check-cfg", "cfg(driver_library)", "--cap-lints", "warn"]);
+    rustc.args(["--cfg", "driver_library", "--check-cfg", "cfg(driver_library, test)", "--cap-lints", "warn"]);
     rustc.args([
         "-C",
         "opt-level=3",
