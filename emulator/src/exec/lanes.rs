@@ -162,15 +162,37 @@ unsafe fn baseline<O: Operation>(context: &mut Context<'_>, instruction: &Instru
     unsafe { O::run(context, instruction, mask) }
 }
 
-/// The function that runs an operation at a level.
-pub fn compiled<O: Operation>(level: Level) -> Run {
-    match level {
-        #[cfg(target_arch = "x86_64")]
-        Level::Avx512 => avx512::<O>,
-        #[cfg(target_arch = "x86_64")]
-        Level::Avx2 => avx2::<O>,
-        _ => baseline::<O>,
+/// For which levels an operation is compiled.
+pub trait Compile: Copy {
+    /// The function that runs the operation on this machine.
+    fn compiled<O: Operation>(self) -> Run;
+}
+
+impl Compile for Level {
+    fn compiled<O: Operation>(self) -> Run {
+        match self {
+            #[cfg(target_arch = "x86_64")]
+            Level::Avx512 => avx512::<O>,
+            #[cfg(target_arch = "x86_64")]
+            Level::Avx2 => avx2::<O>,
+            _ => baseline::<O>,
+        }
     }
+}
+
+/// Operations that kernels seldom execute: compiled once, for what every machine has, to keep the library small.
+#[derive(Clone, Copy, Debug)]
+pub struct Rare;
+
+impl Compile for Rare {
+    fn compiled<O: Operation>(self) -> Run {
+        baseline::<O>
+    }
+}
+
+/// The function that runs an operation.
+pub fn compiled<O: Operation>(level: impl Compile) -> Run {
+    level.compiled::<O>()
 }
 
 /// A function without state, by its type: how an operation's closure reaches the loop that runs it.
@@ -294,21 +316,24 @@ impl<A: Lane, F: Fn(A, A) -> bool + Copy> Operation for Compare<A, F> {
 }
 
 /// The function for `d = f(a)`.
-pub fn unary<D: Lane, A: Lane, F: Fn(A) -> D + Copy>(level: Level, _f: F) -> Run {
+pub fn unary<D: Lane, A: Lane, F: Fn(A) -> D + Copy>(level: impl Compile, _f: F) -> Run {
     compiled::<Unary<D, A, F>>(level)
 }
 
 /// The function for `d = f(a, b)`.
-pub fn binary<D: Lane, A: Lane, B: Lane, F: Fn(A, B) -> D + Copy>(level: Level, _f: F) -> Run {
+pub fn binary<D: Lane, A: Lane, B: Lane, F: Fn(A, B) -> D + Copy>(level: impl Compile, _f: F) -> Run {
     compiled::<Binary<D, A, B, F>>(level)
 }
 
 /// The function for `d = f(a, b, c)`.
-pub fn ternary<D: Lane, A: Lane, B: Lane, C: Lane, F: Fn(A, B, C) -> D + Copy>(level: Level, _f: F) -> Run {
+pub fn ternary<D: Lane, A: Lane, B: Lane, C: Lane, F: Fn(A, B, C) -> D + Copy>(
+    level: impl Compile,
+    _f: F,
+) -> Run {
     compiled::<Ternary<D, A, B, C, F>>(level)
 }
 
 /// The function for a comparison.
-pub fn compare<A: Lane, F: Fn(A, A) -> bool + Copy>(level: Level, _f: F) -> Run {
+pub fn compare<A: Lane, F: Fn(A, A) -> bool + Copy>(level: impl Compile, _f: F) -> Run {
     compiled::<Compare<A, F>>(level)
 }

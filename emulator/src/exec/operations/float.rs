@@ -1,6 +1,6 @@
 //! float32 and float64 arithmetic: PTX ISA 9.7.3. Results that are no number are the GPU's canonical NaN.
 
-use super::super::lanes::{Level, binary, compare, ternary, unary};
+use super::super::lanes::{Level, Rare, binary, compare, ternary, unary};
 use super::{Name, Operation, same, with};
 use crate::numeric::approx;
 use crate::numeric::round::{self, Rounding, TestP, canonical_f32, canonical_f64, ftz_f32, saturate_f32};
@@ -13,7 +13,7 @@ const MODES: &[&str] = &["rn", "rz", "rm", "rp", "ftz", "sat", "approx", "full",
 /// Finds a float32 or float64 operation.
 pub fn find(name: &Name<'_>, l: Level) -> Option<Operation> {
     match (name.last(), name.base) {
-        ("f32", "testp") | ("f64", "testp") => test(name, l),
+        ("f32", "testp") | ("f64", "testp") => test(name),
         (t @ ("f32" | "f64"), "copysign") if name.qualifiers.len() == 1 => match t {
             "f32" => same(binary(l, |a: f32, b: f32| round::copysign_f32(a, b)), C, t, 2),
             _ => same(binary(l, |a: f64, b: f64| round::copysign_f64(a, b)), C, t, 2),
@@ -55,26 +55,30 @@ macro_rules! rounded {
 }
 pub(super) use rounded;
 
-/// `.ftz` and `.sat`, as constants.
+/// `.ftz` and `.sat`, as constants; the form with neither is compiled for every level, the others are rare.
 macro_rules! modes {
-    ($name:expr, $F:ident, $T:ident => $body:expr) => {
+    ($name:expr, $level:expr, $L:ident, $F:ident, $T:ident => $body:expr) => {
         match ($name.has("ftz"), $name.has("sat")) {
             (false, false) => {
+                let $L = $level;
                 const $F: bool = false;
                 const $T: bool = false;
                 $body
             }
             (false, true) => {
+                let $L = Rare;
                 const $F: bool = false;
                 const $T: bool = true;
                 $body
             }
             (true, false) => {
+                let $L = Rare;
                 const $F: bool = true;
                 const $T: bool = false;
                 $body
             }
             (true, true) => {
+                let $L = Rare;
                 const $F: bool = true;
                 const $T: bool = true;
                 $body
@@ -90,33 +94,41 @@ fn single(name: &Name<'_>, l: Level) -> Option<Operation> {
     let two = |run: Run| same(run, C, t, 2);
     match name.base {
         "add" if nearest => two(
-            modes!(name, F, T => binary(l, |a: f32, b: f32| output::<F, T>(input::<F>(a) + input::<F>(b)))),
+            modes!(name, l, level, F, T => binary(level, |a: f32, b: f32| output::<F, T>(input::<F>(a) + input::<F>(b)))),
         ),
         "sub" if nearest => two(
-            modes!(name, F, T => binary(l, |a: f32, b: f32| output::<F, T>(input::<F>(a) - input::<F>(b)))),
+            modes!(name, l, level, F, T => binary(level, |a: f32, b: f32| output::<F, T>(input::<F>(a) - input::<F>(b)))),
         ),
         "mul" if nearest => two(
-            modes!(name, F, T => binary(l, |a: f32, b: f32| output::<F, T>(input::<F>(a) * input::<F>(b)))),
+            modes!(name, l, level, F, T => binary(level, |a: f32, b: f32| output::<F, T>(input::<F>(a) * input::<F>(b)))),
         ),
         "fma" | "mad" if nearest => same(
-            modes!(name, F, T => ternary(l, |a: f32, b: f32, c: f32| {
+            modes!(name, l, level, F, T => ternary(level, |a: f32, b: f32, c: f32| {
                 output::<F, T>(input::<F>(a).mul_add(input::<F>(b), input::<F>(c)))
             })),
             C,
             t,
             3,
         ),
-        "add" => two(rounded!(name, R => modes!(name, F, T => binary(l, |a: f32, b: f32| {
+        "add" => two(rounded!(name, R => modes!(name, Rare, level, F, T => binary(level, |a: f32, b: f32| {
             output::<F, T>(round::add_f32(input::<F>(a), input::<F>(b), R))
         })))),
-        "sub" => two(rounded!(name, R => modes!(name, F, T => binary(l, |a: f32, b: f32| {
+        "sub" => two(rounded!(name, R => modes!(name, Rare, level, F, T => binary(level, |a: f32, b: f32| {
             output::<F, T>(round::sub_f32(input::<F>(a), input::<F>(b), R))
         })))),
-        "mul" => two(rounded!(name, R => modes!(name, F, T => binary(l, |a: f32, b: f32| {
+        "mul" => two(rounded!(name, R => modes!(name, Rare, level, F, T => binary(level, |a: f32, b: f32| {
             output::<F, T>(round::mul_f32(input::<F>(a), input::<F>(b), R))
         })))),
+        // A step of expf without fast math.
+        "fma" if name.qualifiers == ["rm", "f32"] => {
+            same(ternary(l, |a: f32, b: f32, c: f32| round::fma_f32(a, b, c, Rounding::Down)), C, t, 3)
+        }
+        "rcp" if name.qualifiers == ["rn", "f32"] => same(unary(l, |a: f32| canonical_f32(1.0 / a)), S, t, 1),
+        "sqrt" if name.qualifiers == ["rn", "f32"] => {
+            same(unary(l, |a: f32| canonical_f32(a.sqrt())), S, t, 1)
+        }
         "fma" | "mad" => same(
-            rounded!(name, R => modes!(name, F, T => ternary(l, |a: f32, b: f32, c: f32| {
+            rounded!(name, R => modes!(name, Rare, level, F, T => ternary(level, |a: f32, b: f32, c: f32| {
                 output::<F, T>(round::fma_f32(input::<F>(a), input::<F>(b), input::<F>(c), R))
             }))),
             C,
@@ -133,19 +145,19 @@ fn single(name: &Name<'_>, l: Level) -> Option<Operation> {
         }
         "div" if name.has("full") => same(binary(l, |a: f32, b: f32| approx::div_full(a, b)), S, t, 2),
         "div" if nearest => two(
-            modes!(name, F, T => binary(l, |a: f32, b: f32| output::<F, T>(input::<F>(a) / input::<F>(b)))),
+            modes!(name, l, level, F, T => binary(level, |a: f32, b: f32| output::<F, T>(input::<F>(a) / input::<F>(b)))),
         ),
-        "div" => two(rounded!(name, R => modes!(name, F, T => binary(l, |a: f32, b: f32| {
+        "div" => two(rounded!(name, R => modes!(name, Rare, level, F, T => binary(level, |a: f32, b: f32| {
             output::<F, T>(round::div_f32(input::<F>(a), input::<F>(b), R))
         })))),
         "rcp" if !approximate => same(
-            rounded!(name, R => modes!(name, F, T => unary(l, |a: f32| output::<F, T>(round::rcp_f32(input::<F>(a), R))))),
+            rounded!(name, R => modes!(name, Rare, level, F, T => unary(level, |a: f32| output::<F, T>(round::rcp_f32(input::<F>(a), R))))),
             S,
             t,
             1,
         ),
         "sqrt" if !approximate => same(
-            rounded!(name, R => modes!(name, F, T => unary(l, |a: f32| output::<F, T>(round::sqrt_f32(input::<F>(a), R))))),
+            rounded!(name, R => modes!(name, Rare, level, F, T => unary(level, |a: f32| output::<F, T>(round::sqrt_f32(input::<F>(a), R))))),
             S,
             t,
             1,
@@ -199,23 +211,23 @@ fn extremum(name: &Name<'_>, l: Level) -> Option<Operation> {
         return None;
     }
     macro_rules! both {
-        ($f:expr) => {
+        ($l:expr, $f:expr) => {
             if name.has("ftz") {
-                binary(l, |a: f32, b: f32| $f(ftz_f32(a), ftz_f32(b)))
+                binary(Rare, |a: f32, b: f32| $f(ftz_f32(a), ftz_f32(b)))
             } else {
-                binary(l, |a: f32, b: f32| $f(a, b))
+                binary($l, |a: f32, b: f32| $f(a, b))
             }
         };
     }
     let run = match (name.base, name.has("NaN"), xorsign) {
-        ("min", false, false) => both!(round::min_f32),
-        ("max", false, false) => both!(round::max_f32),
-        ("min", true, false) => both!(round::min_nan_f32),
-        ("max", true, false) => both!(round::max_nan_f32),
-        ("min", false, true) => both!(|a, b| round::min_xorsign_f32(a, b, false)),
-        ("max", false, true) => both!(|a, b| round::max_xorsign_f32(a, b, false)),
-        ("min", true, true) => both!(|a, b| round::min_xorsign_f32(a, b, true)),
-        _ => both!(|a, b| round::max_xorsign_f32(a, b, true)),
+        ("min", false, false) => both!(l, round::min_f32),
+        ("max", false, false) => both!(l, round::max_f32),
+        ("min", true, false) => both!(l, round::min_nan_f32),
+        ("max", true, false) => both!(l, round::max_nan_f32),
+        ("min", false, true) => both!(Rare, |a, b| round::min_xorsign_f32(a, b, false)),
+        ("max", false, true) => both!(Rare, |a, b| round::max_xorsign_f32(a, b, false)),
+        ("min", true, true) => both!(Rare, |a, b| round::min_xorsign_f32(a, b, true)),
+        _ => both!(Rare, |a, b| round::max_xorsign_f32(a, b, true)),
     };
     same(run, C, "f32", 2)
 }
@@ -230,39 +242,39 @@ fn double(name: &Name<'_>, l: Level) -> Option<Operation> {
         "add" if nearest => same(binary(l, |a: f64, b: f64| canonical_f64(a + b)), C, t, 2),
         "sub" if nearest => same(binary(l, |a: f64, b: f64| canonical_f64(a - b)), C, t, 2),
         "mul" if nearest => same(binary(l, |a: f64, b: f64| canonical_f64(a * b)), C, t, 2),
-        "div" if nearest => same(binary(l, |a: f64, b: f64| canonical_f64(a / b)), C, t, 2),
+        "div" if nearest => same(binary(Rare, |a: f64, b: f64| canonical_f64(a / b)), C, t, 2),
         "fma" | "mad" if nearest => {
             same(ternary(l, |a: f64, b: f64, c: f64| canonical_f64(a.mul_add(b, c))), C, t, 3)
         }
-        "add" => same(rounded!(name, R => binary(l, |a: f64, b: f64| round::add_f64(a, b, R))), C, t, 2),
-        "sub" => same(rounded!(name, R => binary(l, |a: f64, b: f64| round::sub_f64(a, b, R))), C, t, 2),
-        "mul" => same(rounded!(name, R => binary(l, |a: f64, b: f64| round::mul_f64(a, b, R))), C, t, 2),
-        "div" => same(rounded!(name, R => binary(l, |a: f64, b: f64| round::div_f64(a, b, R))), C, t, 2),
+        "add" => same(rounded!(name, R => binary(Rare, |a: f64, b: f64| round::add_f64(a, b, R))), C, t, 2),
+        "sub" => same(rounded!(name, R => binary(Rare, |a: f64, b: f64| round::sub_f64(a, b, R))), C, t, 2),
+        "mul" => same(rounded!(name, R => binary(Rare, |a: f64, b: f64| round::mul_f64(a, b, R))), C, t, 2),
+        "div" => same(rounded!(name, R => binary(Rare, |a: f64, b: f64| round::div_f64(a, b, R))), C, t, 2),
         "fma" | "mad" => same(
-            rounded!(name, R => ternary(l, |a: f64, b: f64, c: f64| round::fma_f64(a, b, c, R))),
+            rounded!(name, R => ternary(Rare, |a: f64, b: f64, c: f64| round::fma_f64(a, b, c, R))),
             C,
             t,
             3,
         ),
-        "rcp" if name.has("approx") => same(unary(l, |a: f64| approx::rcp_approx_ftz_f64(a)), S, t, 1),
-        "rsqrt" if name.has("approx") => same(unary(l, |a: f64| approx::rsqrt_approx_ftz_f64(a)), S, t, 1),
-        "rcp" => same(rounded!(name, R => unary(l, |a: f64| round::rcp_f64(a, R))), S, t, 1),
-        "sqrt" => same(rounded!(name, R => unary(l, |a: f64| round::sqrt_f64(a, R))), S, t, 1),
-        "abs" => same(unary(l, |a: f64| a.abs()), C, t, 1),
-        "neg" => same(unary(l, |a: f64| -a), C, t, 1),
-        "min" => same(binary(l, |a: f64, b: f64| round::min_f64(a, b)), C, t, 2),
-        "max" => same(binary(l, |a: f64, b: f64| round::max_f64(a, b)), C, t, 2),
+        "rcp" if name.has("approx") => same(unary(Rare, |a: f64| approx::rcp_approx_ftz_f64(a)), S, t, 1),
+        "rsqrt" if name.has("approx") => same(unary(Rare, |a: f64| approx::rsqrt_approx_ftz_f64(a)), S, t, 1),
+        "rcp" => same(rounded!(name, R => unary(Rare, |a: f64| round::rcp_f64(a, R))), S, t, 1),
+        "sqrt" => same(rounded!(name, R => unary(Rare, |a: f64| round::sqrt_f64(a, R))), S, t, 1),
+        "abs" => same(unary(Rare, |a: f64| a.abs()), C, t, 1),
+        "neg" => same(unary(Rare, |a: f64| -a), C, t, 1),
+        "min" => same(binary(Rare, |a: f64, b: f64| round::min_f64(a, b)), C, t, 2),
+        "max" => same(binary(Rare, |a: f64, b: f64| round::max_f64(a, b)), C, t, 2),
         _ => None,
     }
 }
 
 /// `testp`, as a comparison that looks at its first operand.
-fn test(name: &Name<'_>, l: Level) -> Option<Operation> {
+fn test(name: &Name<'_>) -> Option<Operation> {
     macro_rules! question {
         ($variant:ident) => {
             match name.last() {
-                "f32" => (compare(l, |a: f32, _: f32| round::testp_f32(a, TestP::$variant)), "f32"),
-                _ => (compare(l, |a: f64, _: f64| round::testp_f64(a, TestP::$variant)), "f64"),
+                "f32" => (compare(Rare, |a: f32, _: f32| round::testp_f32(a, TestP::$variant)), "f32"),
+                _ => (compare(Rare, |a: f64, _: f64| round::testp_f64(a, TestP::$variant)), "f64"),
             }
         };
     }

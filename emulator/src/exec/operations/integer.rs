@@ -1,7 +1,7 @@
 //! Integer arithmetic and bits: PTX ISA 9.7.1 (integer), 9.7.2 (extended precision), 9.7.8 (logic and shift).
 
 use super::super::context::Context;
-use super::super::lanes::{LANES, Lane, Level, Operation as Runs, binary, compiled, ternary, unary};
+use super::super::lanes::{LANES, Lane, Level, Operation as Runs, Rare, binary, compiled, ternary, unary};
 use super::{Name, Operation, ints, same, type_of, with};
 use crate::program::{Class, Instruction};
 
@@ -34,42 +34,51 @@ fn arithmetic(name: &Name<'_>, t: &str, l: Level) -> Option<Operation> {
         }
         _ if name.has("sat") => None,
         "add" if t.ends_with("x2") => same(pairs(l, |a, b| a.wrapping_add(b)), C, t, 2),
-        "add" => same(ints!(t, T => binary(l, |a: T, b: T| a.wrapping_add(b)))?, C, t, 2),
-        "sub" => same(ints!(t, T => binary(l, |a: T, b: T| a.wrapping_sub(b)))?, C, t, 2),
+        "add" => same(ints!(t, l, level, T => binary(level, |a: T, b: T| a.wrapping_add(b)))?, C, t, 2),
+        "sub" => same(ints!(t, l, level, T => binary(level, |a: T, b: T| a.wrapping_sub(b)))?, C, t, 2),
         // Division by zero: all bits set (as the hardware's routine gives), the remainder is the dividend.
-        "div" => {
-            same(ints!(t, T => binary(l, |a: T, b: T| if b == 0 { !0 } else { a.wrapping_div(b) }))?, C, t, 2)
-        }
-        "rem" => {
-            same(ints!(t, T => binary(l, |a: T, b: T| if b == 0 { a } else { a.wrapping_rem(b) }))?, C, t, 2)
-        }
+        "div" => same(
+            ints!(t, l, level, T => binary(level, |a: T, b: T| if b == 0 { !0 } else { a.wrapping_div(b) }))?,
+            C,
+            t,
+            2,
+        ),
+        "rem" => same(
+            ints!(t, l, level, T => binary(level, |a: T, b: T| if b == 0 { a } else { a.wrapping_rem(b) }))?,
+            C,
+            t,
+            2,
+        ),
         "min" if t == "u16x2" => same(pairs(l, |a, b| a.min(b)), C, t, 2),
         "max" if t == "u16x2" => same(pairs(l, |a, b| a.max(b)), C, t, 2),
         "min" if t == "s16x2" => same(pairs(l, |a, b| (a as i16).min(b as i16) as u16), C, t, 2),
         "max" if t == "s16x2" => same(pairs(l, |a, b| (a as i16).max(b as i16) as u16), C, t, 2),
-        "min" => same(ints!(t, T => binary(l, |a: T, b: T| a.min(b)))?, C, t, 2),
-        "max" => same(ints!(t, T => binary(l, |a: T, b: T| a.max(b)))?, C, t, 2),
+        "min" => same(ints!(t, l, level, T => binary(level, |a: T, b: T| a.min(b)))?, C, t, 2),
+        "max" => same(ints!(t, l, level, T => binary(level, |a: T, b: T| a.max(b)))?, C, t, 2),
         "abs" => match t {
             "s16" => same(unary(l, |a: i16| a.wrapping_abs()), C, t, 1),
             "s32" => same(unary(l, |a: i32| a.wrapping_abs()), C, t, 1),
             "s64" => same(unary(l, |a: i64| a.wrapping_abs()), C, t, 1),
             _ => None,
         },
-        "neg" => same(ints!(t, T => unary(l, |a: T| a.wrapping_neg()))?, C, t, 1),
+        "neg" => same(ints!(t, l, level, T => unary(level, |a: T| a.wrapping_neg()))?, C, t, 1),
         "sad" => same(
-            ints!(t, T => ternary(l, |a: T, b: T, c: T| c.wrapping_add(if a < b { b.wrapping_sub(a) } else { a.wrapping_sub(b) })))?,
+            ints!(t, Rare, level, T => ternary(level, |a: T, b: T, c: T| c.wrapping_add(if a < b { b.wrapping_sub(a) } else { a.wrapping_sub(b) })))?,
             C,
             t,
             3,
         ),
         "mul" if name.only(&["lo"]) && name.has("lo") => {
-            same(ints!(t, T => binary(l, |a: T, b: T| a.wrapping_mul(b)))?, C, t, 2)
+            same(ints!(t, l, level, T => binary(level, |a: T, b: T| a.wrapping_mul(b)))?, C, t, 2)
         }
         "mul" if name.only(&["hi"]) && name.has("hi") => same(high(t, l)?, C, t, 2),
-        "mad" if name.only(&["lo"]) && name.has("lo") => {
-            same(ints!(t, T => ternary(l, |a: T, b: T, c: T| a.wrapping_mul(b).wrapping_add(c)))?, C, t, 3)
-        }
-        "mad" if name.only(&["hi"]) && name.has("hi") => same(mad_high(t, l)?, C, t, 3),
+        "mad" if name.only(&["lo"]) && name.has("lo") => same(
+            ints!(t, l, level, T => ternary(level, |a: T, b: T, c: T| a.wrapping_mul(b).wrapping_add(c)))?,
+            C,
+            t,
+            3,
+        ),
+        "mad" if name.only(&["hi"]) && name.has("hi") => same(mad_high(t)?, C, t, 3),
         "mul" if name.only(&["wide"]) && name.has("wide") => match t {
             "u16" => with(binary(l, |a: u16, b: u16| u32::from(a) * u32::from(b)), C, "u32", &[t; 2]),
             "s16" => with(binary(l, |a: i16, b: i16| i32::from(a) * i32::from(b)), C, "s32", &[t; 2]),
@@ -106,16 +115,26 @@ fn arithmetic(name: &Name<'_>, t: &str, l: Level) -> Option<Operation> {
                 if HIGH { (full >> 16) as i32 } else { full as i32 }
             }
             match (name.base, t, name.has("hi")) {
-                ("mul24", "u32", false) => same(binary(l, |a: u32, b: u32| product::<false>(a, b)), C, t, 2),
-                ("mul24", "u32", true) => same(binary(l, |a: u32, b: u32| product::<true>(a, b)), C, t, 2),
-                ("mul24", "s32", false) => same(binary(l, |a: i32, b: i32| signed::<false>(a, b)), C, t, 2),
-                ("mul24", "s32", true) => same(binary(l, |a: i32, b: i32| signed::<true>(a, b)), C, t, 2),
-                ("mad24", "u32", false) => {
-                    same(ternary(l, |a: u32, b: u32, c: u32| product::<false>(a, b).wrapping_add(c)), C, t, 3)
+                ("mul24", "u32", false) => {
+                    same(binary(Rare, |a: u32, b: u32| product::<false>(a, b)), C, t, 2)
                 }
-                ("mad24", "s32", false) => {
-                    same(ternary(l, |a: i32, b: i32, c: i32| signed::<false>(a, b).wrapping_add(c)), C, t, 3)
+                ("mul24", "u32", true) => same(binary(Rare, |a: u32, b: u32| product::<true>(a, b)), C, t, 2),
+                ("mul24", "s32", false) => {
+                    same(binary(Rare, |a: i32, b: i32| signed::<false>(a, b)), C, t, 2)
                 }
+                ("mul24", "s32", true) => same(binary(Rare, |a: i32, b: i32| signed::<true>(a, b)), C, t, 2),
+                ("mad24", "u32", false) => same(
+                    ternary(Rare, |a: u32, b: u32, c: u32| product::<false>(a, b).wrapping_add(c)),
+                    C,
+                    t,
+                    3,
+                ),
+                ("mad24", "s32", false) => same(
+                    ternary(Rare, |a: i32, b: i32, c: i32| signed::<false>(a, b).wrapping_add(c)),
+                    C,
+                    t,
+                    3,
+                ),
                 _ => None,
             }
         }
@@ -142,18 +161,18 @@ fn high(t: &str, l: Level) -> Option<crate::program::Run> {
     })
 }
 
-fn mad_high(t: &str, l: Level) -> Option<crate::program::Run> {
+fn mad_high(t: &str) -> Option<crate::program::Run> {
     Some(match t {
-        "u32" => ternary(l, |a: u32, b: u32, c: u32| {
+        "u32" => ternary(Rare, |a: u32, b: u32, c: u32| {
             (((u64::from(a) * u64::from(b)) >> 32) as u32).wrapping_add(c)
         }),
-        "s32" => ternary(l, |a: i32, b: i32, c: i32| {
+        "s32" => ternary(Rare, |a: i32, b: i32, c: i32| {
             (((i64::from(a) * i64::from(b)) >> 32) as i32).wrapping_add(c)
         }),
-        "u64" => ternary(l, |a: u64, b: u64, c: u64| {
+        "u64" => ternary(Rare, |a: u64, b: u64, c: u64| {
             (((u128::from(a) * u128::from(b)) >> 64) as u64).wrapping_add(c)
         }),
-        "s64" => ternary(l, |a: i64, b: i64, c: i64| {
+        "s64" => ternary(Rare, |a: i64, b: i64, c: i64| {
             (((i128::from(a) * i128::from(b)) >> 64) as i64).wrapping_add(c)
         }),
         _ => return None,
@@ -249,17 +268,20 @@ fn carry(name: &Name<'_>, t: &str, l: Level) -> Option<Operation> {
 fn bits(name: &Name<'_>, t: &str, l: Level) -> Option<Operation> {
     let plain = name.qualifiers.len() == 1;
     match name.base {
-        "and" if plain => same(ints!(t, T => binary(l, |a: T, b: T| a & b))?, C, t, 2),
-        "or" if plain => same(ints!(t, T => binary(l, |a: T, b: T| a | b))?, C, t, 2),
-        "xor" if plain => same(ints!(t, T => binary(l, |a: T, b: T| a ^ b))?, C, t, 2),
-        "not" if plain => same(ints!(t, T => unary(l, |a: T| !a))?, C, t, 1),
-        "cnot" if plain => same(ints!(t, T => unary(l, |a: T| T::from(a == 0)))?, C, t, 1),
+        "and" if plain => same(ints!(t, l, level, T => binary(level, |a: T, b: T| a & b))?, C, t, 2),
+        "or" if plain => same(ints!(t, l, level, T => binary(level, |a: T, b: T| a | b))?, C, t, 2),
+        "xor" if plain => same(ints!(t, l, level, T => binary(level, |a: T, b: T| a ^ b))?, C, t, 2),
+        "not" if plain => same(ints!(t, l, level, T => unary(level, |a: T| !a))?, C, t, 1),
+        "cnot" if plain => same(ints!(t, l, level, T => unary(level, |a: T| T::from(a == 0)))?, C, t, 1),
         // Shifts by the width or more give zero, or the sign.
-        "shl" if plain => {
-            with(ints!(t, T => binary(l, |a: T, b: u32| a.checked_shl(b).unwrap_or(0)))?, C, t, &[t, "u32"])
-        }
+        "shl" if plain => with(
+            ints!(t, l, level, T => binary(level, |a: T, b: u32| a.checked_shl(b).unwrap_or(0)))?,
+            C,
+            t,
+            &[t, "u32"],
+        ),
         "shr" if plain => with(
-            ints!(t, T => binary(l, |a: T, b: u32| a >> b.min(T::BITS - 1) & if b >= T::BITS && T::MIN == 0 { 0 } else { !0 }))?,
+            ints!(t, l, level, T => binary(level, |a: T, b: u32| a >> b.min(T::BITS - 1) & if b >= T::BITS && T::MIN == 0 { 0 } else { !0 }))?,
             C,
             t,
             &[t, "u32"],
@@ -283,33 +305,37 @@ fn bits(name: &Name<'_>, t: &str, l: Level) -> Option<Operation> {
         "bfind" => {
             let shift = name.has("shiftamt");
             let run = match (t, shift) {
-                ("u32", false) => unary(l, |a: u32| find_bit(u64::from(a), 32, false)),
-                ("u32", true) => unary(l, |a: u32| find_bit(u64::from(a), 32, true)),
-                ("s32", false) => unary(l, |a: i32| find_bit(u64::from((a ^ (a >> 31)) as u32), 32, false)),
-                ("s32", true) => unary(l, |a: i32| find_bit(u64::from((a ^ (a >> 31)) as u32), 32, true)),
-                ("u64", false) => unary(l, |a: u64| find_bit(a, 64, false)),
-                ("u64", true) => unary(l, |a: u64| find_bit(a, 64, true)),
-                ("s64", false) => unary(l, |a: i64| find_bit((a ^ (a >> 63)) as u64, 64, false)),
-                ("s64", true) => unary(l, |a: i64| find_bit((a ^ (a >> 63)) as u64, 64, true)),
+                ("u32", false) => unary(Rare, |a: u32| find_bit(u64::from(a), 32, false)),
+                ("u32", true) => unary(Rare, |a: u32| find_bit(u64::from(a), 32, true)),
+                ("s32", false) => {
+                    unary(Rare, |a: i32| find_bit(u64::from((a ^ (a >> 31)) as u32), 32, false))
+                }
+                ("s32", true) => unary(Rare, |a: i32| find_bit(u64::from((a ^ (a >> 31)) as u32), 32, true)),
+                ("u64", false) => unary(Rare, |a: u64| find_bit(a, 64, false)),
+                ("u64", true) => unary(Rare, |a: u64| find_bit(a, 64, true)),
+                ("s64", false) => unary(Rare, |a: i64| find_bit((a ^ (a >> 63)) as u64, 64, false)),
+                ("s64", true) => unary(Rare, |a: i64| find_bit((a ^ (a >> 63)) as u64, 64, true)),
                 _ => return None,
             };
             with(run, C, "u32", &[t])
         }
         "bfe" => {
             let run = match t {
-                "u32" => ternary(l, |a: u32, b: u32, c: u32| extract(u64::from(a), b, c, 32, false) as u32),
-                "s32" => ternary(l, |a: u32, b: u32, c: u32| extract(u64::from(a), b, c, 32, true) as u32),
-                "u64" => ternary(l, |a: u64, b: u32, c: u32| extract(a, b, c, 64, false)),
-                "s64" => ternary(l, |a: u64, b: u32, c: u32| extract(a, b, c, 64, true)),
+                "u32" => {
+                    ternary(Rare, |a: u32, b: u32, c: u32| extract(u64::from(a), b, c, 32, false) as u32)
+                }
+                "s32" => ternary(Rare, |a: u32, b: u32, c: u32| extract(u64::from(a), b, c, 32, true) as u32),
+                "u64" => ternary(Rare, |a: u64, b: u32, c: u32| extract(a, b, c, 64, false)),
+                "s64" => ternary(Rare, |a: u64, b: u32, c: u32| extract(a, b, c, 64, true)),
                 _ => return None,
             };
             with(run, C, t, &[t, "u32", "u32"])
         }
         "bmsk" if t == "b32" => {
             let run = if name.has("clamp") {
-                binary(l, |a: u32, b: u32| field(a.min(32), b.min(32)))
+                binary(Rare, |a: u32, b: u32| field(a.min(32), b.min(32)))
             } else if name.has("wrap") {
-                binary(l, |a: u32, b: u32| field(a & 31, b & 31))
+                binary(Rare, |a: u32, b: u32| field(a & 31, b & 31))
             } else {
                 return None;
             };
@@ -325,10 +351,10 @@ fn bits(name: &Name<'_>, t: &str, l: Level) -> Option<Operation> {
         "dp4a" => {
             let types: Vec<&str> = name.qualifiers.clone();
             let run = match types.as_slice() {
-                ["u32", "u32"] => ternary(l, |a: u32, b: u32, c: u32| dot4(a, b, c, false, false)),
-                ["u32", "s32"] => ternary(l, |a: u32, b: u32, c: u32| dot4(a, b, c, false, true)),
-                ["s32", "u32"] => ternary(l, |a: u32, b: u32, c: u32| dot4(a, b, c, true, false)),
-                ["s32", "s32"] => ternary(l, |a: u32, b: u32, c: u32| dot4(a, b, c, true, true)),
+                ["u32", "u32"] => ternary(Rare, |a: u32, b: u32, c: u32| dot4(a, b, c, false, false)),
+                ["u32", "s32"] => ternary(Rare, |a: u32, b: u32, c: u32| dot4(a, b, c, false, true)),
+                ["s32", "u32"] => ternary(Rare, |a: u32, b: u32, c: u32| dot4(a, b, c, true, false)),
+                ["s32", "s32"] => ternary(Rare, |a: u32, b: u32, c: u32| dot4(a, b, c, true, true)),
                 _ => return None,
             };
             same(run, C, "b32", 3)

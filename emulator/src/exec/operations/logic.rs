@@ -1,7 +1,7 @@
 //! Comparisons, selections, predicates and the operations with four operands: PTX ISA 9.7.6, 9.7.7, 9.7.8.
 
 use super::super::context::Context;
-use super::super::lanes::{Combine, LANES, Lane, Level, Operation as Runs, compare, compiled, ternary};
+use super::super::lanes::{Combine, LANES, Lane, Level, Operation as Runs, Rare, compare, compiled, ternary};
 use super::{Name, Operation, is_wide, type_of, with};
 use crate::numeric::half::{bf16_to_f32, f16_to_f32};
 use crate::numeric::round::ftz_f32;
@@ -14,7 +14,7 @@ const C: Class = Class::Integer;
 pub fn find(name: &Name<'_>, l: Level) -> Option<Operation> {
     match name.base {
         "setp" | "set" => comparison(name, l),
-        "slct" if name.qualifiers.len() == 2 => select_by_sign(name, l),
+        "slct" if name.qualifiers.len() == 2 => select_by_sign(name),
         "lop3" if name.last() == "b32" && name.qualifiers.len() == 1 => {
             with(compiled::<LookUp>(l), C, "b32", &["b32", "b32", "b32"])
         }
@@ -65,11 +65,11 @@ fn comparison(name: &Name<'_>, l: Level) -> Option<Operation> {
         return None;
     }
     let run = match t {
-        "f32" if name.has("ftz") => floats!(how, l, f32, ftz_f32),
+        "f32" if name.has("ftz") => floats!(how, Rare, f32, ftz_f32),
         "f32" => floats!(how, l, f32, |x: f32| x),
-        "f64" => floats!(how, l, f64, |x: f64| x),
-        "f16" => floats!(how, l, u16, f16_to_f32),
-        "bf16" => floats!(how, l, u16, bf16_to_f32),
+        "f64" => floats!(how, Rare, f64, |x: f64| x),
+        "f16" => floats!(how, Rare, u16, f16_to_f32),
+        "bf16" => floats!(how, Rare, u16, bf16_to_f32),
         _ => integers(how, t, l)?,
     };
     let element = type_of(t)?;
@@ -82,26 +82,26 @@ fn integers(how: &str, t: &str, l: Level) -> Option<Run> {
     if ["lo", "ls", "hi", "hs"].contains(&how) && !t.starts_with('u') {
         return None;
     }
-    super::ints!(t, T => match how {
-        "eq" => compare(l, |a: T, b: T| a == b),
-        "ne" => compare(l, |a: T, b: T| a != b),
-        "lt" | "lo" => compare(l, |a: T, b: T| a < b),
-        "le" | "ls" => compare(l, |a: T, b: T| a <= b),
-        "gt" | "hi" => compare(l, |a: T, b: T| a > b),
-        "ge" | "hs" => compare(l, |a: T, b: T| a >= b),
+    super::ints!(t, l, level, T => match how {
+        "eq" => compare(level, |a: T, b: T| a == b),
+        "ne" => compare(level, |a: T, b: T| a != b),
+        "lt" | "lo" => compare(level, |a: T, b: T| a < b),
+        "le" | "ls" => compare(level, |a: T, b: T| a <= b),
+        "gt" | "hi" => compare(level, |a: T, b: T| a > b),
+        "ge" | "hs" => compare(level, |a: T, b: T| a >= b),
         _ => return None,
     })
 }
 
 /// `slct`: a where c >= 0, else b; the first type is a's, the second c's.
-fn select_by_sign(name: &Name<'_>, l: Level) -> Option<Operation> {
+fn select_by_sign(name: &Name<'_>) -> Option<Operation> {
     let (t, by) = (name.qualifiers[0], name.qualifiers[1]);
     let wide = is_wide(type_of(t)?);
     let run = match (by, wide) {
-        ("s32", false) => ternary(l, |a: u32, b: u32, c: i32| if c >= 0 { a } else { b }),
-        ("s32", true) => ternary(l, |a: u64, b: u64, c: i32| if c >= 0 { a } else { b }),
-        ("f32", false) => ternary(l, |a: u32, b: u32, c: f32| if c >= 0.0 { a } else { b }),
-        ("f32", true) => ternary(l, |a: u64, b: u64, c: f32| if c >= 0.0 { a } else { b }),
+        ("s32", false) => ternary(Rare, |a: u32, b: u32, c: i32| if c >= 0 { a } else { b }),
+        ("s32", true) => ternary(Rare, |a: u64, b: u64, c: i32| if c >= 0 { a } else { b }),
+        ("f32", false) => ternary(Rare, |a: u32, b: u32, c: f32| if c >= 0.0 { a } else { b }),
+        ("f32", true) => ternary(Rare, |a: u64, b: u64, c: f32| if c >= 0.0 { a } else { b }),
         _ => return None,
     };
     with(run, C, t, &[t, t, by])

@@ -112,34 +112,23 @@ fn with(run: Run, class: Class, destination: &str, sources: &[&str]) -> Option<O
     Some(Operation { run, class, destination: type_of(destination)?, sources, word: 0 })
 }
 
-/// For each integer type: `ints!(name, T => expression with T)`.
+/// For each integer type: `ints!(name, level, L, T => expression with L and T)`; 16-bit forms are rare.
 macro_rules! ints {
-    ($name:expr, $T:ident => $body:expr) => {
+    (@form $L:ident, $level:expr, $T:ident, $type:ty, $body:expr) => {
+        Some({
+            let $L = $level;
+            type $T = $type;
+            $body
+        })
+    };
+    ($name:expr, $level:expr, $L:ident, $T:ident => $body:expr) => {
         match $name {
-            "u16" | "b16" => Some({
-                type $T = u16;
-                $body
-            }),
-            "s16" => Some({
-                type $T = i16;
-                $body
-            }),
-            "u32" | "b32" => Some({
-                type $T = u32;
-                $body
-            }),
-            "s32" => Some({
-                type $T = i32;
-                $body
-            }),
-            "u64" | "b64" => Some({
-                type $T = u64;
-                $body
-            }),
-            "s64" => Some({
-                type $T = i64;
-                $body
-            }),
+            "u16" | "b16" => $crate::exec::operations::ints!(@form $L, $crate::exec::lanes::Rare, $T, u16, $body),
+            "s16" => $crate::exec::operations::ints!(@form $L, $crate::exec::lanes::Rare, $T, i16, $body),
+            "u32" | "b32" => $crate::exec::operations::ints!(@form $L, $level, $T, u32, $body),
+            "s32" => $crate::exec::operations::ints!(@form $L, $level, $T, i32, $body),
+            "u64" | "b64" => $crate::exec::operations::ints!(@form $L, $level, $T, u64, $body),
+            "s64" => $crate::exec::operations::ints!(@form $L, $level, $T, i64, $body),
             _ => None,
         }
     };
