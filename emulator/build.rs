@@ -46,27 +46,13 @@ fn supported() -> Result<bool, env::VarError> {
 /// Calls the compiler with cargo's linker and flags. Its errors are this script's; its warnings become cargo's.
 fn compile(library: &Path) -> Result<(), Box<dyn Error>> {
     let mut rustc = Command::new(env::var_os("RUSTC").ok_or("cargo did not say which compiler to use")?);
-    rustc.args([
-        "src/lib.rs",
-        "--crate-name",
-        "cuda_emulated",
-        "--crate-type",
-        "cdylib",
-        "--edition",
-        "2024",
-    ]);
-    rustc.args(["--cfg", "driver_library", "--check-cfg", "cfg(driver_library, test)", "--cap-lints", "warn"]);
-    rustc.args([
-        "-C",
-        "opt-level=3",
-        "-C",
-        &format!("codegen-units={CODEGEN_UNITS}"),
-        "-C",
-        "strip=debuginfo",
-    ]);
+    let all = |arguments: &'static str| arguments.split_whitespace();
+    rustc.args(all("src/lib.rs --crate-name cuda_emulated --crate-type cdylib --edition 2024"));
+    rustc.args(all("--cfg driver_library --check-cfg cfg(driver_library,test) --cap-lints warn"));
+    rustc.args(all("-C opt-level=3 -C strip=debuginfo -C")).arg(format!("codegen-units={CODEGEN_UNITS}"));
     // The name that the loader matches when a program asks for `libcuda.so`. The library starts threads, so it must
     // stay loaded when a program closes it.
-    rustc.args(["-C", "link-arg=-Wl,-soname,libcuda.so", "-C", "link-arg=-Wl,-z,nodelete"]);
+    rustc.args(all("-C link-arg=-Wl,-soname,libcuda.so -C link-arg=-Wl,-z,nodelete"));
     rustc.arg("-o").arg(library);
     let target = env::var("TARGET")?;
     if target != env::var("HOST")? {

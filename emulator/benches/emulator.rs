@@ -2,6 +2,8 @@
 //!
 //! `cargo bench -p emulator` prints a table of medians. Every result is verified after it was timed.
 
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a wrong result must not be timed")]
+
 #[path = "../tests/support/mod.rs"]
 mod support;
 

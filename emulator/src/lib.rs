@@ -6,16 +6,27 @@
 //! [`counters`] (what a launch cost), [`numeric`] (rounding, approximations, tensor cores as the manual defines them).
 //! [`driver`] is the driver's C ABI on top. Its functions have C names only where this source is compiled as the shared
 //! library (`cfg(driver_library)`, done by `build.rs`), so that a program which links this crate does not define `cuInit`;
-//! [`library`] hands that shared library out.
+//! [`library`] hands that shared library out. A program that only wants the library does not compile the rest a second
+//! time: it is behind the feature `inside`, which this crate's own tests turn on.
 
+#[cfg(any(driver_library, feature = "inside"))]
 pub mod counters;
+#[cfg(any(driver_library, feature = "inside"))]
 mod decode;
+#[cfg(any(driver_library, feature = "inside"))]
 pub mod driver;
+#[cfg(any(driver_library, feature = "inside"))]
 pub mod exec;
+#[cfg(any(driver_library, feature = "inside"))]
+pub mod memory;
+#[cfg(any(driver_library, feature = "inside"))]
+pub mod numeric;
+#[cfg(any(driver_library, feature = "inside"))]
+mod program;
+#[cfg(any(driver_library, feature = "inside"))]
+pub mod ptx;
+#[cfg(any(driver_library, feature = "inside"))]
+pub mod report;
+
 #[cfg(not(driver_library))]
 pub mod library;
-pub mod memory;
-pub mod numeric;
-mod program;
-pub mod ptx;
-pub mod report;
