@@ -1,7 +1,7 @@
 //! Numbers and constant expressions. The values of the expressions are those that `ptxas` 12.9 puts into the image
 //! of `.global .u64 v = ...;`; a few thousand random ones were compared the same way once.
 
-use crate::text::{module, operands, refused, refused_body};
+use crate::text::{function, instructions, module, operands, refused, refused_body};
 use emulator::ptx::ast::Operand;
 
 fn value(expression: &str) -> i64 {
@@ -95,6 +95,14 @@ fn constants_as_operands() {
     }
     assert_eq!(second("WARP_SZ"), Operand::Special("WARP_SZ".into()));
     assert_eq!(second("WARP_SZ-1"), Operand::Integer(31));
+}
+
+#[test]
+fn a_constant_before_a_colon_is_no_label() {
+    let line = "mov.b64 %rd1, 1 ? WARP_SZ : 3;";
+    let function = function(&line.repeat(2));
+    let values: Vec<_> = instructions(&function).into_iter().map(|i| i.operands[1].clone()).collect();
+    assert_eq!(values, [Operand::Integer(32), Operand::Integer(32)]);
 }
 
 #[test]
