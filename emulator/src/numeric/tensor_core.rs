@@ -23,8 +23,8 @@ use tile::{Accumulator, Format, Operand};
 /// replayed against vectors recorded on a GPU. The products and the accumulator are aligned to the largest exponent among
 /// them, cut toward zero below a fixed number of fraction bits, summed exactly, and the sum is cut to float32 (or rounded to
 /// nearest even where the accumulators are f16). Exponents are those of the operands before multiplying (a product's
-/// significand lies in [1, 4)), subnormal operands have their format's smallest exponent, and a zero term counts with a
-/// small fixed one. An overflowing sum is infinite. A sum of zero is +0.
+/// significand lies in [1, 4)), subnormal operands have their format's smallest exponent, and a zero accumulator
+/// counts with a small fixed one. An overflowing sum is infinite. A sum of zero is +0.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Hash, Default)]
 pub enum TensorCore {
     /// 25 fraction bits; all of K = 16 (tf32: 8) in one sum.

@@ -74,14 +74,13 @@ fn align(value: i64, shift: i32) -> i64 {
 
 /// The aligned sum of finite terms, rounded.
 fn sum(terms: impl Iterator<Item = Term> + Clone, c: f32, fraction: i32, accumulator: Accumulator) -> f32 {
-    let zero = zero_exponent(fraction, accumulator);
     let smallest = if accumulator == Accumulator::Half { -14 } else { -126 };
-    let c_exponent = exponent(c, smallest, zero);
-    let of_terms = terms.clone().map(|term| if term.is_zero() { zero } else { term.exponent() });
-    let largest = of_terms.fold(c_exponent, i32::max);
+    let c_exponent = exponent(c, smallest, zero_exponent(fraction, accumulator));
+    let terms = terms.filter(|term| !term.is_zero());
+    let largest = terms.clone().map(Term::exponent).fold(c_exponent, i32::max);
     let c_significand = (c as f64 * power(23 - c_exponent)) as i64;
     let mut total = align(c_significand, fraction - 23 - (largest - c_exponent));
-    for term in terms.filter(|term| !term.is_zero()) {
+    for term in terms {
         let product = significand(term.a) * significand(term.b);
         total += align(product, fraction - 20 - (largest - term.exponent()));
     }

@@ -122,7 +122,8 @@ pub fn truncating<const K: usize, const PARTS: usize, const BLOCK: usize, const 
     }
 }
 
-/// The exponent at which a zero term counts (arXiv 2511.10909's implementation).
+/// The exponent with which a zero accumulator counts (arXiv 2511.10909's implementation). A zero product counts with it, too,
+/// but that changes nothing: the accumulator has at least this exponent, zero or not.
 pub(super) fn zero_exponent(fraction: i32, accumulator: Accumulator) -> i32 {
     match accumulator {
         Accumulator::Float32 => -108 - fraction,
@@ -268,18 +269,10 @@ fn block_half<const K: usize, const PARTS: usize, const BLOCK: usize, const FRAC
     sums: &mut [[f32; 16]; 8],
 ) {
     let zero = zero_exponent(FRACTION, Accumulator::Half);
-    let mut row_floor = [ZERO; 16];
-    for k in (start..start + BLOCK).map(stored::<K, PARTS>) {
-        for row in 0..16 {
-            row_floor[row] = if a.values[k][row] == 0.0 { zero } else { row_floor[row] };
-        }
-    }
     for column in 0..8 {
-        let column_zero = (start..start + BLOCK).any(|k| b.values[stored::<K, PARTS>(k)][column] == 0.0);
-        let column_floor = if column_zero { zero } else { ZERO };
         for row in 0..16 {
             let c = sums[column][row];
-            let floor = exponent(c, -14, zero).max(row_floor[row]).max(column_floor);
+            let floor = exponent(c, -14, zero);
             let sum = aligned_sum::<K, PARTS, BLOCK, FRACTION>(a, b, start, [column, row], c, floor);
             sums[column][row] = f16_to_f32(f64_to_f16(exact::<FRACTION>(&sum)));
         }
