@@ -29,7 +29,8 @@ impl State {
     }
 }
 
-/// Allocates in stream order. The address is good at once; kernels may use it after this point of the stream.
+/// Allocates in stream order. The address is good at once; kernels may use it after this point of the stream. No bytes
+/// are at address 0, which may be freed: programs with empty arrays rely on that.
 fn allocate(mut session: Session, context: Handle, bytes: usize, pool: Handle, stream: Handle) -> Cuda<u64> {
     let stream = session.stream(context, stream)?;
     if session.capturing(stream)? {
@@ -39,6 +40,9 @@ fn allocate(mut session: Session, context: Handle, bytes: usize, pool: Handle, s
     session.refuse_implicit(stream)?;
     let size = bytes as u64;
     let found = session.pool(pool)?;
+    if size == 0 {
+        return Ok(0);
+    }
     if found.limit > 0 && size > found.limit - found.used.min(found.limit) {
         return Err(CUDA_ERROR_OUT_OF_MEMORY);
     }
@@ -89,11 +93,14 @@ pub unsafe extern "C" fn cuMemAllocFromPoolAsync(
     })
 }
 
-/// Frees device memory when the stream gets there.
+/// Frees device memory when the stream gets there. Null is allowed.
 #[cfg_attr(driver_library, unsafe(no_mangle))]
 pub unsafe extern "C" fn cuMemFreeAsync(address: u64, stream: Handle) -> CUresult {
     in_context(|mut session, context| {
         let stream = session.stream(context, stream)?;
+        if address == 0 {
+            return Ok(());
+        }
         let owned = session.allocations.get(&address).ok_or(CUDA_ERROR_INVALID_VALUE)?;
         if owned.freeing || matches!(owned.origin, Origin::Pinned { .. }) {
             return Err(CUDA_ERROR_INVALID_VALUE);
