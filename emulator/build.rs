@@ -49,6 +49,7 @@ fn compile(library: &Path) -> Result<(), Box<dyn Error>> {
     let all = |arguments: &'static str| arguments.split_whitespace();
     rustc.args(all("src/lib.rs --crate-name cuda_emulated --crate-type cdylib --edition 2024"));
     rustc.args(all("--cfg driver_library --check-cfg cfg(driver_library,test) --cap-lints warn"));
+    rustc.args(["--check-cfg", "cfg(feature, values(\"inside\"))"]);
     rustc.args(all("-C opt-level=3 -C strip=debuginfo -C")).arg(format!("codegen-units={CODEGEN_UNITS}"));
     // The name that the loader matches when a program asks for `libcuda.so`. The library starts threads, so it must
     // stay loaded when a program closes it.

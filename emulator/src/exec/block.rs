@@ -6,7 +6,7 @@ use super::context::{LaunchState, SHARED_START};
 use super::copies::Copies;
 use super::lanes::{LANES, Row};
 use super::shared::Word;
-use super::warp::{Group, State};
+use super::warp::Group;
 use crate::program::{Program, Special};
 use std::collections::HashSet;
 use std::hash::{Hash, Hasher};
@@ -196,7 +196,7 @@ impl Block {
         for (number, warp) in self.warps.iter_mut().enumerate() {
             warp.live = warp.present;
             warp.groups.clear();
-            warp.groups.push(Group { pc: 0, mask: warp.present, state: State::Ready });
+            warp.groups.push(Group::new(0, warp.present));
             warp.carry = 0;
             warp.clock = 0;
             warp.spin = Spin::default();

@@ -141,9 +141,9 @@ impl Shared<'_> {
     fn block_at(&self, turn: u64) -> u64 {
         let Some(seed) = self.seed else { return turn };
         let mut order = Order(seed);
-        let mut step = order.next() % self.blocks | 1;
+        let mut step = order.next();
         while common_divisor(step, self.blocks) != 1 {
-            step = (step + 2) % self.blocks.max(2) | 1;
+            step = order.next();
         }
         let start = u128::from(order.next() % self.blocks);
         ((u128::from(turn) * u128::from(step) + start) % u128::from(self.blocks)) as u64

@@ -30,6 +30,21 @@ pub struct Group {
     pub mask: u32,
     /// Whether it can run.
     pub state: State,
+    /// Backward jumps while there were other groups.
+    pub jumps: u32,
+    /// It lets the others run first.
+    pub yields: bool,
+}
+
+impl Group {
+    /// Lanes that can run.
+    pub fn new(pc: u32, mask: u32) -> Group {
+        Group { pc, mask, state: State::Ready, jumps: 0, yields: false }
+    }
+
+    fn runs(&self) -> bool {
+        self.state == State::Ready && !self.yields
+    }
 }
 
 /// How a turn of a warp ended.
@@ -43,7 +58,10 @@ pub enum Turn {
     Fault(u32, Fault),
 }
 
-/// Backward jumps after which a warp that runs alone lets others run.
+/// Backward jumps after which a group lets the warp's other groups run: they may hold what it waits for.
+const GROUP_JUMPS: u32 = 1 << 14;
+
+/// Backward jumps after which a warp lets the block's others run.
 pub(super) const TURN_JUMPS: u32 = 4096;
 
 impl Block {
@@ -58,30 +76,29 @@ impl Block {
     ) -> Turn {
         let mut left = budget;
         let mut jumps = TURN_JUMPS.saturating_sub(self.warps[number].spin.jumps).max(1);
-        let mut rotate = 0usize;
         loop {
             let warp = &mut self.warps[number];
-            let mut ready: Vec<usize> =
-                (0..warp.groups.len()).filter(|&g| warp.groups[g].state == State::Ready).collect();
-            if ready.is_empty() {
+            if !warp.groups.iter().any(|group| group.state == State::Ready) {
                 return Turn::Blocked;
             }
             if left == 0 || jumps == 0 {
                 warp.spin.jumps = TURN_JUMPS - jumps;
                 return Turn::Paused;
             }
-            ready.sort_by_key(|&g| warp.groups[g].pc);
-            let chosen = ready[rotate % ready.len()];
-            let several = warp.groups.len() > 1;
-            // A group that jumps back again and again lets the next one run: it may wait for it.
-            match self.run_group(number, chosen, program, launch, tally, &mut left, &mut jumps, several) {
-                Ok(spun) => rotate = if spun { rotate + 1 } else { 0 },
-                Err((pc, fault)) => return Turn::Fault(pc, fault),
+            if !warp.groups.iter().any(Group::runs) {
+                warp.groups.iter_mut().for_each(|group| group.yields = false);
+            }
+            let running = warp.groups.iter().enumerate().filter(|(_, group)| group.runs());
+            let Some((chosen, _)) = running.min_by_key(|(_, group)| group.pc) else { return Turn::Blocked };
+            let step = self.run_group(number, chosen, program, launch, tally, &mut left, &mut jumps);
+            if let Err((pc, fault)) = step {
+                return Turn::Fault(pc, fault);
             }
         }
     }
 
-    /// Runs one group until groups must be looked at again. True: it stopped because it jumped back often.
+    /// Runs one group until groups must be looked at again: there is another at its place or before it, it splits, waits,
+    /// exits.
     fn run_group(
         &mut self,
         number: usize,
@@ -91,11 +108,10 @@ impl Block {
         tally: &mut Tally,
         left: &mut u64,
         jumps: &mut u32,
-        several: bool,
-    ) -> Result<bool, (u32, Fault)> {
+    ) -> Result<(), (u32, Fault)> {
         let warp = &mut self.warps[number];
-        let Group { mut pc, mut mask, .. } = warp.groups[chosen];
-        let mut group_jumps = 64u32;
+        let Group { mut pc, mut mask, jumps: mut group_jumps, .. } = warp.groups[chosen];
+        let several = warp.groups.len() > 1;
         let start = *left;
         let mut context = Context {
             file: File(warp.file.as_mut_ptr()),
@@ -115,17 +131,18 @@ impl Block {
             let Some(instruction) = code.get(pc as usize) else {
                 break Next::Exit(mask);
             };
-            if several
-                && let Some(other) = (0..warp.groups.len()).find(|&g| {
-                    g != chosen
-                        && warp.groups[g].pc == pc
-                        && !matches!(warp.groups[g].state, State::Barrier(_))
-                })
-            {
-                break Next::Merge(other);
+            if several {
+                let here = |group: &Group| group.pc == pc && !matches!(group.state, State::Barrier(_));
+                let others = || warp.groups.iter().enumerate().filter(|(g, _)| *g != chosen);
+                if let Some((other, _)) = others().find(|(_, group)| here(group)) {
+                    break Next::Merge(other);
+                }
+                if others().any(|(_, group)| group.runs() && group.pc < pc) {
+                    break Next::Pause;
+                }
             }
             if *left == 0 {
-                break Next::Pause(false);
+                break Next::Pause;
             }
             *left -= 1;
             let active = if instruction.guard == NONE {
@@ -159,15 +176,14 @@ impl Block {
                 }
                 Kind::Branch => {
                     if active == mask {
-                        if instruction.target <= pc {
+                        let back = instruction.target <= pc;
+                        pc = instruction.target;
+                        if back {
                             *jumps = jumps.saturating_sub(1);
-                            group_jumps = group_jumps.saturating_sub(1);
-                            pc = instruction.target;
-                            if *jumps == 0 || (several && group_jumps == 0) {
-                                break Next::Pause(true);
+                            group_jumps += u32::from(several);
+                            if *jumps == 0 || group_jumps >= GROUP_JUMPS {
+                                break Next::Pause;
                             }
-                        } else {
-                            pc = instruction.target;
                         }
                     } else if active == 0 {
                         pc += 1;
@@ -237,19 +253,23 @@ impl Block {
         self.instructions += spent;
         let group = &mut warp.groups[chosen];
         group.pc = pc;
+        group.jumps = group_jumps;
+        if group_jumps >= GROUP_JUMPS {
+            (group.jumps, group.yields) = (0, true);
+        }
         match outcome {
-            Next::Pause(spun) => return Ok(spun),
+            Next::Pause => {}
             Next::Fault(fault) => return Err((pc, fault)),
             Next::Merge(other) => {
-                warp.groups[other].mask |= mask;
-                warp.groups[other].state = State::Ready;
+                let merged = Group::new(pc, warp.groups[other].mask | mask);
+                warp.groups[other] = merged;
                 warp.groups.swap_remove(chosen);
             }
             Next::Split { taken, target } => {
                 mask &= !taken;
                 group.mask = mask;
                 group.pc = pc + 1;
-                warp.groups.push(Group { pc: target, mask: taken, state: State::Ready });
+                warp.groups.push(Group::new(target, taken));
             }
             Next::Indexed(active) => {
                 let instruction = &code[pc as usize];
@@ -267,7 +287,7 @@ impl Block {
                     };
                     match warp.groups.iter_mut().find(|g| g.pc == target && g.state == State::Ready) {
                         Some(group) => group.mask |= 1 << lane,
-                        None => warp.groups.push(Group { pc: target, mask: 1 << lane, state: State::Ready }),
+                        None => warp.groups.push(Group::new(target, 1 << lane)),
                     }
                 }
                 if empty {
@@ -285,7 +305,7 @@ impl Block {
                         group.mask |= active;
                         group.state = State::Ready;
                     }
-                    None => warp.groups.push(Group { pc, mask: active, state: State::Ready }),
+                    None => warp.groups.push(Group::new(pc, active)),
                 }
                 return self.guarded(number, program, pc, active);
             }
@@ -326,17 +346,11 @@ impl Block {
                 self.arrive(program, form, arrival).map_err(|fault| (pc, fault))?;
             }
         }
-        Ok(false)
+        Ok(())
     }
 
     /// A warp instruction under a guard that is true for some lanes only: they run it as a group of their own.
-    fn guarded(
-        &mut self,
-        number: usize,
-        program: &Program,
-        pc: u32,
-        active: u32,
-    ) -> Result<bool, (u32, Fault)> {
+    fn guarded(&self, number: usize, program: &Program, pc: u32, active: u32) -> Result<(), (u32, Fault)> {
         let warp = &self.warps[number];
         let instruction = &program.code[pc as usize];
         let aligned = match instruction.kind {
@@ -351,13 +365,13 @@ impl Block {
             let detail = format!("lanes {:#010x} of the warp's {:#010x} execute it", active, warp.live);
             return Err((pc, Fault { kind, lane: active.trailing_zeros(), detail }));
         }
-        Ok(false)
+        Ok(())
     }
 }
 
 /// What comes after the inner loop.
 enum Next {
-    Pause(bool),
+    Pause,
     Fault(Fault),
     Merge(usize),
     Split { taken: u32, target: u32 },
