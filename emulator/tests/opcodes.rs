@@ -1,0 +1,23 @@
+//! Every opcode form that the emulator decodes, run from PTX and compared with oracles written from the PTX ISA manual
+//! (8.8), which share no code with the emulator: see `opcodes/` for the table.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
+
+#[path = "opcodes/bits.rs"]
+mod bits;
+#[path = "opcodes/check.rs"]
+mod check;
+#[path = "opcodes/device.rs"]
+mod device;
+#[path = "opcodes/exact.rs"]
+mod exact;
+#[path = "opcodes/form.rs"]
+mod form;
+#[path = "opcodes/inputs.rs"]
+mod inputs;
+#[path = "opcodes/integer.rs"]
+mod integer;
+
+#[test]
+fn integers() {
+    check::check(&integer::table(), 600);
+}
