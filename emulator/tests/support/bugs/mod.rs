@@ -20,8 +20,8 @@ pub struct Bug {
     pub shape: &'static str,
     /// Texts, each of which occurs once, and what they become.
     pub edits: &'static [(&'static str, &'static str)],
-    /// Texts, each of which occurs once then, in the lines that the report may name; beside these, lines that an edit
-    /// marks with the comment `BUG`.
+    /// Where the report may be: texts, each of which then is in one line only, the first of a statement; beside these,
+    /// lines that an edit marks with the comment `BUG`.
     pub at: &'static [&'static str],
     /// What may be reported.
     pub kinds: &'static [Kind],
