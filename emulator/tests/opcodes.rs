@@ -6,12 +6,20 @@
 mod bits;
 #[path = "opcodes/check.rs"]
 mod check;
+#[path = "opcodes/compare.rs"]
+mod compare;
+#[path = "opcodes/convert.rs"]
+mod convert;
 #[path = "opcodes/device.rs"]
 mod device;
 #[path = "opcodes/exact.rs"]
 mod exact;
+#[path = "opcodes/float.rs"]
+mod float;
 #[path = "opcodes/form.rs"]
 mod form;
+#[path = "opcodes/half.rs"]
+mod half;
 #[path = "opcodes/inputs.rs"]
 mod inputs;
 #[path = "opcodes/integer.rs"]
@@ -20,4 +28,24 @@ mod integer;
 #[test]
 fn integers() {
     check::check(&integer::table(), 600);
+}
+
+#[test]
+fn floats() {
+    check::check(&float::table(), 1500);
+}
+
+#[test]
+fn halves() {
+    check::check(&half::table(), 1500);
+}
+
+#[test]
+fn conversions() {
+    check::check(&convert::table(), 600);
+}
+
+#[test]
+fn comparisons_and_moves() {
+    check::check(&compare::table(), 200);
 }
