@@ -1,6 +1,6 @@
 //! How fast the emulator is: three kernels, with checks and without, on one thread and on two.
 //!
-//! `cargo bench -p emulator` prints a table of medians. Every result is verified after it was timed.
+//! `cargo bench -p emulator --bench emulator` prints a table of medians; `-- matmul` only the kernels of that name. Every result is verified after it was timed.
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a wrong result must not be timed")]
 
@@ -16,7 +16,11 @@ const LAUNCHES: usize = 7;
 
 fn main() {
     println!("{:<44} {:>7} {:>7} {:>10} {:>22}", "kernel", "checks", "threads", "ms", "M thread instr. / s");
-    for case in benchmarks() {
+    let wanted: Vec<String> =
+        std::env::args().skip(1).filter(|argument| !argument.starts_with('-')).collect();
+    let is_wanted =
+        |case: &Case| wanted.is_empty() || wanted.iter().any(|name| case.entry.contains(name.as_str()));
+    for case in benchmarks().into_iter().filter(is_wanted) {
         for checks in [true, false] {
             for workers in [1, 2] {
                 row(&case, checks, workers);

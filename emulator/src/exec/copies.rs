@@ -63,10 +63,9 @@ impl Operation for CopyAsync {
             return;
         }
         let whole = lanes(mask).filter(|&lane| sizes[lane] == bytes).fold(0u32, |set, lane| set | 1 << lane);
-        let mut parts = vec![(whole, bytes)];
-        parts.extend(lanes(mask & !whole).map(|lane| (1 << lane, sizes[lane])));
         let mut origins = [std::ptr::null::<u8>(); LANES];
-        for (part, size) in parts {
+        let parts = lanes(mask & !whole).map(|lane| (1 << lane, sizes[lane]));
+        for (part, size) in std::iter::once((whole, bytes)).chain(parts) {
             if part == 0 || size == 0 {
                 continue;
             }
@@ -135,16 +134,23 @@ impl Operation for Wait {
                 && (i.word == u64::MAX
                     || u64::from(copy.group) + i.word < u64::from(committed[usize::from(copy.lane)]))
         };
-        let (landed, pending): (Vec<_>, Vec<_>) =
-            std::mem::take(&mut copies.pending).into_iter().partition(done);
-        copies.pending = pending;
-        for copy in &landed {
+        let mut pending = std::mem::take(&mut copies.pending);
+        let mut kept = 0;
+        for index in 0..pending.len() {
+            let copy = pending[index];
+            if !done(&copy) {
+                pending[kept] = copy;
+                kept += 1;
+                continue;
+            }
             if context.launch.late_copies {
-                land(context, copy);
+                land(context, &copy);
             }
             if context.launch.checks {
                 shared::landed(context, usize::from(copy.lane), copy.to, u64::from(copy.bytes));
             }
         }
+        pending.truncate(kept);
+        context.block.copies[context.warp].pending = pending;
     }
 }

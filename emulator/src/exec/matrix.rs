@@ -55,14 +55,18 @@ impl Operation for LoadMatrix {
     unsafe fn run(context: &mut Context<'_>, i: &Instruction, mask: u32) {
         let Some((addresses, _)) = rows(context, i, Mode::Read, mask) else { return };
         let program = context.program;
+        let memory = context.block.shared();
         for (matrix, &slot) in program.accesses[i.word as usize].slots.iter().enumerate() {
+            let mut halves = [0u16; 64];
+            for (row, halves) in halves.chunks_exact_mut(8).enumerate() {
+                let at = addresses[8 * matrix + row] as usize;
+                for (half, bytes) in halves.iter_mut().zip(memory[at..at + 16].chunks_exact(2)) {
+                    *half = u16::from_le_bytes([bytes[0], bytes[1]]);
+                }
+            }
             for lane in 0..LANES {
-                let memory = context.block.shared();
-                let half = |(row, element): (usize, usize)| {
-                    let at = addresses[8 * matrix + row] as usize + 2 * element;
-                    u32::from(memory[at]) | u32::from(memory[at + 1]) << 8
-                };
-                let [low, high] = elements(lane, i.e == 1).map(half);
+                let [low, high] =
+                    elements(lane, i.e == 1).map(|(row, element)| u32::from(halves[8 * row + element]));
                 // SAFETY: the decoder gave the slot.
                 unsafe { u32::set(context.file, slot, lane, low | high << 16) };
             }

@@ -79,10 +79,9 @@ fn after_reads(context: &Context<'_>, word: Word, touch: Touch) -> bool {
 }
 
 #[inline(always)]
-fn read(context: &Context<'_>, word: &mut Word, touch: Touch) {
+fn read(word: &mut Word, touch: Touch, floor: u64) {
     let fresh = touch.clock << CLOCK | touch.lane << READ_LANE | touch.bytes << READ_BYTES | 1 << touch.warp;
     let (clock, bytes) = (word.read >> CLOCK, word.read >> READ_BYTES & 15);
-    let floor = u64::from(context.block.clocks.floor(context.warp));
     if clock <= floor || clock != touch.clock || bytes != touch.bytes {
         word.read = fresh;
         return;
@@ -127,15 +126,20 @@ pub fn check(context: &mut Context<'_>, request: &Request<'_>, asynchronous: boo
         return true;
     }
     let clock = u64::from(context.block.clocks.epoch(context.warp));
+    let floor = u64::from(context.block.clocks.floor(context.warp));
     for lane in lanes(request.mask) {
+        let touch =
+            Touch { lane: lane as u64, warp: context.warp as u64, clock, bytes: 15, strong: request.strong };
+        if plain(&mut context.block.words, request, lane, touch, floor, asynchronous) {
+            continue;
+        }
         let (mut address, end) = (request.addresses[lane], request.addresses[lane] + request.bytes);
         while address < end {
             let stop = end.min((address & !3) + 4);
             let bytes = ((1u64 << (stop - address)) - 1) << (address & 3);
             let index = (address / 4) as usize;
             let mut word = context.block.words[index];
-            let touch =
-                Touch { lane: lane as u64, warp: context.warp as u64, clock, bytes, strong: request.strong };
+            let touch = Touch { bytes, ..touch };
             if word.nibble(VALID) & bytes != bytes {
                 outside(context, request, lane as u32);
                 return false;
@@ -166,10 +170,53 @@ pub fn check(context: &mut Context<'_>, request: &Request<'_>, asynchronous: boo
                     return false;
                 }
             } else {
-                read(context, &mut word, touch);
+                read(&mut word, touch, floor);
             }
             context.block.words[index] = word;
             address = stop;
+        }
+    }
+    true
+}
+
+/// The usual case, decided and recorded quickly: whole words, all that was done to them before ordered before. False:
+/// nothing is recorded, the words must be looked at one by one.
+#[inline(always)]
+fn plain(
+    words: &mut [Word],
+    request: &Request<'_>,
+    lane: usize,
+    touch: Touch,
+    floor: u64,
+    asynchronous: bool,
+) -> bool {
+    const STATE: u64 = 15 << EVER | 15 << FLIGHT | 15 << VALID;
+    let address = request.addresses[lane];
+    if request.bytes < 4 || request.mode == Mode::Atomic {
+        return false;
+    }
+    let range = address as usize / 4..(address + request.bytes) as usize / 4;
+    let Some(words) = words.get_mut(range) else { return false };
+    if request.mode == Mode::Read {
+        let good =
+            |word: &Word| (word.write & STATE == 15 << EVER | 15 << VALID) & (word.write >> CLOCK <= floor);
+        if !words.iter().fold(true, |all, word| all & good(word)) {
+            return false;
+        }
+        for word in words {
+            read(word, touch, floor);
+        }
+    } else {
+        let good = |word: &Word| {
+            (word.write & (15 << FLIGHT | 15 << VALID) == 15 << VALID)
+                & (word.write >> CLOCK <= floor)
+                & (word.read >> CLOCK <= floor)
+        };
+        if !words.iter().fold(true, |all, word| all & good(word)) {
+            return false;
+        }
+        for word in words {
+            write(word, touch, asynchronous);
         }
     }
     true
