@@ -66,7 +66,8 @@ impl Device {
             grid: [grid, 1, 1],
             block: [block, 1, 1],
             dynamic_shared: 0,
-            cooperative: false,
+            // Some launches wait for their other blocks.
+            cooperative: true,
             parameters: &parameters,
         };
         launch(&self.memory, &what, options).report
