@@ -9,6 +9,8 @@
 //! [`library`] hands that shared library out. A program that only wants the library does not compile the rest a second
 //! time: it is behind the feature `inside`, which this crate's own tests turn on.
 
+#![allow(clippy::precedence, reason = "bit fields read better without a parenthesis round every shift")]
+
 #[cfg(any(driver_library, feature = "inside"))]
 pub mod counters;
 #[cfg(any(driver_library, feature = "inside"))]

@@ -1,6 +1,16 @@
 //! The instructions that only compute: what `name.qualifiers` does to a lane's values, for every form of the table in the
 //! README. An instruction that is not found here and has no rule in `decode` is unknown.
 
+#![allow(
+    clippy::redundant_closure,
+    clippy::unnecessary_cast,
+    clippy::nonminimal_bool,
+    clippy::neg_cmp_op_on_partial_ord,
+    clippy::useless_conversion,
+    clippy::absurd_extreme_comparisons,
+    reason = "one macro body serves all types; closures carry the operation in their type; NaN needs negated comparisons"
+)]
+
 mod convert;
 mod float;
 mod half;
