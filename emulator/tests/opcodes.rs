@@ -24,6 +24,14 @@ mod half;
 mod inputs;
 #[path = "opcodes/integer.rs"]
 mod integer;
+#[path = "opcodes/matrix.rs"]
+mod matrix;
+#[path = "opcodes/memory.rs"]
+mod memory;
+#[path = "opcodes/unsupported.rs"]
+mod unsupported;
+#[path = "opcodes/warp.rs"]
+mod warp;
 
 #[test]
 fn integers() {
@@ -48,4 +56,22 @@ fn conversions() {
 #[test]
 fn comparisons_and_moves() {
     check::check(&compare::table(), 200);
+}
+
+#[test]
+fn memory_and_atomics() {
+    check::check(&memory::table(), 100);
+}
+
+#[test]
+fn all_forms_are_known() {
+    let tables = [
+        integer::table(),
+        float::table(),
+        half::table(),
+        convert::table(),
+        compare::table(),
+        memory::table(),
+    ];
+    unsupported::known(&tables);
 }
