@@ -107,7 +107,7 @@ pub fn bugs() -> Vec<Bug> {
         ),
         Bug::new(
             "a copy reads past the last row",
-            MATMUL,
+            RAGGED,
             &[Kind::OutOfBounds],
             &[("row < rows ? min(max(columns - column, 0), 8) : 0;", "min(max(columns - column, 0), 8);")],
             &[COPY],
