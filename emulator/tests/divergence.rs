@@ -4,16 +4,12 @@
 
 #[path = "opcodes/device.rs"]
 mod device;
-#[path = "opcodes/exact.rs"]
-mod exact;
-#[path = "opcodes/form.rs"]
-mod form;
 #[path = "divergence/generate.rs"]
 mod generate;
-#[path = "opcodes/inputs.rs"]
-mod inputs;
 #[path = "divergence/program.rs"]
 mod program;
+#[path = "opcodes/random.rs"]
+mod random;
 #[path = "divergence/synchronisation.rs"]
 mod synchronisation;
 #[path = "divergence/wrong.rs"]

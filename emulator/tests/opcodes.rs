@@ -28,6 +28,10 @@ mod integer;
 mod matrix;
 #[path = "opcodes/memory.rs"]
 mod memory;
+#[path = "opcodes/random.rs"]
+mod random;
+#[path = "opcodes/registers.rs"]
+mod registers;
 #[path = "opcodes/unsupported.rs"]
 mod unsupported;
 #[path = "opcodes/warp.rs"]

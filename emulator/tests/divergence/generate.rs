@@ -1,7 +1,7 @@
 //! Makes random programs: nested statements as a compiler emits them, and jumps from anywhere to anywhere.
 
-use super::inputs::Random;
 use super::program::{COMPARISONS, Guard, OPERATIONS, PREDICATES, Program, REGISTERS, Source, Step, VALUES};
+use super::random::Random;
 
 /// The last operation of the table is `rem`, which the generator uses for switches only.
 const REM: usize = OPERATIONS.len() - 1;

@@ -129,7 +129,7 @@ fn compare(form: &Form, cases: &[Vec<u64>], output: &[u8]) -> Option<String> {
     for (index, case) in cases.iter().enumerate() {
         let want = (form.oracle)(case);
         // Forms on memory use the place of the results, so bits above them are anything.
-        let mask = form.to.mask() | u64::from(form.to == T::P) * 0xFFFF_FFFF;
+        let mask = form.to.mask() | if form.to == T::P { 0xFFFF_FFFF } else { 0 };
         let (plain, blended) = (read(16 * index) & mask, read(16 * index + 8) & mask);
         if !want.holds(plain) {
             wrong.push(format!("{case:#x?} gives {plain:#x}, not {want:x?}"));

@@ -38,9 +38,11 @@ fn order(f: Format, a: u64, b: u64) -> Option<Ordering> {
     number(a).partial_cmp(&number(b))
 }
 
+type Compare = Box<dyn Fn(u64, u64) -> bool + Send + Sync>;
+
 /// All comparisons: name with type and `.ftz`, type, result.
-fn comparisons() -> Vec<(String, T, Box<dyn Fn(u64, u64) -> bool + Send + Sync>)> {
-    let mut all: Vec<(String, T, Box<dyn Fn(u64, u64) -> bool + Send + Sync>)> = Vec::new();
+fn comparisons() -> Vec<(String, T, Compare)> {
+    let mut all: Vec<(String, T, Compare)> = Vec::new();
     for t in [T::U16, T::S16, T::U32, T::S32, T::U64, T::S64, T::B16, T::B32, T::B64] {
         let bits = matches!(t, T::B16 | T::B32 | T::B64);
         let mut tests = ORDERED[..if bits { 2 } else { 6 }].to_vec();

@@ -1,22 +1,7 @@
 //! Values worth trying, and random ones.
 
 use super::form::T;
-
-/// splitmix64.
-pub struct Random(pub u64);
-
-impl Random {
-    pub fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
-        let z = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        let z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-        z ^ (z >> 31)
-    }
-
-    pub fn below(&mut self, limit: u64) -> u64 {
-        self.next() % limit
-    }
-}
+use super::random::Random;
 
 /// Cases that differ in one value from those of all others.
 fn specials(t: T) -> Vec<u64> {
@@ -40,7 +25,7 @@ fn specials(t: T) -> Vec<u64> {
             inf - 1,
             inf,
             inf + 1,
-            inf | unit / 2,
+            inf | (unit / 2),
             f.nan(),
         ];
         // Around the ends of integer ranges, and where the distance of floats is 1/2, 1, 2.

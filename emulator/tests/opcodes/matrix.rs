@@ -3,7 +3,7 @@
 
 use super::device::{Device, HEAD, plain};
 use super::exact::{self, Exact, Format, Mode};
-use super::inputs::Random;
+use super::random::Random;
 use emulator::exec::Options;
 
 /// An element type: bytes, and the bits of a small integer.

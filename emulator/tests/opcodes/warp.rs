@@ -2,7 +2,7 @@
 //! has its operands and a member mask; the oracle sees all of them.
 
 use super::device::{Device, HEAD, plain};
-use super::inputs::Random;
+use super::random::Random;
 
 /// Operands of a lane: three words, a predicate, the member mask.
 type Lanes = [[u32; 5]; 32];
