@@ -76,13 +76,13 @@ fn load(context: &mut Context<'_>, access: &Access, space: AccessSpace, addresse
     let request = Request { addresses, mask, bytes, mode: Mode::Read, strong: access.strong, data: None };
     match space {
         AccessSpace::Global | AccessSpace::Generic => {
-            if access.strong {
-                global::synchronise(context, addresses, mask, true, false);
-            }
             if let Some(view) = global::check(context, &request) {
                 let origin = view.data.wrapping_sub(view.base as usize);
                 // SAFETY: every lane's bytes lie in the view.
                 unsafe { fetch(context.file, access, origin, addresses, mask) };
+                if access.strong {
+                    global::acquire(context, addresses, mask);
+                }
             }
         }
         AccessSpace::Shared => {
@@ -192,7 +192,7 @@ fn store(
                 global::fence(context);
             }
             if access.strong {
-                global::synchronise(context, addresses, mask, false, true);
+                global::release(context, addresses, mask);
             }
             if let Some(view) = global::check(context, &request) {
                 let origin = view.data.wrapping_sub(view.base as usize);

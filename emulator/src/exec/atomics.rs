@@ -117,7 +117,7 @@ fn atomic(
             if access.release {
                 global::fence(context);
             }
-            global::synchronise(context, addresses, mask, true, true);
+            global::release(context, addresses, mask);
             let Some(view) = global::check(context, &request) else { return };
             view.data.wrapping_sub(view.base as usize)
         }
@@ -155,6 +155,9 @@ fn atomic(
                 }
             }
         }
+    }
+    if !matches!(space, AccessSpace::Shared) {
+        global::acquire(context, addresses, mask);
     }
 }
 

@@ -363,28 +363,29 @@ pub fn fence(context: &mut Context<'_>) {
     context.block.fenced = true;
 }
 
-/// An atomic or strong access by which blocks synchronise: takes over what was released at the address, and releases
-/// what this block did before its last fence.
-pub fn synchronise(
-    context: &mut Context<'_>,
-    addresses: &[u64; 32],
-    mask: u32,
-    acquire: bool,
-    release: bool,
-) {
-    if !context.launch.has_fence {
+/// Before an atomic or strong write: whoever reads it may rely on what this block did before its last fence.
+pub fn release(context: &mut Context<'_>, addresses: &[u64; 32], mask: u32) {
+    if !context.launch.has_fence || !context.block.fenced {
         return;
     }
     let mut releases = context.launch.releases.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
     for lane in lanes(mask) {
-        let address = addresses[lane];
-        if acquire && let Some(blocks) = releases.get(&address) {
+        let blocks = releases.entry(addresses[lane]).or_default();
+        blocks.insert((context.block.linear & 0xF_FFFF) as u32);
+        blocks.extend(&context.block.acquired);
+    }
+}
+
+/// After an atomic or strong read: what was released at the address before it was read is ordered before this block's
+/// accesses from now on. It must come after the read: another worker may release in between, never undo.
+pub fn acquire(context: &mut Context<'_>, addresses: &[u64; 32], mask: u32) {
+    if !context.launch.has_fence {
+        return;
+    }
+    let releases = context.launch.releases.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+    for lane in lanes(mask) {
+        if let Some(blocks) = releases.get(&addresses[lane]) {
             context.block.acquired.extend(blocks);
-        }
-        if release && context.block.fenced {
-            let blocks = releases.entry(address).or_default();
-            blocks.insert((context.block.linear & 0xF_FFFF) as u32);
-            blocks.extend(&context.block.acquired);
         }
     }
 }
