@@ -87,7 +87,8 @@ impl Warp {
         }
         self.predicates.hash(&mut hasher);
         for group in &self.groups {
-            (group.pc, group.mask).hash(&mut hasher);
+            // The jumps too: a group that spins is not stuck before the others have had their turn.
+            (group.pc, group.mask, group.jumps, group.yields).hash(&mut hasher);
         }
         let now = hasher.finish();
         self.spin.jumps = 0;

@@ -8,7 +8,8 @@ use crate::report::Kind;
 /// What is known of 4 bytes of shared memory.
 ///
 /// `write`: `clock 20 | warp 5 | lane 5 | many lanes 1 | strong 1 | bytes written last 4 | written ever 4 | in flight 4 |
-/// inside a variable 4 | unused 16`. `read`: `clock 20 | lane 5 | many lanes 1 | bytes 4 | unused 2 | warps 32`. As for global memory an
+/// inside a variable 4 | unused 16`. `read`: `clock 20 | lane 5 | many lanes 1 | bytes 4 | unused 1 | all strong 1 |
+/// warps 32`. As for global memory an
 /// entry may forget (several owners of one word), which loses a report and never invents one.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Word {
@@ -26,6 +27,7 @@ const CLOCK: u32 = 44;
 const READ_LANE: u32 = 39;
 const READ_MANY: u64 = 1 << 38;
 const READ_BYTES: u32 = 34;
+const READ_STRONG: u64 = 1 << 32;
 
 impl Word {
     /// Memory that belongs to a variable, never written.
@@ -67,7 +69,7 @@ fn after_reads(context: &Context<'_>, word: Word, touch: Touch) -> bool {
     if readers == 0 || clock <= u64::from(context.block.clocks.floor(context.warp)) {
         return true;
     }
-    if word.read >> READ_BYTES & 15 & touch.bytes == 0 {
+    if word.read >> READ_BYTES & 15 & touch.bytes == 0 || (touch.strong && word.read & READ_STRONG != 0) {
         return true;
     }
     lanes(readers as u32).all(|warp| {
@@ -80,7 +82,9 @@ fn after_reads(context: &Context<'_>, word: Word, touch: Touch) -> bool {
 
 #[inline(always)]
 fn read(word: &mut Word, touch: Touch, floor: u64) {
-    let fresh = touch.clock << CLOCK | touch.lane << READ_LANE | touch.bytes << READ_BYTES | 1 << touch.warp;
+    let strong = if touch.strong { READ_STRONG } else { 0 };
+    let fresh =
+        touch.clock << CLOCK | touch.lane << READ_LANE | touch.bytes << READ_BYTES | strong | 1 << touch.warp;
     let (clock, bytes) = (word.read >> CLOCK, word.read >> READ_BYTES & 15);
     if clock <= floor || clock != touch.clock || bytes != touch.bytes {
         word.read = fresh;
@@ -90,6 +94,9 @@ fn read(word: &mut Word, touch: Touch, floor: u64) {
         || word.read >> READ_LANE & 31 != touch.lane
         || word.read & 0xFFFF_FFFF != 1 << touch.warp;
     word.read |= fresh & 0xFFFF_FFFF | if other_lane { READ_MANY } else { 0 };
+    if !touch.strong {
+        word.read &= !READ_STRONG;
+    }
 }
 
 #[inline(always)]

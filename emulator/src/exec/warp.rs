@@ -275,7 +275,9 @@ impl Block {
                 let instruction = &code[pc as usize];
                 group.mask &= !active;
                 group.pc = pc + 1;
-                let empty = group.mask == 0;
+                if group.mask == 0 {
+                    warp.groups.swap_remove(chosen);
+                }
                 let table = &program.tables[instruction.e as usize];
                 for lane in lanes(active) {
                     // SAFETY: the decoder gave the slot.
@@ -289,9 +291,6 @@ impl Block {
                         Some(group) => group.mask |= 1 << lane,
                         None => warp.groups.push(Group::new(target, 1 << lane)),
                     }
-                }
-                if empty {
-                    warp.groups.swap_remove(chosen);
                 }
             }
             Next::Park => group.state = State::Parked,

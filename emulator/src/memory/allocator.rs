@@ -5,8 +5,14 @@ use std::collections::BTreeMap;
 
 /// Allocations start at multiples of this.
 pub const ALIGNMENT: u64 = 512;
-/// Unallocated bytes behind (and so before) every allocation, at least.
-pub const RED_ZONE: u64 = 512;
+/// Unallocated bytes in front of the first allocation.
+const FIRST: u64 = 4096;
+
+/// Unallocated bytes behind (and so before the next) allocation: as many as it has, so that an index which is wrong by a
+/// row is found, within limits.
+fn red_zone(size: u64) -> u64 {
+    size.clamp(4096, 1 << 20)
+}
 
 /// One allocation, by offset in the range.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -33,7 +39,7 @@ pub struct Allocator {
 }
 
 fn span(size: u64) -> u64 {
-    (size + RED_ZONE).next_multiple_of(ALIGNMENT)
+    (size + red_zone(size)).next_multiple_of(ALIGNMENT)
 }
 
 impl Allocator {
@@ -41,7 +47,7 @@ impl Allocator {
     pub fn new(range: u64) -> Allocator {
         Allocator {
             range,
-            next: RED_ZONE.max(ALIGNMENT),
+            next: FIRST,
             live: BTreeMap::new(),
             freed: BTreeMap::new(),
             order: std::collections::VecDeque::new(),
@@ -134,16 +140,15 @@ mod tests {
 
     #[test]
     fn a_freed_block_is_used_again_only_when_the_range_is_full() {
-        let mut table = Allocator::new(8192);
+        let mut table = Allocator::new(FIRST + 4 * span(1000));
         let first = table.allocate(1000).unwrap();
         let second = table.allocate(1000).unwrap();
-        assert!(second >= first + 1000 + RED_ZONE);
+        assert!(second >= first + 1000 + red_zone(1000));
         assert!(table.free(first).is_some());
         assert!(table.free(first).is_none(), "a second free is refused");
         let third = table.allocate(1000).unwrap();
         assert!(third > second);
         assert_eq!(table.find_freed(first + 999).map(|block| block.size), Some(1000));
-        table.allocate(1000).unwrap();
         table.allocate(1000).unwrap();
         assert_eq!(table.allocate(1000), Some(first), "the hole comes back when nothing else is left");
         assert_eq!(table.allocate(1000), None);
@@ -151,12 +156,13 @@ mod tests {
 
     #[test]
     fn neighbouring_holes_merge() {
-        let mut table = Allocator::new(512 + 4 * 1024);
+        let mut table = Allocator::new(FIRST + 4 * span(512));
         let blocks: Vec<u64> = (0..4).map(|_| table.allocate(512).unwrap()).collect();
         assert_eq!(table.allocate(1), None);
         for &block in &[blocks[1], blocks[3], blocks[2]] {
             table.free(block).unwrap();
         }
-        assert_eq!(table.allocate(2560), Some(blocks[1]));
+        let size = 3 * span(512) - red_zone(4096) - 4096;
+        assert_eq!(table.allocate(size), Some(blocks[1]));
     }
 }
