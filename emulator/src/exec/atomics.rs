@@ -6,6 +6,7 @@ use super::global::{self, Mode, Request};
 use super::lanes::{LANES, Lane, Operation};
 use super::shared;
 use crate::numeric::half;
+use crate::numeric::round::{canonical_f32, ftz_f32};
 use crate::program::{Access, AccessSpace, Instruction, NONE};
 use std::sync::atomic::{AtomicU16, AtomicU32, AtomicU64, Ordering};
 
@@ -130,6 +131,7 @@ fn atomic(
     let change = CHANGES[(i.target & 0xFF) as usize % CHANGES.len()];
     let value = VALUES[(i.target >> 8) as usize % VALUES.len()];
     let file = context.file;
+    let flush = space != AccessSpace::Shared;
     for lane in lanes(mask) {
         for (element, &slot) in access.slots.iter().enumerate() {
             let place = origin.wrapping_add(addresses[lane] as usize + element * access.element as usize);
@@ -145,7 +147,8 @@ fn atomic(
                     (slot, false) => u64::from(u32::get(file, slot, lane)),
                 };
                 let (operand, second) = (load(slot), load(i.b));
-                let old = modify(place, access.element, |old| apply(change, value, old, operand, second));
+                let old =
+                    modify(place, access.element, |old| apply(change, value, old, operand, second, flush));
                 if destination != NONE {
                     if access.wide {
                         u64::set(file, destination, lane, old);
@@ -189,7 +192,7 @@ unsafe fn modify(place: *mut u8, bytes: u32, mut change: impl FnMut(u64) -> u64)
     }
 }
 
-fn apply(change: Change, value: Value, old: u64, operand: u64, second: u64) -> u64 {
+fn apply(change: Change, value: Value, old: u64, operand: u64, second: u64, flush: bool) -> u64 {
     match change {
         Change::And => old & operand,
         Change::Or => old | operand,
@@ -207,11 +210,11 @@ fn apply(change: Change, value: Value, old: u64, operand: u64, second: u64) -> u
             let (old, limit) = (old as u32, operand as u32);
             u64::from(if old == 0 || old > limit { limit } else { old - 1 })
         }
-        Change::Add | Change::Min | Change::Max => arithmetic(change, value, old, operand),
+        Change::Add | Change::Min | Change::Max => arithmetic(change, value, old, operand, flush),
     }
 }
 
-fn arithmetic(change: Change, value: Value, old: u64, operand: u64) -> u64 {
+fn arithmetic(change: Change, value: Value, old: u64, operand: u64, flush: bool) -> u64 {
     macro_rules! integer {
         ($type:ty, $add:expr) => {{
             let (a, b) = (old as $type, operand as $type);
@@ -236,10 +239,14 @@ fn arithmetic(change: Change, value: Value, old: u64, operand: u64) -> u64 {
         Value::S32 => u64::from(integer!(i32, i32::wrapping_add) as u32),
         Value::U64 => integer!(u64, u64::wrapping_add),
         Value::S64 => integer!(i64, i64::wrapping_add),
-        // The manual: atom.add.f32 on global memory flushes subnormals to zero.
+        // On global memory subnormal operands and results are flushed to zero, on shared memory they are not.
         Value::F32 => {
-            let sum = f32::from_bits(old as u32) + f32::from_bits(operand as u32);
-            u64::from(sum.to_bits())
+            let input = |bits: u64| {
+                let value = f32::from_bits(bits as u32);
+                if flush { ftz_f32(value) } else { value }
+            };
+            let sum = input(old) + input(operand);
+            u64::from(canonical_f32(if flush { ftz_f32(sum) } else { sum }).to_bits())
         }
         Value::F64 => (f64::from_bits(old) + f64::from_bits(operand)).to_bits(),
         Value::F16 => {

@@ -4,11 +4,11 @@ use super::barrier::BarrierState;
 use super::clocks::Clocks;
 use super::context::{LaunchState, SHARED_START};
 use super::copies::Copies;
+use super::global::Released;
 use super::lanes::{LANES, Row};
 use super::shared::Word;
 use super::warp::Group;
 use crate::program::{Program, Special};
-use std::collections::HashSet;
 use std::hash::{Hash, Hasher};
 
 /// Memory of a block, and what is known of it.
@@ -27,8 +27,8 @@ pub struct BlockMemory {
     pub clocks: Clocks,
     /// The block executed a fence.
     pub fenced: bool,
-    /// Blocks whose released accesses this one has acquired.
-    pub acquired: HashSet<u32>,
+    /// What other blocks have released and this one has acquired.
+    pub acquired: Released,
     /// Local memory: thread after thread.
     pub local: Vec<u8>,
     /// A byte of local memory was written.
@@ -108,6 +108,8 @@ pub struct Block {
     pub(super) barriers: Vec<BarrierState>,
     /// Warp instructions run since the block began.
     pub(super) instructions: u64,
+    /// The loops in which its warps were last seen to be stuck.
+    waits: u64,
 }
 
 /// Shape of a launch.
@@ -165,7 +167,23 @@ impl Block {
         let local = program.local_bytes as usize * shape.threads().next_multiple_of(32) as usize;
         memory.local = vec![0; local];
         memory.local_written = vec![false; local];
-        Block { memory, warps: (0..warps).map(warp).collect(), barriers: Vec::new(), instructions: 0 }
+        Block {
+            memory,
+            warps: (0..warps).map(warp).collect(),
+            barriers: Vec::new(),
+            instructions: 0,
+            waits: 0,
+        }
+    }
+
+    /// Every warp is stuck or waits: whether in other loops than the last time.
+    pub(super) fn went_on(&mut self) -> bool {
+        let mut hasher = std::hash::DefaultHasher::new();
+        for warp in &self.warps {
+            (warp.live, warp.spin.stuck.then_some(warp.spin.saved)).hash(&mut hasher);
+        }
+        let waits = hasher.finish();
+        std::mem::replace(&mut self.waits, waits) != waits
     }
 
     /// Puts the block at its beginning, as block `linear` of the grid.
@@ -193,6 +211,7 @@ impl Block {
         self.barriers.clear();
         self.barriers.resize_with(16, BarrierState::default);
         self.instructions = 0;
+        self.waits = 0;
         let total_shared = end.saturating_sub(SHARED_START);
         for (number, warp) in self.warps.iter_mut().enumerate() {
             warp.live = warp.present;

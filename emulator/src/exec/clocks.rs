@@ -38,6 +38,13 @@ impl Clocks {
         self.floors[warp]
     }
 
+    /// What a warp has seen, its own epoch included.
+    pub fn vector(&self, warp: usize) -> [u32; 32] {
+        let mut seen = self.seen[warp];
+        seen[warp] = self.epochs[warp];
+        seen
+    }
+
     fn refresh(&mut self, warp: usize) {
         let warps = self.epochs.len();
         self.floors[warp] = self.seen[warp][..warps].iter().copied().min().unwrap_or(0);

@@ -1,12 +1,13 @@
 //! What an operation sees while it runs: the registers of its warp, the memory of its block, the launch.
 
 use super::block::BlockMemory;
+use super::global::Released;
 use super::lanes::{File, LANES};
 use super::tally::Tally;
 use crate::memory::View;
 use crate::program::{NONE, Program};
 use crate::report::Kind;
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::sync::Mutex;
 
 /// Generic addresses from here on are the block's shared memory.
@@ -55,8 +56,8 @@ pub struct LaunchState<'a> {
     pub tag: u64,
     /// The program has fences: blocks may order each other's accesses.
     pub has_fence: bool,
-    /// Which blocks' earlier accesses are ordered before whoever acquires this address.
-    pub releases: Mutex<HashMap<u64, HashSet<u32>>>,
+    /// What is ordered before whoever acquires this address.
+    pub releases: Mutex<HashMap<u64, Released>>,
 }
 
 /// The state that operations work on: one worker's, pointed at one warp at a time.

@@ -4,6 +4,7 @@ use super::context::{Context, lanes};
 use super::tally::pieces;
 use crate::memory::{FREED, UNWRITTEN, View, WRITTEN};
 use crate::report::Kind;
+use std::collections::HashMap;
 
 /// What an access does.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -328,8 +329,13 @@ fn update(context: &Context<'_>, old: u64, new: u64) -> Option<u64> {
     if quiet {
         return Some(new | many | entry::MANY_BLOCKS | entry::bytes(old));
     }
+    let seen = context.block.acquired.get(&(entry::block(old) as u32));
+    let vague = old & entry::MANY_WARPS != 0 || entry::clock(old) == entry::CLOCK;
     let ordered = context.launch.has_fence
-        && (old & entry::MANY_BLOCKS != 0 || context.block.acquired.contains(&(entry::block(old) as u32)));
+        && (old & entry::MANY_BLOCKS != 0
+            || seen.is_some_and(|seen| {
+                vague || entry::clock(old) <= u64::from(seen[entry::warp(old) as usize])
+            }));
     ordered.then_some(new)
 }
 
@@ -363,16 +369,21 @@ pub fn fence(context: &mut Context<'_>) {
     context.block.fenced = true;
 }
 
-/// Before an atomic or strong write: whoever reads it may rely on what this block did before its last fence.
+/// Before an atomic or strong write: whoever reads it may rely on what this warp did and had seen, if the block has
+/// executed a fence.
 pub fn release(context: &mut Context<'_>, addresses: &[u64; 32], mask: u32) {
     if !context.launch.has_fence || !context.block.fenced {
         return;
     }
+    let block = (context.block.linear & 0xF_FFFF) as u32;
+    let seen = context.block.clocks.vector(context.warp);
     let mut releases = context.launch.releases.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
     for lane in lanes(mask) {
-        let blocks = releases.entry(addresses[lane]).or_default();
-        blocks.insert((context.block.linear & 0xF_FFFF) as u32);
-        blocks.extend(&context.block.acquired);
+        let released = releases.entry(addresses[lane]).or_default();
+        join(released, block, &seen);
+        for (other, seen) in &context.block.acquired {
+            join(released, *other, seen);
+        }
     }
 }
 
@@ -384,8 +395,17 @@ pub fn acquire(context: &mut Context<'_>, addresses: &[u64; 32], mask: u32) {
     }
     let releases = context.launch.releases.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
     for lane in lanes(mask) {
-        if let Some(blocks) = releases.get(&addresses[lane]) {
-            context.block.acquired.extend(blocks);
+        for (block, seen) in releases.get(&addresses[lane]).into_iter().flatten() {
+            join(&mut context.block.acquired, *block, seen);
         }
+    }
+}
+
+/// Of each block, the last epoch of each of its warps that is ordered before.
+pub type Released = HashMap<u32, [u32; 32]>;
+
+fn join(released: &mut Released, block: u32, seen: &[u32; 32]) {
+    for (mine, theirs) in released.entry(block).or_insert([0; 32]).iter_mut().zip(seen) {
+        *mine = (*mine).max(*theirs);
     }
 }

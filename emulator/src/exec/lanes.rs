@@ -29,6 +29,11 @@ pub trait Lane: Copy + Default {
     /// # Safety
     /// As `get`, and no other reference to the row may exist.
     unsafe fn set(file: File, slot: u32, lane: usize, value: Self);
+    /// Writes lane `lane` where `on`; else all its bits, also those beyond a narrow type's, stay as they are.
+    ///
+    /// # Safety
+    /// As `set`.
+    unsafe fn blend(file: File, slot: u32, lane: usize, value: Self, on: bool);
 }
 
 macro_rules! lane {
@@ -45,6 +50,14 @@ macro_rules! lane {
                 // SAFETY: the caller's promise.
                 unsafe { *file.0.add(slot as usize).cast::<$raw>().add(lane) = ($set)(value) };
             }
+            #[inline(always)]
+            unsafe fn blend(file: File, slot: u32, lane: usize, value: Self, on: bool) {
+                // SAFETY: the caller's promise. A select, not a branch.
+                unsafe {
+                    let place = file.0.add(slot as usize).cast::<$raw>().add(lane);
+                    *place = if on { ($set)(value) } else { *place };
+                }
+            }
         }
     };
 }
@@ -52,7 +65,7 @@ macro_rules! lane {
 lane!(u8, u32, |raw| raw as u8, u32::from);
 lane!(i8, u32, |raw| raw as i8, |value| value as i32 as u32);
 lane!(u16, u32, |raw| raw as u16, u32::from);
-lane!(i16, u32, |raw| raw as i16, |value| value as u16 as u32);
+lane!(i16, u32, |raw| raw as i16, |value| value as i32 as u32);
 lane!(u32, u32, |raw| raw, |value| value);
 lane!(i32, u32, |raw| raw as i32, |value| value as u32);
 lane!(f32, u32, f32::from_bits, f32::to_bits);
@@ -88,11 +101,8 @@ impl File {
             }
         } else {
             for (lane, value) in row.iter().enumerate() {
-                // SAFETY: the caller's promise. Written back unchanged where the mask is off: a blend, not a branch.
-                unsafe {
-                    let kept = T::get(self, slot, lane);
-                    T::set(self, slot, lane, if mask >> lane & 1 == 1 { *value } else { kept });
-                }
+                // SAFETY: the caller's promise.
+                unsafe { T::blend(self, slot, lane, *value, mask >> lane & 1 == 1) };
             }
         }
     }

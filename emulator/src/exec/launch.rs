@@ -219,6 +219,8 @@ impl Shared<'_> {
         let warps = block.warps.len();
         let mut order = self.seed.map(|seed| Order(seed ^ turn.wrapping_mul(0xD6E8_FEB8_6659_FD93)));
         let mut schedule: Vec<usize> = (0..warps).collect();
+        // What a look found before other blocks ran says nothing any more.
+        block.warps.iter_mut().for_each(|warp| warp.spin.stuck = false);
         loop {
             if self.stop.load(Ordering::Relaxed) {
                 return End::Faulted;
@@ -239,11 +241,7 @@ impl Shared<'_> {
                     Turn::Blocked => spinning = false,
                     Turn::Paused => {
                         if block.warps[warp].spin.jumps >= TURN_JUMPS {
-                            let stuck = block.warps[warp].spin.stuck;
                             block.warps[warp].look();
-                            if stuck && !block.warps[warp].spin.stuck {
-                                self.progress.fetch_add(1, Ordering::SeqCst);
-                            }
                         }
                         spinning &= block.warps[warp].spin.stuck;
                     }
@@ -267,6 +265,9 @@ impl Shared<'_> {
                 return End::Faulted;
             }
             if spinning {
+                if block.went_on() {
+                    self.progress.fetch_add(1, Ordering::SeqCst);
+                }
                 return End::Waiting;
             }
         }
@@ -282,7 +283,10 @@ impl Shared<'_> {
             format!("[{}]{line}", self.program.text[pc as usize].0)
         };
         let parked = groups().find(|(_, group)| group.state == State::Parked);
-        let Some((warp, group)) = parked.or_else(|| groups().next()) else { return };
+        let Some((warp, group)) = parked.or_else(|| groups().next()) else {
+            let detail = "lanes are neither running nor waiting nor done: a fault of the emulator".to_owned();
+            return self.stuck(turn, block, Kind::Deadlock, detail);
+        };
         let missing: Vec<String> = groups()
             .filter(|(w, other)| (*w, other.pc) != (warp, group.pc))
             .take(3)

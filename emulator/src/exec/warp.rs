@@ -59,7 +59,7 @@ pub enum Turn {
 }
 
 /// Backward jumps after which a group lets the warp's other groups run: they may hold what it waits for.
-const GROUP_JUMPS: u32 = 1 << 14;
+const GROUP_JUMPS: u32 = 512;
 
 /// Backward jumps after which a warp lets the block's others run.
 pub(super) const TURN_JUMPS: u32 = 4096;

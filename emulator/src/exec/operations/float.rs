@@ -124,9 +124,7 @@ fn single(name: &Name<'_>, l: Level) -> Option<Operation> {
             same(ternary(l, |a: f32, b: f32, c: f32| round::fma_f32(a, b, c, Rounding::Down)), C, t, 3)
         }
         "rcp" if name.qualifiers == ["rn", "f32"] => same(unary(l, |a: f32| canonical_f32(1.0 / a)), S, t, 1),
-        "sqrt" if name.qualifiers == ["rn", "f32"] => {
-            same(unary(l, |a: f32| canonical_f32(a.sqrt())), S, t, 1)
-        }
+        "sqrt" if name.qualifiers == ["rn", "f32"] => same(unary(l, |a: f32| square_root(a)), S, t, 1),
         "fma" | "mad" => same(
             rounded!(name, R => modes!(name, Rare, level, F, T => ternary(level, |a: f32, b: f32, c: f32| {
                 output::<F, T>(round::fma_f32(input::<F>(a), input::<F>(b), input::<F>(c), R))
@@ -180,6 +178,12 @@ fn single(name: &Name<'_>, l: Level) -> Option<Operation> {
         "min" | "max" => extremum(name, l),
         _ => None,
     }
+}
+
+/// The NaN is chosen by the operand: a compiler may take any NaN for as good as that of the root.
+#[inline(always)]
+fn square_root(a: f32) -> f32 {
+    if a >= 0.0 { a.sqrt() } else { f32::from_bits(round::CANONICAL_F32) }
 }
 
 fn special(name: &Name<'_>, l: Level) -> Option<Operation> {

@@ -140,6 +140,13 @@ fn missing_barriers() -> Vec<Bug> {
 fn missing_order() -> Vec<Bug> {
     vec![
         Bug::new(
+            "no barrier before a block announces its partials",
+            REDUCE,
+            &[Kind::GlobalRace],
+            &[("    __syncthreads();  // Writing this block's partials | announcing them.\n", "")],
+            &["* columns + mine] = block_sum;", "column_total += partial["],
+        ),
+        Bug::new(
             "no fence before a block announces its partials",
             REDUCE,
             &[Kind::GlobalRace],
