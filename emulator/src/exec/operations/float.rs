@@ -180,10 +180,11 @@ fn single(name: &Name<'_>, l: Level) -> Option<Operation> {
     }
 }
 
-/// The NaN is chosen by the operand: a compiler may take any NaN for as good as that of the root.
+/// NaN is told by the bits: a compiler may take any NaN for as good as the canonical one, and drop a comparison.
 #[inline(always)]
 fn square_root(a: f32) -> f32 {
-    if a >= 0.0 { a.sqrt() } else { f32::from_bits(round::CANONICAL_F32) }
+    let root = a.sqrt().to_bits();
+    f32::from_bits(if root & 0x7FFF_FFFF > 0x7F80_0000 { round::CANONICAL_F32 } else { root })
 }
 
 fn special(name: &Name<'_>, l: Level) -> Option<Operation> {
