@@ -30,7 +30,10 @@ pub const OPERATIONS: [Operation; 11] = [
     ("rem.u32", |a, b| if b == 0 { a } else { a % b }),
 ];
 
-pub const COMPARISONS: [(&str, fn(u32, u32) -> bool); 4] = [
+/// A comparison's name and what it says of two values.
+pub type Comparison = (&'static str, fn(u32, u32) -> bool);
+
+pub const COMPARISONS: [Comparison; 4] = [
     ("setp.lt.u32", |a, b| a < b),
     ("setp.eq.u32", |a, b| a == b),
     ("setp.ge.s32", |a, b| a as i32 >= b as i32),
