@@ -175,7 +175,7 @@ impl Builder<'_> {
             };
             instruction.d = match reduction {
                 BarrierReduction::Popc => self.destination(first, Type::U32)?,
-                _ => self.predicate(first)?.0,
+                _ => self.written_predicate(first)?,
             };
             let (predicate, negated) = self.predicate(last)?;
             instruction.c = predicate;

@@ -57,8 +57,8 @@ impl Builder<'_> {
         if operation.destination == Type::Pred {
             let first = self.operand(operands, 0)?;
             let (d, e) = match first {
-                Operand::Pair(d, e) => (self.predicate(d)?.0, self.predicate(e)?.0),
-                single => (self.predicate(single)?.0, NONE),
+                Operand::Pair(d, e) => (self.written_predicate(d)?, self.written_predicate(e)?),
+                single => (self.written_predicate(single)?, NONE),
             };
             (instruction.d, instruction.e) = (d, e);
             if operation.word & 3 != 0 {
@@ -69,9 +69,6 @@ impl Builder<'_> {
             }
         } else {
             instruction.d = self.destination(self.operand(operands, 0)?, operation.destination)?;
-            if instruction.d == NONE {
-                instruction.d = self.rows(2)?;
-            }
         }
         if name.base == "lop3" {
             match self.operand(operands, 4)? {
@@ -101,7 +98,7 @@ impl Builder<'_> {
         if element == Type::Pred {
             let (source, negated) = self.predicate(from)?;
             instruction.run = compiled::<PredicateLogic>(self.level);
-            instruction.d = self.predicate(to)?.0;
+            instruction.d = self.written_predicate(to)?;
             instruction.a = source;
             instruction.word = 4 | u64::from(negated) << 8;
             self.push(instruction);
@@ -152,9 +149,6 @@ impl Builder<'_> {
                     if wide { unary(self.level, |a: u64| a) } else { unary(self.level, |a: u32| a) };
             }
         }
-        if instruction.d == NONE {
-            return self.error("mov to nowhere");
-        }
         self.push(instruction);
         Ok(true)
     }
@@ -185,7 +179,7 @@ impl Builder<'_> {
         let mut instruction = self.guarded(syntax)?;
         instruction.class = Class::Integer;
         instruction.run = compiled::<PredicateLogic>(self.level);
-        instruction.d = self.predicate(self.operand(&syntax.operands, 0)?)?.0;
+        instruction.d = self.written_predicate(self.operand(&syntax.operands, 0)?)?;
         let (a, negate_a) = self.predicate(self.operand(&syntax.operands, 1)?)?;
         instruction.a = a;
         instruction.word = u64::from(negate_a) << 8;
@@ -287,7 +281,7 @@ impl Builder<'_> {
         let mut instruction = self.guarded(syntax)?;
         instruction.run = run;
         instruction.class = Class::Integer;
-        instruction.d = self.predicate(self.operand(&syntax.operands, 0)?)?.0;
+        instruction.d = self.written_predicate(self.operand(&syntax.operands, 0)?)?;
         instruction.a = self.source(self.operand(&syntax.operands, 1)?, Type::U64)?;
         self.push(instruction);
         Ok(true)

@@ -296,7 +296,7 @@ impl Builder<'_> {
         }
         instruction.c = NONE;
         let hinted = name.qualifiers.iter().any(|q| q.contains("cache_hint"));
-        let extra = operands.len() - 3 - usize::from(hinted);
+        let extra = operands.len().saturating_sub(3 + usize::from(hinted));
         if extra > 0 {
             let operand = self.operand(operands, 3)?;
             match self.predicate_register(operand) {

@@ -33,7 +33,10 @@ pub fn image(text: &str, memory: &Arc<DeviceMemory>) -> Result<Image, LoadError>
 }
 
 fn kernel(module: &ast::Module, function: &Function, globals: &Globals) -> Result<Kernel, LoadError> {
-    let parameters = variables::layout(&function.parameters);
+    let parameters = variables::layout(&function.parameters).ok_or_else(|| LoadError {
+        line: function.line,
+        detail: format!("the parameters of {} take more than 32 KiB", function.name),
+    })?;
     let builder = Builder::new(module, globals);
     let (program, static_shared, registers) = builder.build(function, &parameters)?;
     let target = module.target.first().map_or("", String::as_str);

@@ -106,10 +106,10 @@ impl Builder<'_> {
         Ok(wide)
     }
 
-    /// The slot of a destination; [`NONE`] for `_`.
+    /// The slot of a destination; `_` is a register that nobody reads.
     pub fn destination(&mut self, operand: &Operand, element: Type) -> Result<u32, LoadError> {
         match operand {
-            Operand::Sink => Ok(NONE),
+            Operand::Sink => self.rows(2),
             Operand::Register(_) => self.source(operand, element),
             other => self.error(format!("{other:?} cannot be written")),
         }
@@ -125,8 +125,16 @@ impl Builder<'_> {
             Operand::Not(inner) => self.predicate(inner).map(|(slot, negated)| (slot, !negated)),
             // A constant predicate: predicate 0 is never written, so it is false.
             Operand::Integer(value) => Ok((0, *value != 0)),
-            Operand::Sink => Ok((NONE, false)),
             other => self.error(format!("{other:?} is no predicate")),
+        }
+    }
+
+    /// Number of a predicate that is written; [`NONE`] for `_`.
+    pub fn written_predicate(&mut self, operand: &Operand) -> Result<u32, LoadError> {
+        match operand {
+            Operand::Sink => Ok(NONE),
+            Operand::Register(_) => self.predicate(operand).map(|(slot, _)| slot),
+            other => self.error(format!("{other:?} cannot be written")),
         }
     }
 

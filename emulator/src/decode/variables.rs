@@ -18,16 +18,17 @@ pub fn size_of(element: Type) -> u64 {
     }
 }
 
-/// Offset and size of each parameter.
-pub fn layout(parameters: &[Variable]) -> Vec<(usize, usize)> {
+/// Offset and size of each parameter; None where they take more than 32 KiB (the limit of CUDA 12).
+pub fn layout(parameters: &[Variable]) -> Option<Vec<(usize, usize)>> {
     let mut end = 0usize;
     let mut places = Vec::new();
     for parameter in parameters {
         let start = end.next_multiple_of(parameter.align.max(1) as usize);
-        places.push((start, parameter.size as usize));
-        end = start + parameter.size as usize;
+        let size = usize::try_from(parameter.size).ok()?;
+        end = start.checked_add(size).filter(|end| *end <= 32 * 1024)?;
+        places.push((start, size));
     }
-    places
+    Some(places)
 }
 
 /// The module's variables in device memory.

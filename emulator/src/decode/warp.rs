@@ -52,7 +52,7 @@ impl Builder<'_> {
     /// `d|p`, or d alone.
     fn with_predicate(&mut self, operand: &Operand) -> Result<(u32, u32), crate::exec::LoadError> {
         match operand {
-            Operand::Pair(d, p) => Ok((self.destination(d, Type::B32)?, self.predicate(p)?.0)),
+            Operand::Pair(d, p) => Ok((self.destination(d, Type::B32)?, self.written_predicate(p)?)),
             single => Ok((self.destination(single, Type::B32)?, NONE)),
         }
     }
@@ -91,7 +91,7 @@ impl Builder<'_> {
         };
         instruction.d = match instruction.word {
             3 => self.destination(self.operand(operands, 0)?, Type::B32)?,
-            _ => self.predicate(self.operand(operands, 0)?)?.0,
+            _ => self.written_predicate(self.operand(operands, 0)?)?,
         };
         let (predicate, negated) = self.predicate(self.operand(operands, 1)?)?;
         instruction.a = predicate;
