@@ -129,8 +129,17 @@ pub enum Level {
 }
 
 impl Level {
-    /// The best level of this machine.
+    /// The best level of this machine. `PRETEXT_SIMD=baseline|avx2|avx512` lowers it, for tests.
     pub fn best() -> Level {
+        static LEVEL: std::sync::OnceLock<Level> = std::sync::OnceLock::new();
+        *LEVEL.get_or_init(|| match (std::env::var("PRETEXT_SIMD").as_deref(), Level::detect()) {
+            (Ok("baseline"), _) => Level::Baseline,
+            (Ok("avx2"), Level::Avx512) => Level::Avx2,
+            (_, detected) => detected,
+        })
+    }
+
+    fn detect() -> Level {
         #[cfg(target_arch = "x86_64")]
         {
             let v4 = is_x86_feature_detected!("avx512f")
