@@ -79,3 +79,18 @@ fn all_forms_are_known() {
     ];
     unsupported::known(&tables);
 }
+
+/// The other levels of vector instructions, each in a process of its own: the level is chosen once.
+#[test]
+fn lower_vector_levels_give_the_same() {
+    const LEVEL: &str = "PRETEXT_SIMD";
+    if std::env::var_os(LEVEL).is_some() {
+        return;
+    }
+    for level in ["avx2", "baseline"] {
+        let mut command = std::process::Command::new(std::env::current_exe().unwrap());
+        let output = command.env(LEVEL, level).output().unwrap();
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        assert!(output.status.success() && text.contains("test result: ok"), "{level}: {text}");
+    }
+}
