@@ -72,14 +72,7 @@ fn damaged_text_is_refused_or_runs_to_an_end() {
                     }
                 }
                 let (grid, block) = ([2, 1, 1], [64.min(kernel.max_threads()), 1, 1]);
-                let request = Launch {
-                    kernel,
-                    grid,
-                    block,
-                    dynamic_shared: 1024,
-                    cooperative: false,
-                    parameters: &parameters,
-                };
+                let request = Launch { kernel, grid, block, dynamic_shared: 1024, parameters: &parameters };
                 let options = Options { workers: 1, instruction_limit: 20_000, ..Options::default() };
                 match launch(&memory, &request, &options).report {
                     Some(report) => {

@@ -119,7 +119,6 @@ impl Session {
             grid: shape.grid,
             block: shape.block,
             shared: shape.shared,
-            cooperative: shape.cooperative,
             parameters,
         })
     }

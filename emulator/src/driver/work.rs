@@ -22,7 +22,6 @@ pub(super) struct KernelLaunch {
     pub grid: [u32; 3],
     pub block: [u32; 3],
     pub shared: u32,
-    pub cooperative: bool,
     pub parameters: Box<[u8]>,
 }
 
@@ -222,7 +221,6 @@ impl KernelLaunch {
             grid: self.grid,
             block: self.block,
             dynamic_shared: self.shared,
-            cooperative: self.cooperative,
             parameters: &self.parameters,
         };
         let Ok(outcome) = catch_unwind(AssertUnwindSafe(|| exec::launch(memory, &launch, options))) else {

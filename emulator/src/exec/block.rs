@@ -136,7 +136,7 @@ impl Block {
             for &(slot, value, wide) in &program.constants {
                 if wide {
                     let lanes: [u64; LANES] = [value; LANES];
-                    let halves: &[u32; 64] = bytemuck_rows(&lanes);
+                    let halves: &[u32; 64] = as_rows(&lanes);
                     file[slot as usize].0.copy_from_slice(&halves[..32]);
                     file[slot as usize + 1].0.copy_from_slice(&halves[32..]);
                 } else {
@@ -255,7 +255,7 @@ impl Block {
 }
 
 /// 32 values of 64 bits as two rows.
-fn bytemuck_rows(lanes: &[u64; LANES]) -> &[u32; 64] {
+fn as_rows(lanes: &[u64; LANES]) -> &[u32; 64] {
     // SAFETY: same size, u32 is less aligned, every bit pattern is a value.
     unsafe { &*std::ptr::from_ref(lanes).cast() }
 }

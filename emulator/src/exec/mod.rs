@@ -161,7 +161,7 @@ impl Kernel {
     }
 }
 
-/// A launch.
+/// A launch. Blocks may wait for each other in any launch, as a cooperative one allows.
 #[derive(Clone, Debug)]
 pub struct Launch<'a> {
     /// What runs.
@@ -172,8 +172,6 @@ pub struct Launch<'a> {
     pub block: [u32; 3],
     /// Dynamic shared memory in bytes.
     pub dynamic_shared: u32,
-    /// All blocks are resident at once (the emulator lets blocks wait for each other in any launch).
-    pub cooperative: bool,
     /// Parameter bytes, laid out as [`Kernel::parameters`] says.
     pub parameters: &'a [u8],
 }

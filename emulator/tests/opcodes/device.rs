@@ -67,7 +67,6 @@ impl Device {
             block: [block, 1, 1],
             dynamic_shared: 0,
             // Some launches wait for their other blocks.
-            cooperative: true,
             parameters: &parameters,
         };
         launch(&self.memory, &what, options).report

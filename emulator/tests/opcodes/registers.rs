@@ -55,7 +55,6 @@ fn special_registers() {
             grid: GRID,
             block: BLOCK,
             dynamic_shared: 0,
-            cooperative: false,
             parameters: &out.to_le_bytes(),
         };
         assert_eq!(launch(&device.memory, &what, &plain()).report, None);

@@ -137,7 +137,6 @@ impl<'a> Ready<'a> {
             grid: self.case.grid,
             block: self.case.block,
             dynamic_shared: self.case.dynamic_shared,
-            cooperative: false,
             parameters: &self.parameters,
         };
         launch(&self.memory, &description, options)
