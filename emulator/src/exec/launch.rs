@@ -12,7 +12,7 @@ use crate::program::Program;
 use crate::report::{Kind, Report};
 use std::collections::HashMap;
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 /// Multiprocessors of the emulated device.
@@ -46,10 +46,17 @@ struct Shared<'a> {
     stop: AtomicBool,
     /// Grows when a block ends or a waiting one goes on.
     progress: AtomicU64,
-    /// Workers that have nothing but waiting blocks, or nothing at all.
-    idle: AtomicUsize,
+    /// For each worker how often in a row it found nothing that moves: `progress at that time << 8 | times`, or
+    /// [`FINISHED`].
+    idle: Vec<AtomicU64>,
     reports: Mutex<Vec<(u64, Report)>>,
 }
+
+/// A worker that has no block left.
+const FINISHED: u64 = u64::MAX;
+
+/// Times that every worker must find nothing that moves before it is a deadlock.
+const FRUITLESS: u64 = 3;
 
 /// How a block's run ended for now.
 enum End {
@@ -101,19 +108,20 @@ pub(super) fn run(
         next: AtomicU64::new(0),
         stop: AtomicBool::new(false),
         progress: AtomicU64::new(0),
-        idle: AtomicUsize::new(0),
+        idle: (0..workers).map(|_| AtomicU64::new(0)).collect(),
         reports: Mutex::new(Vec::new()),
     };
     let mut tally = Tally::new(kernel.program.code.len());
     if workers == 1 {
-        shared.work(&mut tally);
+        shared.work(0, &mut tally);
     } else {
         let tallies: Vec<Tally> = std::thread::scope(|scope| {
             let threads: Vec<_> = (0..workers)
-                .map(|_| {
-                    scope.spawn(|| {
+                .map(|worker| {
+                    let shared = &shared;
+                    scope.spawn(move || {
                         let mut tally = Tally::new(shared.program.code.len());
-                        shared.work(&mut tally);
+                        shared.work(worker, &mut tally);
                         tally
                     })
                 })
@@ -150,7 +158,7 @@ impl Shared<'_> {
     }
 
     /// One worker, until no block is left.
-    fn work(&self, tally: &mut Tally) {
+    fn work(&self, worker: usize, tally: &mut Tally) {
         let mut waiting: Vec<(u64, Block)> = Vec::new();
         let mut spare: Option<Block> = None;
         let mut fruitless = 0;
@@ -175,7 +183,7 @@ impl Shared<'_> {
                 continue;
             }
             if waiting.is_empty() {
-                self.idle.fetch_add(1, Ordering::SeqCst);
+                self.idle[worker].store(FINISHED, Ordering::SeqCst);
                 return;
             }
             let before = self.progress.load(Ordering::SeqCst);
@@ -195,22 +203,22 @@ impl Shared<'_> {
                 fruitless = 0;
                 continue;
             }
-            // Nothing moves here. It is a deadlock once it moves nowhere.
-            self.idle.fetch_add(1, Ordering::SeqCst);
-            if self.workers > 1 {
-                std::thread::sleep(Duration::from_micros(200));
-            }
-            let nowhere = self.idle.load(Ordering::SeqCst) >= self.workers
-                && self.progress.load(Ordering::SeqCst) == before;
-            fruitless = if nowhere { fruitless + 1 } else { 0 };
-            if fruitless >= 3 {
+            // Nothing moved here. It is a deadlock once nothing has moved anywhere, several times over.
+            fruitless = (fruitless + 1).min(FRUITLESS);
+            self.idle[worker].store(before << 8 | fruitless, Ordering::SeqCst);
+            if self.idle.iter().all(|idle| {
+                let idle = idle.load(Ordering::SeqCst);
+                idle == FINISHED || idle == before << 8 | FRUITLESS
+            }) {
                 let (turn, block) = &waiting[0];
                 let detail =
                     "every thread of the launch waits for something that no thread will do".to_owned();
                 self.stuck(*turn, block, Kind::Deadlock, detail);
                 return;
             }
-            self.idle.fetch_sub(1, Ordering::SeqCst);
+            if self.workers > 1 {
+                std::thread::sleep(Duration::from_micros(200));
+            }
         }
     }
 
