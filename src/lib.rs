@@ -6,6 +6,7 @@
 pub mod cli;
 pub mod commands;
 pub mod config;
+pub mod device;
 pub mod evaluate;
 pub mod output;
 pub mod train;

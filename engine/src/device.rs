@@ -1,5 +1,6 @@
 //! Devices, chosen at run time.
 
+use crate::cuda::extension;
 use crate::{Error, ErrorKind, Result, Tensor};
 use std::fmt;
 
@@ -12,27 +13,16 @@ use std::fmt;
 pub enum Device {
     /// The processor this program runs on.
     Cpu,
+    /// A device of the CUDA driver in use (see [`crate::cuda::driver::select`]), hardware or emulated, by its number.
+    Cuda(usize),
 }
 
 impl fmt::Display for Device {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Device::Cpu => f.write_str("cpu"),
-        }
-    }
-}
-
-impl std::str::FromStr for Device {
-    type Err = Error;
-
-    fn from_str(text: &str) -> Result<Device> {
-        match text {
-            "cpu" => Ok(Device::Cpu),
-            _ => Err(Error::new(
-                ErrorKind::Usage,
-                "device",
-                format!("'{text}' is not a device of this build; it has: cpu"),
-            )),
+            Device::Cuda(_) if extension::is_emulated() => f.write_str("emulated"),
+            Device::Cuda(ordinal) => write!(f, "cuda:{ordinal}"),
         }
     }
 }

@@ -18,11 +18,11 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 /// Alignment of every block in bytes: one cache line, one AVX-512 register.
 pub const ALIGNMENT: usize = 64;
 /// Bytes of sentinel on each side of a guarded block.
-const FENCE: usize = 256;
+pub(crate) const FENCE: usize = 256;
 /// What a fence holds; seldom the bytes of a real value.
-const FENCE_BYTE: u8 = 0xA5;
+pub(crate) const FENCE_BYTE: u8 = 0xA5;
 /// What a guarded block holds before it is written: NaN in every float type, -1 in i32, 255 in u8.
-const POISON_BYTE: u8 = 0xFF;
+pub(crate) const POISON_BYTE: u8 = 0xFF;
 
 #[derive(Default)]
 struct Pool {
@@ -91,7 +91,22 @@ pub fn stats() -> Stats {
     }
 }
 
-/// Live bytes in blocks that the calling thread allocated, wherever they are now.
+/// The operation that allocates on this thread now, and the guard that its blocks belong to (0: none).
+pub(crate) fn scope() -> (&'static str, usize) {
+    (TAG.get(), GUARD.get())
+}
+
+/// Counts the live bytes that this thread allocated, on the host and on devices.
+pub(crate) fn thread_counter() -> Arc<AtomicUsize> {
+    THREAD_LIVE.with(Arc::clone)
+}
+
+/// Notes for [`GuardScope::finish`] that a block was written outside its bounds.
+pub(crate) fn report_violation(guard: usize, text: String) {
+    pool().get_or_insert_default().violations.push((guard, text));
+}
+
+/// Live bytes in blocks that the calling thread allocated, on the host and on devices, wherever they are now.
 pub fn thread_live() -> usize {
     THREAD_LIVE.with(|c| c.load(Ordering::Relaxed))
 }
@@ -184,10 +199,9 @@ impl Block {
     /// A block of `len` bytes. Errors, with a table of who holds what, if the system has no more memory.
     #[track_caller]
     pub fn new(len: usize) -> Result<Block> {
-        let guard = GUARD.get();
+        let (tag, guard) = scope();
         let fences = if guard != 0 { 2 * FENCE } else { 0 };
         let size = len.next_multiple_of(ALIGNMENT).max(ALIGNMENT) + fences;
-        let tag = TAG.get();
         let reused = {
             let mut pool = pool();
             let pool = pool.get_or_insert_default();
@@ -202,7 +216,7 @@ impl Block {
             Some(region) => region,
             None => Block::from_system(size)?,
         };
-        let thread = THREAD_LIVE.with(Arc::clone);
+        let thread = thread_counter();
         thread.fetch_add(size, Ordering::Relaxed);
         {
             let mut pool = pool();
@@ -279,7 +293,7 @@ impl Block {
         let after = bad(&all[FENCE + self.len..]).map(|i| (self.len + i) as isize);
         if let Some(at) = before.or(after) {
             let text = format!("{}: wrote at byte {at} of a block of {} bytes", self.tag, self.len);
-            pool().get_or_insert_default().violations.push((self.guard, text));
+            report_violation(self.guard, text);
         }
     }
 }

@@ -94,16 +94,11 @@ impl Contents {
         })
     }
 
-    /// Adds a tensor, copied to contiguous order on the CPU if it is strided.
+    /// Adds a tensor, copied to contiguous order on the CPU if it is strided or on another device.
     pub fn insert(&mut self, name: impl Into<String>, tensor: &Tensor) -> Result<()> {
-        let tensor = match (tensor.device(), tensor.is_contiguous(), tensor.dtype()) {
-            (Device::Cpu, true, _) => tensor.clone(),
-            (Device::Cpu, false, DType::F32) => Tensor::from_slice(&tensor.to_vec::<f32>()?, tensor.shape())?,
-            (Device::Cpu, false, DType::BF16) => {
-                Tensor::from_slice(&tensor.to_vec::<half::bf16>()?, tensor.shape())?
-            }
-            (Device::Cpu, false, DType::I32) => Tensor::from_slice(&tensor.to_vec::<i32>()?, tensor.shape())?,
-            (Device::Cpu, false, DType::U8) => Tensor::from_slice(&tensor.to_vec::<u8>()?, tensor.shape())?,
+        let tensor = match tensor.device() == Device::Cpu && tensor.is_contiguous() {
+            true => tensor.clone(),
+            false => tensor.copy_to(Device::Cpu)?,
         };
         self.tensors.insert(name.into(), tensor);
         Ok(())

@@ -1,9 +1,13 @@
 //! Tensors: strided, typed views of reference-counted storage.
 
-use crate::memory::Block;
-use crate::storage::Storage;
-use crate::{DType, Device, Element, Error, Layout, Result};
+use crate::cuda;
+use crate::storage::{Memory, Storage};
+use crate::{DType, Device, Element, Error, ErrorKind, Layout, Result};
+use std::borrow::Cow;
 use std::sync::Arc;
+
+/// Why a device's elements are not a slice.
+const ON_DEVICE: &str = "the elements lie on a CUDA device: copy them to the CPU first (to_device, to_vec)";
 
 /// A multi-dimensional array. Cloning and viewing share the storage; nothing is copied.
 ///
@@ -23,9 +27,7 @@ impl Tensor {
     #[track_caller]
     pub fn empty(shape: &[usize], dtype: DType, device: Device) -> Result<Tensor> {
         let layout = Layout::contiguous(shape)?;
-        let storage = match device {
-            Device::Cpu => Storage::cpu(Block::new(layout.len() * dtype.size())?),
-        };
+        let storage = Storage::new(device, layout.len() * dtype.size())?;
         Ok(Tensor { storage: Arc::new(storage), layout, dtype, version: 0 })
     }
 
@@ -33,8 +35,9 @@ impl Tensor {
     #[track_caller]
     pub fn zeros(shape: &[usize], dtype: DType, device: Device) -> Result<Tensor> {
         let mut tensor = Tensor::empty(shape, dtype, device)?;
-        match device {
-            Device::Cpu => tensor.cpu_bytes_mut().fill(0),
+        match tensor.memory_mut("zeros")? {
+            Memory::Cpu(block) => block.bytes_mut().fill(0),
+            Memory::Cuda(block) => cuda::transfer::fill(block, 0)?,
         }
         Ok(tensor)
     }
@@ -43,8 +46,9 @@ impl Tensor {
     #[track_caller]
     pub fn full(shape: &[usize], value: f32, device: Device) -> Result<Tensor> {
         let mut tensor = Tensor::empty(shape, DType::F32, device)?;
-        match device {
-            Device::Cpu => tensor.as_mut_slice::<f32>()?.fill(value),
+        match tensor.memory_mut("full")? {
+            Memory::Cpu(block) => bytemuck::cast_slice_mut::<u8, f32>(block.bytes_mut()).fill(value),
+            Memory::Cuda(block) => cuda::transfer::fill_words(block, value.to_bits())?,
         }
         Ok(tensor)
     }
@@ -171,7 +175,7 @@ impl Tensor {
             return Ok(&[]);
         }
         let start = self.layout.offset();
-        Ok(&bytemuck::cast_slice(self.storage.block().bytes())[start..start + self.len()])
+        Ok(&bytemuck::cast_slice(self.host_bytes("as_slice")?)[start..start + self.len()])
     }
 
     /// The elements of a contiguous CPU tensor, writable. See [`Tensor`] for what happens to views.
@@ -182,29 +186,136 @@ impl Tensor {
             return Ok(&mut []);
         }
         let (start, len) = (self.layout.offset(), self.len());
-        let all = bytemuck::cast_slice_mut(self.cpu_bytes_mut());
-        Ok(&mut all[start..start + len])
+        match self.memory_mut("as_mut_slice")? {
+            Memory::Cpu(block) => Ok(&mut bytemuck::cast_slice_mut(block.bytes_mut())[start..start + len]),
+            Memory::Cuda(_) => Err(Error::new(ErrorKind::Device, "as_mut_slice", ON_DEVICE)),
+        }
     }
 
-    /// The storage's bytes for writing: our own copy of them if the storage is shared.
-    fn cpu_bytes_mut(&mut self) -> &mut [u8] {
+    /// Makes the storage this tensor's own, by a copy on the same device if others share it, and counts as a write.
+    #[track_caller]
+    pub fn make_unique(&mut self) -> Result<&mut Tensor> {
+        self.memory_mut("make_unique")?;
+        Ok(self)
+    }
+
+    /// Whether the first element lies at a multiple of `bytes`.
+    pub fn is_aligned(&self, bytes: usize) -> bool {
+        let start = self.layout.offset() * self.dtype.size();
+        let base = match self.storage.memory() {
+            Memory::Cpu(block) => block.bytes().as_ptr() as usize,
+            Memory::Cuda(block) => block.address() as usize,
+        };
+        (base + start).is_multiple_of(bytes)
+    }
+
+    /// The storage for writing: our own copy of it if it is shared.
+    #[track_caller]
+    fn memory_mut(&mut self, operation: &str) -> Result<&mut Memory> {
         self.storage.bump_version();
         if Arc::get_mut(&mut self.storage).is_none() {
-            let old = self.storage.block().bytes();
-            // The block is never empty and the same size existed a moment ago; only a real lack of memory
-            // can fail here, and then the process cannot go on, as with any allocation of Rust's own.
-            let mut block = match Block::new(old.len()) {
-                Ok(block) => block,
-                Err(_) => std::alloc::handle_alloc_error(std::alloc::Layout::new::<u8>()),
-            };
-            block.bytes_mut().copy_from_slice(old);
-            self.storage = Arc::new(Storage::cpu(block));
+            self.storage = Arc::new(self.storage.duplicate()?);
         }
         self.version = self.storage.version();
         match Arc::get_mut(&mut self.storage) {
-            Some(storage) => storage.block_mut().bytes_mut(),
-            None => &mut [],
+            Some(storage) => Ok(storage.memory_mut()),
+            None => Err(Error::new(ErrorKind::Memory, operation, "the storage is shared")),
         }
+    }
+
+    /// The storage's bytes, which must be on the CPU.
+    #[track_caller]
+    fn host_bytes(&self, operation: &str) -> Result<&[u8]> {
+        match self.storage.memory() {
+            Memory::Cpu(block) => Ok(block.bytes()),
+            Memory::Cuda(_) => Err(Error::new(ErrorKind::Device, operation, ON_DEVICE).argument("x", self)),
+        }
+    }
+
+    /// The same values on another device; the tensor itself if it is there. The copy is contiguous, and waits for both
+    /// devices.
+    #[track_caller]
+    pub fn to_device(&self, device: Device) -> Result<Tensor> {
+        match device == self.device() {
+            true => Ok(self.clone()),
+            false => self.copy_to(device),
+        }
+    }
+
+    /// A contiguous copy of the values on a device, by way of the host.
+    #[track_caller]
+    pub(crate) fn copy_to(&self, device: Device) -> Result<Tensor> {
+        let bytes = self.bytes()?;
+        let mut moved = Tensor::empty(self.shape(), self.dtype, device)?;
+        match moved.memory_mut("to_device")? {
+            Memory::Cpu(block) => block.bytes_mut().copy_from_slice(&bytes),
+            Memory::Cuda(block) => cuda::transfer::upload(&bytes, block)?,
+        }
+        Ok(moved)
+    }
+
+    /// The bytes of all elements in row-major order, whatever the strides and the device.
+    #[track_caller]
+    fn bytes(&self) -> Result<Cow<'_, [u8]>> {
+        let size = self.dtype.size();
+        if self.is_empty() {
+            return Ok(Cow::Borrowed(&[]));
+        }
+        let start = self.layout.offset() * size;
+        if self.is_contiguous() {
+            let length = self.len() * size;
+            return match self.storage.memory() {
+                Memory::Cpu(block) => Ok(Cow::Borrowed(&block.bytes()[start..start + length])),
+                Memory::Cuda(block) => {
+                    let mut bytes = vec![0; length];
+                    cuda::transfer::read_back(block, start, &mut bytes)?;
+                    Ok(Cow::Owned(bytes))
+                }
+            };
+        }
+        let all: Cow<'_, [u8]> = match self.storage.memory() {
+            Memory::Cpu(block) => Cow::Borrowed(block.bytes()),
+            Memory::Cuda(block) => {
+                let mut bytes = vec![0; block.len()];
+                cuda::transfer::read_back(block, 0, &mut bytes)?;
+                Cow::Owned(bytes)
+            }
+        };
+        let mut out = Vec::with_capacity(self.len() * size);
+        self.layout.for_each_index(|i| out.extend_from_slice(&all[i * size..(i + 1) * size]));
+        Ok(Cow::Owned(out))
+    }
+
+    /// Where the elements of a contiguous tensor start on its CUDA device.
+    #[track_caller]
+    pub(crate) fn device_address(&self, operation: &str) -> Result<u64> {
+        if !self.is_contiguous() {
+            return Err(Error::shape(operation, "needs a contiguous tensor: copy it first")
+                .argument("x", self)
+                .with("strides", self.layout.strides()));
+        }
+        let offset = if self.is_empty() { 0 } else { self.layout.offset() * self.dtype.size() };
+        Ok(self.device_storage_address(operation)? + offset as u64)
+    }
+
+    /// Where the storage starts on its CUDA device.
+    #[track_caller]
+    pub(crate) fn device_storage_address(&self, operation: &str) -> Result<u64> {
+        match self.storage.memory() {
+            Memory::Cuda(block) => Ok(block.address()),
+            Memory::Cpu(_) => {
+                let text = "a CUDA kernel needs tensors on its device: copy them there first";
+                Err(Error::new(ErrorKind::Device, operation, text).argument("x", self))
+            }
+        }
+    }
+
+    /// As [`Tensor::device_address`], for writing.
+    #[track_caller]
+    pub(crate) fn device_address_mut(&mut self, operation: &str) -> Result<u64> {
+        self.device_address(operation)?;
+        self.memory_mut(operation)?;
+        self.device_address(operation)
     }
 
     #[track_caller]
@@ -222,20 +333,17 @@ impl Tensor {
         Ok(())
     }
 
-    /// A copy of the elements in row-major order, whatever the strides.
+    /// A copy of the elements in row-major order, whatever the strides and the device. For a tensor on a CUDA device
+    /// it waits for the device.
     #[track_caller]
     pub fn to_vec<T: Element>(&self) -> Result<Vec<T>> {
-        if self.is_contiguous() {
-            return Ok(self.as_slice::<T>()?.to_vec());
-        }
         if self.dtype != T::DTYPE {
             return Err(
                 Error::dtype("to_vec", format!("the elements are not {}", T::DTYPE)).argument("x", self)
             );
         }
-        let all: &[T] = bytemuck::cast_slice(self.storage.block().bytes());
-        let mut out = Vec::with_capacity(self.len());
-        self.layout.for_each_index(|i| out.push(all[i]));
+        let mut out = vec![T::zeroed(); self.len()];
+        bytemuck::cast_slice_mut::<T, u8>(&mut out).copy_from_slice(&self.bytes()?);
         Ok(out)
     }
 
@@ -246,7 +354,7 @@ impl Tensor {
             return Err(Error::dtype("storage_slice", format!("the elements are not {}", T::DTYPE))
                 .argument("x", self));
         }
-        Ok(bytemuck::cast_slice(self.storage.block().bytes()))
+        Ok(bytemuck::cast_slice(self.host_bytes("storage_slice")?))
     }
 
     /// The only element of an f32 tensor.

@@ -4,7 +4,8 @@
 //! implementation whose error sets the tolerance (see [`crate::compare`]).
 
 use engine::random::Purpose;
-use engine::{Philox, Result, Tensor};
+use engine::{DType, Philox, Result, Tensor};
+use half::bf16;
 use std::fmt::Debug;
 use std::ops::{Add, AddAssign, Div, Mul, Neg, Sub};
 
@@ -140,10 +141,32 @@ impl<T: Real> Array<T> {
         Array { shape: self.shape.clone(), data: self.data.iter().map(|&x| U::of(x.get())).collect() }
     }
 
-    /// The values of a CPU f32 tensor, whatever its strides.
+    /// The values of an f32 or bf16 tensor, whatever its strides and device.
     pub fn from_tensor(x: &Tensor) -> Result<Array<T>> {
-        let data = x.to_vec::<f32>()?.into_iter().map(|v| T::of(f64::from(v))).collect();
+        let data = match x.dtype() {
+            DType::BF16 => x.to_vec::<bf16>()?.into_iter().map(|v| T::of(v.to_f64())).collect(),
+            _ => x.to_vec::<f32>()?.into_iter().map(|v| T::of(f64::from(v))).collect(),
+        };
         Ok(Array { shape: x.shape().to_vec(), data })
+    }
+
+    /// The values rounded to an element type, bf16 or f32.
+    pub fn rounded_to(&self, dtype: DType) -> Array<T> {
+        match dtype {
+            DType::BF16 => self.map(|x| T::of(bf16::from_f32(x.get() as f32).to_f64())),
+            _ => self.map(|x| T::of(f64::from(x.get() as f32))),
+        }
+    }
+
+    /// A CPU tensor with these values, rounded to bf16 or f32.
+    pub fn to_tensor_of(&self, dtype: DType) -> Result<Tensor> {
+        match dtype {
+            DType::BF16 => {
+                let data: Vec<bf16> = self.data.iter().map(|&x| bf16::from_f32(x.get() as f32)).collect();
+                Tensor::from_slice(&data, &self.shape)
+            }
+            _ => self.to_tensor(),
+        }
     }
 
     /// An f32 CPU tensor with these values, rounded.

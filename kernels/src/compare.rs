@@ -1,7 +1,7 @@
 //! How near is near enough: at most twice the error of a naive implementation in the same precision.
 
 use crate::array::Array;
-use engine::{Error, Result, Tensor};
+use engine::{DType, Error, Result, Tensor};
 
 /// Largest error of `actual` against `oracle`, relative to the oracle's largest magnitude, and where it is.
 pub fn error(actual: &[f64], oracle: &[f64]) -> (f64, usize) {
@@ -18,10 +18,12 @@ pub fn error(actual: &[f64], oracle: &[f64]) -> (f64, usize) {
     worst
 }
 
-/// An error unless `actual` is within `factor` times the naive f32 error of the f64 oracle.
+/// An error unless `actual` is within `factor` times the naive error of the f64 oracle. `what` names the value in the
+/// message.
 ///
-/// A naive result may be exact by luck, so four units in the last place of the largest element are
-/// always allowed. `what` names the value in the message.
+/// The naive result is computed in f32 and, for an `actual` in bf16, rounded to that. It may be exact by luck, so four
+/// units in the last place of the largest element are always allowed; in bf16 one, for its last rounding is nearly all
+/// of its error.
 #[track_caller]
 pub fn check(
     what: &str,
@@ -36,9 +38,13 @@ pub fn check(
             format!("shape {:?} where the reference has {:?}", actual.shape(), oracle.shape),
         ));
     }
-    let actual: Vec<f64> = actual.to_vec::<f32>()?.into_iter().map(f64::from).collect();
-    let naive: Vec<f64> = naive.data.iter().map(|&x| f64::from(x)).collect();
-    let allowed = factor * error(&naive, &oracle.data).0 + 4.0 * f64::from(f32::EPSILON);
+    let least = match actual.dtype() {
+        DType::BF16 => f64::from(half::bf16::EPSILON),
+        _ => 4.0 * f64::from(f32::EPSILON),
+    };
+    let naive = naive.cast::<f64>().rounded_to(actual.dtype());
+    let allowed = factor * error(&naive.data, &oracle.data).0 + least;
+    let actual = Array::<f64>::from_tensor(actual)?.data;
     let (found, at) = error(&actual, &oracle.data);
     if found <= allowed {
         return Ok(());

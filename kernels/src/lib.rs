@@ -6,10 +6,15 @@
 //! concept: a backward kernel is one more computation.
 
 pub mod array;
+pub mod check;
 pub mod compare;
+pub mod cuda;
 pub mod math;
 pub mod parallel;
+pub mod registry;
 pub mod simd;
+#[cfg(any(test, feature = "testing"))]
+pub mod testing;
 
 pub mod augment;
 pub mod conv2d;

@@ -9,7 +9,7 @@ use crate::output::Output;
 use crate::train::run::RunFolder;
 use crate::train::{self, Ended, Machine};
 use engine::safetensors::{self, Contents};
-use engine::{Device, Error, ErrorKind, Result};
+use engine::{Error, ErrorKind, Result};
 use objectives::{DataProfile, Objective};
 use serde_json::json;
 use std::path::PathBuf;
@@ -17,7 +17,7 @@ use toml::Value;
 
 /// Runs the command.
 pub fn run(args: &Pretrain, output: &Output) -> Result<()> {
-    let Device::Cpu = args.device.parse::<Device>()?;
+    let _device = crate::device::choose(&args.device)?;
     let method = objectives::find(&args.method)?;
     let splits = data::open(&args.data.spec, args.data.data_dir.as_deref())?;
     let profile = train::profile(splits.train.as_ref())?;

@@ -9,7 +9,7 @@ use crate::{Error, ErrorKind, Result};
 use cudarc::driver::{result, sys};
 use std::fmt;
 use std::path::{Path, PathBuf};
-use std::sync::Mutex;
+use std::sync::{Mutex, OnceLock};
 
 /// The driver that a process uses for CUDA.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -101,6 +101,25 @@ fn emulated_symbol(library: &libloading::Library) -> Option<usize> {
     // SAFETY: the symbol is looked up as a function and compared, never called.
     let symbol = unsafe { library.get::<unsafe extern "C" fn()>(EMULATED_SYMBOL) };
     symbol.ok().map(|symbol| *symbol as usize)
+}
+
+/// The driver's library, if this process uses the emulated one.
+pub(super) fn library() -> Option<&'static libloading::Library> {
+    let selected = SELECTED.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+    if selected.is_none() {
+        return None;
+    }
+    drop(selected);
+    static EMULATED: OnceLock<bool> = OnceLock::new();
+    // SAFETY: a driver was selected, so that its library is loaded; nothing is called.
+    let library = unsafe { sys::culib() };
+    EMULATED.get_or_init(|| emulated_symbol(library).is_some()).then_some(library)
+}
+
+/// Whether the driver has a function. A driver must have been selected.
+pub(super) fn has(name: &[u8]) -> bool {
+    // SAFETY: the symbol is looked up as a function, never called.
+    unsafe { sys::culib().get::<unsafe extern "C" fn()>(name) }.is_ok()
 }
 
 /// A device as its driver describes it.

@@ -1,12 +1,24 @@
-//! CUDA: which driver this process uses, what devices it has, and the compiler of kernels.
+//! CUDA: which driver this process uses, its devices, their memory, the compiler of kernels, and launches.
 //!
 //! Nothing of CUDA is needed to build, and nothing to run on the CPU: [`driver`] and [`nvrtc`] look for their
-//! libraries when they are asked, and say what is missing and how to get it.
+//! libraries when they are asked, and say what is missing and how to get it. A kernel is a static [`Kernel`]; every
+//! launch goes through [`Launch`]; everything on a device is ordered by the compute stream of its [`Context`].
 
+pub mod compile;
+pub mod context;
 pub mod driver;
+pub mod extension;
+pub mod graph;
+mod kernel;
+pub mod launch;
+pub mod memory;
 pub mod nvrtc;
+pub mod transfer;
 
+pub use context::{Context, MAX_DEVICES, context};
 pub use driver::{DeviceInfo, Driver};
+pub use kernel::{Kernel, Module};
+pub use launch::Launch;
 pub use nvrtc::Nvrtc;
 
 /// What the loader says was wrong, which libloading keeps behind "dlopen failed".

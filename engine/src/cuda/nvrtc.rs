@@ -159,6 +159,18 @@ impl Nvrtc {
     /// The source does not compile (the message is the compiler's log, with file and line), or `arch` or an option
     /// is none of this NVRTC's.
     pub fn compile(&self, source: &str, name: &str, arch: &str, options: &[String]) -> Result<Compiled> {
+        self.compile_with(source, name, &[], arch, options)
+    }
+
+    /// As [`Nvrtc::compile`], with the files that the source includes: name and text.
+    pub fn compile_with(
+        &self,
+        source: &str,
+        name: &str,
+        headers: &[(&str, &str)],
+        arch: &str,
+        options: &[String],
+    ) -> Result<Compiled> {
         let (product, is_ptx) = match arch {
             _ if arch.starts_with("compute_") => (self.ptx, true),
             _ if arch.starts_with("sm_") => (self.cubin, false),
@@ -175,7 +187,7 @@ impl Nvrtc {
         let count =
             c_int::try_from(pointers.len()).map_err(|_| Error::value("compile", "too many options"))?;
 
-        let program = self.program(&c_string("source", source)?, &c_string("name", name)?)?;
+        let program = self.program(&c_string("source", source)?, &c_string("name", name)?, headers)?;
         // SAFETY: the program is live; `pointers` holds `count` C strings, which outlive the call.
         let status = unsafe { (self.compile)(program.handle, count, pointers.as_ptr()) };
         let log = String::from_utf8_lossy(&program.bytes(self.log)?).into_owned();
@@ -196,11 +208,26 @@ impl Nvrtc {
         Ok(Compiled { code, log })
     }
 
-    fn program(&self, source: &CStr, name: &CStr) -> Result<LiveProgram<'_>> {
+    fn program(&self, source: &CStr, name: &CStr, headers: &[(&str, &str)]) -> Result<LiveProgram<'_>> {
+        let texts = |which: fn(&(&str, &str)) -> String| -> Result<Vec<CString>> {
+            headers.iter().map(|header| c_string("header", &which(header))).collect()
+        };
+        let (names, contents) = (texts(|h| h.0.to_string())?, texts(|h| h.1.to_string())?);
+        let pointers = |all: &[CString]| all.iter().map(|text| text.as_ptr()).collect::<Vec<_>>();
+        let (name_pointers, content_pointers) = (pointers(&names), pointers(&contents));
+        let count =
+            c_int::try_from(headers.len()).map_err(|_| Error::value("compile", "too many headers"))?;
         let mut handle = ptr::null_mut();
-        // SAFETY: both strings outlive the call, which copies them; there are no headers.
+        // SAFETY: all strings outlive the call, which copies them; both lists have `count` of them.
         let status = unsafe {
-            (self.create)(&mut handle, source.as_ptr(), name.as_ptr(), 0, ptr::null(), ptr::null())
+            (self.create)(
+                &mut handle,
+                source.as_ptr(),
+                name.as_ptr(),
+                count,
+                content_pointers.as_ptr(),
+                name_pointers.as_ptr(),
+            )
         };
         self.check(status)?;
         Ok(LiveProgram { nvrtc: self, handle })

@@ -122,6 +122,7 @@ pub fn forward(x: &Tensor, weight: &Tensor, g: Geometry) -> Result<Tensor> {
     weight.require_dtype("conv2d", "weight", DType::F32)?;
     let mut y = Tensor::empty(&sizes.output(), DType::F32, device)?;
     match device {
+        Device::Cuda(_) => return Err(crate::cuda::missing()),
         Device::Cpu => cpu::forward(&sizes, x.as_slice()?, weight.as_slice()?, y.as_mut_slice()?)?,
     }
     Ok(y)
@@ -140,6 +141,7 @@ pub fn input_gradient(dy: &Tensor, weight: &Tensor, input_shape: &[usize], g: Ge
     dy.require_shape("conv2d_dgrad", "dy", &sizes.output())?;
     let mut dx = Tensor::empty(input_shape, DType::F32, device)?;
     match device {
+        Device::Cuda(_) => return Err(crate::cuda::missing()),
         Device::Cpu => cpu::input_gradient(&sizes, dy.as_slice()?, weight.as_slice()?, dx.as_mut_slice()?)?,
     }
     Ok(dx)
@@ -158,6 +160,7 @@ pub fn weight_gradient(x: &Tensor, dy: &Tensor, weight_shape: &[usize], g: Geome
     dy.require_shape("conv2d_wgrad", "dy", &sizes.output())?;
     let mut dw = Tensor::empty(weight_shape, DType::F32, device)?;
     match device {
+        Device::Cuda(_) => return Err(crate::cuda::missing()),
         Device::Cpu => cpu::weight_gradient(&sizes, x.as_slice()?, dy.as_slice()?, dw.as_mut_slice()?)?,
     }
     Ok(dw)

@@ -52,6 +52,7 @@ pub fn contiguous(x: &Tensor) -> Result<Tensor> {
     }
     let _op = memory::operation("contiguous");
     match x.device() {
+        Device::Cuda(_) => return Err(crate::cuda::missing()),
         Device::Cpu => {
             let mut out = Tensor::empty(x.shape(), x.dtype(), Device::Cpu)?;
             by_dtype!(x.dtype(), T => {
@@ -89,6 +90,7 @@ pub fn cat(tensors: &[&Tensor], dim: usize) -> Result<Tensor> {
     }
     let inner: usize = shape[dim + 1..].iter().product();
     match common(name, &vec!["tensor"; tensors.len()], tensors)? {
+        Device::Cuda(_) => return Err(crate::cuda::missing()),
         Device::Cpu => {
             let mut out = Tensor::empty(&shape, first.dtype(), Device::Cpu)?;
             by_dtype!(first.dtype(), T => {
@@ -130,6 +132,7 @@ pub fn gather_rows(x: &Tensor, index: &Tensor) -> Result<Tensor> {
         return Err(Error::shape(name, "x needs at least one dimension").argument("x", x));
     };
     match common(name, &["x", "index"], &[x, index])? {
+        Device::Cuda(_) => return Err(crate::cuda::missing()),
         Device::Cpu => {
             let index = indices(name, index, n)?;
             let mut shape = vec![index.len()];
@@ -156,6 +159,7 @@ pub fn scatter_add_rows(dy: &Tensor, index: &Tensor, n: usize) -> Result<Tensor>
     };
     index.require_shape(name, "index", &[m])?;
     match common(name, &["dy", "index"], &[dy, index])? {
+        Device::Cuda(_) => return Err(crate::cuda::missing()),
         Device::Cpu => {
             let index = indices(name, index, n)?;
             let mut shape = vec![n];
@@ -179,6 +183,7 @@ pub fn cast(x: &Tensor, dtype: DType) -> Result<Tensor> {
     }
     let _op = memory::operation("cast");
     match x.device() {
+        Device::Cuda(_) => return Err(crate::cuda::missing()),
         Device::Cpu => {
             let mut out = Tensor::empty(x.shape(), dtype, Device::Cpu)?;
             by_dtype!(x.dtype(), S => {

@@ -4,11 +4,17 @@
 //! still below the time of its bytes on a CPU with wide vectors and two or more threads on its memory).
 
 pub mod cases;
+pub(crate) mod check;
 mod cpu;
+pub(crate) mod cuda;
+#[cfg(test)]
+mod device_tests;
 pub mod reference;
 #[cfg(test)]
 pub(crate) mod tests;
+pub(crate) mod workloads;
 
+use crate::cuda::{Typed, require_float};
 use engine::device::common;
 use engine::{DType, Device, Result, Tensor, memory};
 
@@ -19,9 +25,15 @@ pub fn bytes(elements: usize, inputs: usize) -> usize {
 }
 
 #[track_caller]
-fn unary(name: &'static str, x: &Tensor, on_cpu: impl Fn(&[f32], &mut [f32])) -> Result<Tensor> {
+fn unary(
+    name: &'static str,
+    x: &Tensor,
+    on_cpu: impl Fn(&[f32], &mut [f32]),
+    on_cuda: &'static Typed,
+    s: f32,
+) -> Result<Tensor> {
     let _op = memory::operation(name);
-    x.require_dtype(name, "x", DType::F32)?;
+    require_float(name, "x", x)?;
     match x.device() {
         Device::Cpu => {
             let values = x.as_slice::<f32>()?;
@@ -29,6 +41,7 @@ fn unary(name: &'static str, x: &Tensor, on_cpu: impl Fn(&[f32], &mut [f32])) ->
             on_cpu(values, out.as_mut_slice()?);
             Ok(out)
         }
+        Device::Cuda(_) => cuda::unary(name, on_cuda, x, s),
     }
 }
 
@@ -39,10 +52,12 @@ fn binary(
     a: &Tensor,
     b: &Tensor,
     on_cpu: impl Fn(&[f32], &[f32], &mut [f32]),
+    on_cuda: &'static Typed,
+    s: f32,
 ) -> Result<Tensor> {
     let _op = memory::operation(name);
-    a.require_dtype(name, names[0], DType::F32)?;
-    b.require_dtype(name, names[1], DType::F32)?;
+    require_float(name, names[0], a)?;
+    b.require_dtype(name, names[1], a.dtype())?;
     b.require_shape(name, names[1], a.shape())?;
     match common(name, &names, &[a, b])? {
         Device::Cpu => {
@@ -51,73 +66,75 @@ fn binary(
             on_cpu(left, right, out.as_mut_slice()?);
             Ok(out)
         }
+        Device::Cuda(_) => cuda::binary(name, on_cuda, a, b, s),
     }
 }
 
-/// a + b. Shapes must be equal; f32, contiguous.
+/// a + b. Shapes must be equal; f32 (on CUDA devices bf16 too), contiguous.
 #[track_caller]
 pub fn add(a: &Tensor, b: &Tensor) -> Result<Tensor> {
-    binary("add", ["a", "b"], a, b, cpu::add)
+    binary("add", ["a", "b"], a, b, cpu::add, &cuda::ADD, 0.0)
 }
 
-/// a - b. Shapes must be equal; f32, contiguous.
+/// a - b. Shapes must be equal; f32 (on CUDA devices bf16 too), contiguous.
 #[track_caller]
 pub fn sub(a: &Tensor, b: &Tensor) -> Result<Tensor> {
-    binary("sub", ["a", "b"], a, b, cpu::sub)
+    binary("sub", ["a", "b"], a, b, cpu::sub, &cuda::SUB, 0.0)
 }
 
-/// a * b, element by element. Shapes must be equal; f32, contiguous.
+/// a * b, element by element. Shapes must be equal; f32 (on CUDA devices bf16 too), contiguous.
 #[track_caller]
 pub fn mul(a: &Tensor, b: &Tensor) -> Result<Tensor> {
-    binary("mul", ["a", "b"], a, b, cpu::mul)
+    binary("mul", ["a", "b"], a, b, cpu::mul, &cuda::MUL, 0.0)
 }
 
 /// s * x.
 #[track_caller]
 pub fn scale(x: &Tensor, s: f32) -> Result<Tensor> {
-    unary("scale", x, |x, out| cpu::scale(x, s, out))
+    unary("scale", x, |x, out| cpu::scale(x, s, out), &cuda::SCALE, s)
 }
 
-/// a + s * b. Shapes must be equal; f32, contiguous.
+/// a + s * b. Shapes must be equal; f32 (on CUDA devices bf16 too), contiguous.
 #[track_caller]
 pub fn add_scaled(a: &Tensor, b: &Tensor, s: f32) -> Result<Tensor> {
-    binary("add_scaled", ["a", "b"], a, b, |a, b, out| cpu::add_scaled(a, b, s, out))
+    let on_cpu = |a: &[f32], b: &[f32], out: &mut [f32]| cpu::add_scaled(a, b, s, out);
+    binary("add_scaled", ["a", "b"], a, b, on_cpu, &cuda::ADD_SCALED, s)
 }
 
 /// max(x, 0); NaN stays NaN.
 #[track_caller]
 pub fn relu(x: &Tensor) -> Result<Tensor> {
-    unary("relu", x, cpu::relu)
+    unary("relu", x, cpu::relu, &cuda::RELU, 0.0)
 }
 
 /// Gradient of [`relu`] from its result: dy where y > 0, else 0.
 #[track_caller]
 pub fn relu_backward(dy: &Tensor, y: &Tensor) -> Result<Tensor> {
-    binary("relu_backward", ["dy", "y"], dy, y, cpu::relu_backward)
+    binary("relu_backward", ["dy", "y"], dy, y, cpu::relu_backward, &cuda::RELU_BWD, 0.0)
 }
 
 /// x Phi(x), Phi the normal distribution function: GELU in its exact form (Hendrycks and Gimpel, "Gaussian
 /// error linear units", 2016).
 #[track_caller]
 pub fn gelu(x: &Tensor) -> Result<Tensor> {
-    unary("gelu", x, cpu::gelu)
+    unary("gelu", x, cpu::gelu, &cuda::GELU, 0.0)
 }
 
 /// Gradient of [`gelu`] from its input: dy (Phi(x) + x phi(x)), phi the normal density.
 #[track_caller]
 pub fn gelu_backward(dy: &Tensor, x: &Tensor) -> Result<Tensor> {
-    binary("gelu_backward", ["dy", "x"], dy, x, cpu::gelu_backward)
+    binary("gelu_backward", ["dy", "x"], dy, x, cpu::gelu_backward, &cuda::GELU_BWD, 0.0)
 }
 
-/// a := a + b in place. Shapes must be equal; f32, contiguous.
+/// a := a + b in place. Shapes must be equal; f32 (on CUDA devices bf16 too), contiguous.
 ///
 /// Other tensors that share a's storage keep the old values (see [`Tensor`]).
 #[track_caller]
 pub fn add_assign(a: &mut Tensor, b: &Tensor) -> Result<()> {
     let name = "add_assign";
     let _op = memory::operation(name);
-    a.require_dtype(name, "a", DType::F32)?;
-    b.require_dtype(name, "b", DType::F32)?;
+    require_float(name, "a", a)?;
+    b.require_dtype(name, "b", a.dtype())?;
     b.require_shape(name, "b", a.shape())?;
     match common(name, &["a", "b"], &[a, b])? {
         Device::Cpu => {
@@ -125,6 +142,7 @@ pub fn add_assign(a: &mut Tensor, b: &Tensor) -> Result<()> {
             cpu::add_assign(a.as_mut_slice()?, right);
             Ok(())
         }
+        Device::Cuda(_) => cuda::add_assign(a, b),
     }
 }
 
@@ -133,8 +151,8 @@ pub fn add_assign(a: &mut Tensor, b: &Tensor) -> Result<()> {
 pub fn add_bias(x: &Tensor, bias: &Tensor) -> Result<Tensor> {
     let name = "add_bias";
     let _op = memory::operation(name);
-    x.require_dtype(name, "x", DType::F32)?;
-    bias.require_dtype(name, "bias", DType::F32)?;
+    require_float(name, "x", x)?;
+    bias.require_dtype(name, "bias", x.dtype())?;
     let Some(&n) = x.shape().last() else {
         return Err(engine::Error::shape(name, "x needs at least one dimension").argument("x", x));
     };
@@ -146,5 +164,6 @@ pub fn add_bias(x: &Tensor, bias: &Tensor) -> Result<Tensor> {
             cpu::add_bias(values, row, out.as_mut_slice()?);
             Ok(out)
         }
+        Device::Cuda(_) => cuda::add_bias(x, bias),
     }
 }

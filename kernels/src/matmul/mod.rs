@@ -61,6 +61,7 @@ pub fn matmul(a: &Tensor, b: &Tensor, transpose_a: bool, transpose_b: bool) -> R
     shape.extend([m, n]);
     let mut out = Tensor::empty(&shape, DType::F32, device)?;
     match device {
+        Device::Cuda(_) => return Err(crate::cuda::missing()),
         Device::Cpu => {
             let view = |transposed: bool, columns: usize| {
                 if transposed { (1, columns) } else { (columns, 1) }
@@ -108,6 +109,7 @@ pub fn linear(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Result<Tens
     shape.push(n);
     let mut out = Tensor::empty(&shape, DType::F32, device)?;
     match device {
+        Device::Cuda(_) => return Err(crate::cuda::missing()),
         Device::Cpu => {
             let a = Mat { data: x.as_slice::<f32>()?, row_stride: k, column_stride: 1 };
             let b = Mat { data: weight.as_slice::<f32>()?, row_stride: 1, column_stride: k };

@@ -60,6 +60,7 @@ pub fn batch_forward(
     };
     let other = optional(name, "residual", residual, x.shape())?;
     match one_device(name, &[("x", Some(x)), ("weight", weight), ("bias", bias), ("residual", residual)])? {
+        Device::Cuda(_) => return Err(crate::cuda::missing()),
         Device::Cpu => {
             let values = x.as_slice::<f32>()?;
             let mut y = Tensor::empty(x.shape(), DType::F32, Device::Cpu)?;
@@ -105,6 +106,7 @@ pub fn batch_apply(
         ("residual", residual),
     ];
     match one_device(name, &all)? {
+        Device::Cuda(_) => return Err(crate::cuda::missing()),
         Device::Cpu => {
             let values = x.as_slice::<f32>()?;
             let mut y = Tensor::empty(x.shape(), DType::F32, Device::Cpu)?;
@@ -156,6 +158,7 @@ pub fn batch_backward(
         ("weight", weight),
     ];
     match one_device(name, &all)? {
+        Device::Cuda(_) => return Err(crate::cuda::missing()),
         Device::Cpu => {
             let values = x.as_slice::<f32>()?;
             let mut masked = match (relu, has_residual) {

@@ -22,6 +22,7 @@ pub fn l2_forward(x: &Tensor, eps: f32) -> Result<(Tensor, Tensor)> {
     let (rows, width) = rows_of(name, x)?;
     rank_two(name, x)?;
     match x.device() {
+        Device::Cuda(_) => return Err(crate::cuda::missing()),
         Device::Cpu => {
             let values = x.as_slice::<f32>()?;
             let mut y = Tensor::empty(x.shape(), DType::F32, Device::Cpu)?;
@@ -44,6 +45,7 @@ pub fn l2_backward(dy: &Tensor, y: &Tensor, norm: &Tensor, eps: f32) -> Result<T
     let gradient = required(name, "dy", dy, y.shape())?;
     let norms = required(name, "norm", norm, &[rows])?;
     match common(name, &["dy", "y", "norm"], &[dy, y, norm])? {
+        Device::Cuda(_) => return Err(crate::cuda::missing()),
         Device::Cpu => {
             let values = y.as_slice::<f32>()?;
             let mut dx = Tensor::empty(y.shape(), DType::F32, Device::Cpu)?;

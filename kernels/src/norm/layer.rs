@@ -24,6 +24,7 @@ pub fn layer_forward(
     let biases = optional(name, "bias", bias, &[width])?;
     let leading = &x.shape()[..x.rank() - 1];
     match common(name, &["x", "weight", "bias"], &[x, weight.unwrap_or(x), bias.unwrap_or(x)])? {
+        Device::Cuda(_) => return Err(crate::cuda::missing()),
         Device::Cpu => {
             let values = x.as_slice::<f32>()?;
             let mut y = Tensor::empty(x.shape(), DType::F32, Device::Cpu)?;
@@ -59,6 +60,7 @@ pub fn layer_backward(
     let weights = optional(name, "weight", weight, &[width])?;
     let all = [dy, x, mean, rstd, weight.unwrap_or(x)];
     match common(name, &["dy", "x", "mean", "rstd", "weight"], &all)? {
+        Device::Cuda(_) => return Err(crate::cuda::missing()),
         Device::Cpu => {
             let values = x.as_slice::<f32>()?;
             let mut dx = Tensor::empty(x.shape(), DType::F32, Device::Cpu)?;

@@ -125,6 +125,7 @@ pub fn forward(rows: &Tensor, columns: &Tensor, positive: Positive, spec: Spec) 
     let mut loss = Tensor::empty(&[problem.row_count], DType::F32, device)?;
     let mut lse = Tensor::empty(&[problem.row_count], DType::F32, device)?;
     match device {
+        Device::Cuda(_) => return Err(crate::cuda::missing()),
         Device::Cpu => cpu::forward(&problem, loss.as_mut_slice()?, lse.as_mut_slice()?)?,
     }
     Ok((loss, lse))
@@ -173,6 +174,7 @@ pub fn backward(
         Positive::Column(_) => None,
     };
     match device {
+        Device::Cuda(_) => return Err(crate::cuda::missing()),
         Device::Cpu => {
             let upstream = cpu::Upstream { dloss: dloss.as_slice()?, lse: lse.as_slice()? };
             let dcolumns = dcolumns.as_mut().map(Tensor::as_mut_slice).transpose()?;

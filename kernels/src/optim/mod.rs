@@ -102,6 +102,7 @@ pub fn sgd(
 ) -> Result<()> {
     let _op = memory::operation("sgd");
     match checked("sgd", slots, false)? {
+        Device::Cuda(_) => return Err(crate::cuda::missing()),
         Device::Cpu => cpu::sgd(slots, update::Sgd { rate, momentum, nesterov, first_step, gradient_scale }),
     }
 }
@@ -121,6 +122,7 @@ pub fn lars(
 ) -> Result<()> {
     let _op = memory::operation("lars");
     match checked("lars", slots, false)? {
+        Device::Cuda(_) => return Err(crate::cuda::missing()),
         Device::Cpu => cpu::lars(slots, cpu::Lars { rate, momentum, trust, variant, gradient_scale }),
     }
 }
@@ -144,6 +146,7 @@ pub fn adamw(
         return Err(Error::value("adamw", "steps count from 1"));
     }
     match checked("adamw", slots, true)? {
+        Device::Cuda(_) => return Err(crate::cuda::missing()),
         Device::Cpu => cpu::adamw(slots, cpu::AdamW { rate, betas, eps, step, gradient_scale }),
     }
 }
@@ -166,6 +169,7 @@ pub fn ema(targets: &mut [(&mut Tensor, &Tensor)], decay: f32) -> Result<()> {
         }
     }
     match device {
+        Device::Cuda(_) => return Err(crate::cuda::missing()),
         Device::Cpu => cpu::ema(targets, decay),
     }
 }
@@ -179,6 +183,7 @@ pub fn global_norm(gradients: &[&Tensor]) -> Result<f32> {
     }
     let names = vec!["gradient"; gradients.len()];
     match common("global_norm", &names, gradients)? {
+        Device::Cuda(_) => return Err(crate::cuda::missing()),
         Device::Cpu => cpu::global_norm(gradients),
     }
 }

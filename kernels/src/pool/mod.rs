@@ -78,6 +78,7 @@ pub fn max_forward(x: &Tensor, kernel: usize, stride: usize, padding: usize) -> 
     let mut y = Tensor::empty(&shape, DType::F32, x.device())?;
     let mut index = Tensor::empty(&shape, DType::I32, x.device())?;
     match x.device() {
+        Device::Cuda(_) => return Err(crate::cuda::missing()),
         Device::Cpu => cpu::max_forward(&sizes, x.as_slice()?, y.as_mut_slice()?, index.as_mut_slice()?),
     }
     Ok((y, index))
@@ -106,6 +107,7 @@ pub fn max_backward(dy: &Tensor, index: &Tensor, input_shape: &[usize]) -> Resul
     }
     let mut dx = Tensor::empty(input_shape, DType::F32, device)?;
     match device {
+        Device::Cuda(_) => return Err(crate::cuda::missing()),
         Device::Cpu => {
             cpu::max_backward(h * w, p * q, c, dy.as_slice()?, index.as_slice()?, dx.as_mut_slice()?)?;
         }
@@ -129,6 +131,7 @@ pub fn global_average_forward(x: &Tensor) -> Result<Tensor> {
     };
     let mut y = Tensor::empty(&[n, c], DType::F32, x.device())?;
     match x.device() {
+        Device::Cuda(_) => return Err(crate::cuda::missing()),
         Device::Cpu => cpu::global_average_forward(pixels, c, x.as_slice()?, y.as_mut_slice()?),
     }
     Ok(y)
@@ -148,6 +151,7 @@ pub fn global_average_backward(dy: &Tensor, input_shape: &[usize]) -> Result<Ten
     dy.require_shape("global_average_pool_bwd", "dy", &[n, c])?;
     let mut dx = Tensor::empty(input_shape, DType::F32, dy.device())?;
     match dy.device() {
+        Device::Cuda(_) => return Err(crate::cuda::missing()),
         Device::Cpu => cpu::global_average_backward(h * w, c, dy.as_slice()?, dx.as_mut_slice()?),
     }
     Ok(dx)

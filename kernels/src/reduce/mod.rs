@@ -34,6 +34,7 @@ pub fn sum(x: &Tensor, dims: &[usize]) -> Result<Tensor> {
     }
     let kept: Vec<usize> = (0..x.rank()).filter(|d| !dims.contains(d)).map(|d| x.shape()[d]).collect();
     match x.device() {
+        Device::Cuda(_) => return Err(crate::cuda::missing()),
         Device::Cpu => {
             let values = x.as_slice::<f32>()?;
             if dims.is_empty() {
@@ -69,6 +70,7 @@ pub fn argmax_last(x: &Tensor) -> Result<Tensor> {
         return Err(Error::shape(name, "a row needs 1 to 2^31 - 1 elements").argument("x", x));
     }
     match x.device() {
+        Device::Cuda(_) => return Err(crate::cuda::missing()),
         Device::Cpu => {
             let values = x.as_slice::<f32>()?;
             let mut out = Tensor::empty(leading, DType::I32, Device::Cpu)?;

@@ -93,6 +93,7 @@ pub fn forward(logits: &Tensor, target: Target, smoothing: f32) -> Result<(Tenso
     let mut loss = Tensor::empty(&[m], DType::F32, device)?;
     let mut lse = Tensor::empty(&[m], DType::F32, device)?;
     match device {
+        Device::Cuda(_) => return Err(crate::cuda::missing()),
         Device::Cpu => {
             cpu::forward(logits.as_slice()?, v, weights, loss.as_mut_slice()?, lse.as_mut_slice()?);
         }
@@ -122,6 +123,7 @@ pub fn backward(
     }
     let mut dx = Tensor::empty(&[m, v], DType::F32, device)?;
     match device {
+        Device::Cuda(_) => return Err(crate::cuda::missing()),
         Device::Cpu => cpu::backward(
             dloss.as_slice()?,
             logits.as_slice()?,
@@ -144,6 +146,7 @@ pub fn softmax(x: &Tensor) -> Result<Tensor> {
     x.require_dtype("softmax", "x", DType::F32)?;
     let mut y = Tensor::empty(&[m, v], DType::F32, x.device())?;
     match x.device() {
+        Device::Cuda(_) => return Err(crate::cuda::missing()),
         Device::Cpu => cpu::softmax(x.as_slice()?, v, y.as_mut_slice()?),
     }
     Ok(y)

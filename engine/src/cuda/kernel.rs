@@ -1,0 +1,188 @@
+//! Kernels as statics: a [`Module`] is a `.cu` file with its defines, a [`Kernel`] one entry point of it. Both are
+//! loaded at their first launch on a device and found again without a look-up.
+
+use super::context::{Context, MAX_DEVICES, context, explain};
+use super::nvrtc::Code;
+use super::{compile, driver};
+use crate::{Error, ErrorKind, Result};
+use cudarc::driver::{result, sys};
+use std::ffi::CString;
+use std::sync::{Mutex, OnceLock, PoisonError};
+
+/// A `.cu` file compiled with some defines.
+pub struct Module {
+    /// The kernel family: `elementwise`.
+    pub family: &'static str,
+    /// The file's path from the repository's root, as messages and profilers name it.
+    pub file: &'static str,
+    /// The file's text.
+    pub source: &'static str,
+    /// Files that it includes: name and text.
+    pub headers: &'static [(&'static str, &'static str)],
+    /// Macros that are defined: `NAME` or `NAME=VALUE`.
+    pub defines: &'static [&'static str],
+    /// Further options of the compiler.
+    pub options: &'static [&'static str],
+    loaded: [OnceLock<Loaded>; MAX_DEVICES],
+}
+
+/// A module of the driver, which is kept for the rest of the process.
+struct Loaded(sys::CUmodule);
+
+// SAFETY: the driver's handles may be used from any thread.
+unsafe impl Send for Loaded {}
+// SAFETY: as above.
+unsafe impl Sync for Loaded {}
+
+/// Held while a module is compiled and loaded, so that two threads do not do it twice.
+static LOADING: Mutex<()> = Mutex::new(());
+
+impl Module {
+    /// A module that is not loaded yet.
+    pub const fn new(
+        family: &'static str,
+        file: &'static str,
+        source: &'static str,
+        headers: &'static [(&'static str, &'static str)],
+        defines: &'static [&'static str],
+        options: &'static [&'static str],
+    ) -> Module {
+        let loaded = [const { OnceLock::new() }; MAX_DEVICES];
+        Module { family, file, source, headers, defines, options, loaded }
+    }
+
+    #[track_caller]
+    fn on(&'static self, context: &'static Context) -> Result<sys::CUmodule> {
+        let slot = &self.loaded[context.ordinal()];
+        if let Some(loaded) = slot.get() {
+            return Ok(loaded.0);
+        }
+        let _loading = LOADING.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(loaded) = slot.get() {
+            return Ok(loaded.0);
+        }
+        let module = load(self, context)?;
+        Ok(slot.get_or_init(|| Loaded(module)).0)
+    }
+}
+
+/// Compiles a module for a device, or finds it in the cache, and gives it to the driver.
+#[track_caller]
+fn load(module: &Module, context: &Context) -> Result<sys::CUmodule> {
+    let compiled = compile::for_device(module, context)?;
+    let image = match compiled.code {
+        Code::Cubin(bytes) => bytes,
+        Code::Ptx(text) => {
+            let text = CString::new(text).map_err(|_| Error::value("load kernels", "PTX has a zero byte"))?;
+            text.into_bytes_with_nul()
+        }
+    };
+    context.bind()?;
+    // SAFETY: the image is machine code, or PTX with its final zero, and outlives the call.
+    unsafe { result::module::load_data(image.as_ptr().cast()) }
+        .map_err(|e| explain(&format!("load kernels of {}", module.file), e))
+}
+
+/// An entry point of a module.
+pub struct Kernel {
+    /// The file that it is in, with its defines.
+    pub module: &'static Module,
+    /// Its name: `elementwise_add_f32`.
+    pub entry: &'static str,
+    /// The least architecture that it runs on: 80 for compute capability 8.0.
+    pub arch_min: u32,
+    /// The most dynamic shared memory that a launch asks for, in bytes.
+    pub dynamic_shared: usize,
+    loaded: [OnceLock<Function>; MAX_DEVICES],
+}
+
+/// A kernel on a device.
+pub(super) struct Function {
+    pub(super) handle: sys::CUfunction,
+    /// Size of each parameter in bytes; none where the driver is too old to say.
+    pub(super) parameters: Option<Vec<usize>>,
+}
+
+// SAFETY: the driver's handles may be used from any thread.
+unsafe impl Send for Function {}
+// SAFETY: as above.
+unsafe impl Sync for Function {}
+
+impl Kernel {
+    /// A kernel that is not loaded yet and runs on every device that the project supports (sm_80 and up), without
+    /// dynamic shared memory.
+    pub const fn new(module: &'static Module, entry: &'static str) -> Kernel {
+        let loaded = [const { OnceLock::new() }; MAX_DEVICES];
+        Kernel { module, entry, arch_min: 80, dynamic_shared: 0, loaded }
+    }
+
+    /// The same with up to `bytes` of dynamic shared memory.
+    pub const fn with_dynamic_shared(mut self, bytes: usize) -> Kernel {
+        self.dynamic_shared = bytes;
+        self
+    }
+
+    /// The same for devices from `arch` on: 90 for compute capability 9.0.
+    pub const fn with_arch_min(mut self, arch: u32) -> Kernel {
+        self.arch_min = arch;
+        self
+    }
+
+    /// The kernel on a device, loaded if it was not.
+    #[track_caller]
+    pub(super) fn on(&'static self, ordinal: usize) -> Result<(&'static Function, &'static Context)> {
+        let context = context(ordinal)?;
+        let slot = &self.loaded[ordinal];
+        if let Some(function) = slot.get() {
+            return Ok((function, context));
+        }
+        if context.architecture() < self.arch_min {
+            let text = format!(
+                "{} needs compute capability {}.{}; {} is less",
+                self.entry,
+                self.arch_min / 10,
+                self.arch_min % 10,
+                context.info()
+            );
+            return Err(Error::new(ErrorKind::Device, self.entry, text));
+        }
+        let module = self.module.on(context)?;
+        let function = self.find(module, context)?;
+        Ok((slot.get_or_init(|| function), context))
+    }
+
+    #[track_caller]
+    fn find(&self, module: sys::CUmodule, context: &Context) -> Result<Function> {
+        use sys::CUfunction_attribute::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES as SHARED;
+        /// What a kernel has without asking.
+        const WITHOUT_OPTING_IN: usize = 48 << 10;
+        context.bind()?;
+        let fail = |e| explain(self.entry, e);
+        let name =
+            CString::new(self.entry).map_err(|_| Error::value(self.entry, "the name has a zero byte"))?;
+        // SAFETY: the module is loaded and never unloaded.
+        let handle = unsafe { result::module::get_function(module, name) }.map_err(fail)?;
+        if self.dynamic_shared > WITHOUT_OPTING_IN {
+            let bytes = i32::try_from(self.dynamic_shared).unwrap_or(i32::MAX);
+            // SAFETY: the function is the module's.
+            unsafe { result::function::set_function_attribute(handle, SHARED, bytes) }.map_err(fail)?;
+        }
+        Ok(Function { handle, parameters: parameters(handle) })
+    }
+}
+
+/// Size of each parameter of a function, from drivers that tell (12.4 and newer).
+fn parameters(function: sys::CUfunction) -> Option<Vec<usize>> {
+    if !driver::has(b"cuFuncGetParamInfo\0") {
+        return None;
+    }
+    let mut sizes = Vec::new();
+    loop {
+        let (mut offset, mut size) = (0, 0);
+        // SAFETY: the function is valid; both numbers are size_t.
+        match unsafe { sys::cuFuncGetParamInfo(function, sizes.len(), &mut offset, &mut size) }.result() {
+            Ok(()) => sizes.push(size),
+            Err(_) => return Some(sizes),
+        }
+    }
+}

@@ -1,0 +1,104 @@
+//! What the CUDA sides of all families share: how a family declares its kernels, and the files that they include.
+
+use engine::cuda::Kernel;
+use engine::{DType, Device, Error, Result, Tensor};
+
+/// The files under `kernels/common`, by the names that `#include` uses.
+pub(crate) const HEADERS: &[(&str, &str)] = &[
+    ("common/element.cuh", include_str!("../common/element.cuh")),
+    ("common/math.cuh", include_str!("../common/math.cuh")),
+    ("common/reduce.cuh", include_str!("../common/reduce.cuh")),
+];
+
+/// One computation in every element type that has a kernel.
+pub struct Typed {
+    /// For f32 tensors.
+    pub f32: Kernel,
+    /// For bf16 tensors, with float32 arithmetic.
+    pub bf16: Kernel,
+}
+
+impl Typed {
+    /// The kernel for tensors of this type; an error if there is none.
+    #[track_caller]
+    pub fn of(&'static self, operation: &str, dtype: DType) -> Result<&'static Kernel> {
+        match dtype {
+            DType::F32 => Ok(&self.f32),
+            DType::BF16 => Ok(&self.bf16),
+            DType::I32 | DType::U8 => {
+                Err(Error::dtype(operation, "CUDA kernels take f32 or bf16").with("dtype", dtype))
+            }
+        }
+    }
+}
+
+/// Declares the kernels of a `.cu` file that is compiled once for each element type: a [`Typed`] static for each name, and
+/// `KERNELS`, the list that [`crate::registry`] holds.
+///
+/// ```ignore
+/// typed_kernels! {
+///     family: "elementwise", file: "elementwise.cu", options: [];
+///     ADD = "elementwise_add";            // elementwise_add_f32 and elementwise_add_bf16
+///     BIG = "elementwise_big", shared 65536;  // up to 64 KiB of dynamic shared memory
+/// }
+/// ```
+macro_rules! typed_kernels {
+    (family: $family:literal, file: $file:literal, options: [$($option:literal),*];
+     $($name:ident = $entry:literal $(, shared $shared:expr)?;)*) => {
+        static MODULE_F32: engine::cuda::Module = engine::cuda::Module::new(
+            $family, concat!("kernels/src/", $family, "/", $file), include_str!($file), $crate::cuda::HEADERS,
+            &["ELEMENT_F32"], &[$($option),*],
+        );
+        static MODULE_BF16: engine::cuda::Module = engine::cuda::Module::new(
+            $family, concat!("kernels/src/", $family, "/", $file), include_str!($file), $crate::cuda::HEADERS,
+            &["ELEMENT_BF16"], &[$($option),*],
+        );
+        $(pub(super) static $name: $crate::cuda::Typed = $crate::cuda::Typed {
+            f32: engine::cuda::Kernel::new(&MODULE_F32, concat!($entry, "_f32"))$(.with_dynamic_shared($shared))?,
+            bf16: engine::cuda::Kernel::new(&MODULE_BF16, concat!($entry, "_bf16"))$(.with_dynamic_shared($shared))?,
+        };)*
+        /// Every kernel of this file.
+        pub(crate) static KERNELS: &[&engine::cuda::Kernel] = &[$(&$name.f32, &$name.bf16),*];
+    };
+}
+pub(crate) use typed_kernels;
+
+/// Declares the kernels of a `.cu` file that is compiled once: a [`Kernel`] static for each name, and `KERNELS`.
+macro_rules! kernels {
+    (family: $family:literal, file: $file:literal, options: [$($option:literal),*];
+     $($name:ident = $entry:literal $(, shared $shared:expr)?;)*) => {
+        static MODULE: engine::cuda::Module = engine::cuda::Module::new(
+            $family, concat!("kernels/src/", $family, "/", $file), include_str!($file), $crate::cuda::HEADERS,
+            &[], &[$($option),*],
+        );
+        $(pub(super) static $name: engine::cuda::Kernel =
+            engine::cuda::Kernel::new(&MODULE, $entry)$(.with_dynamic_shared($shared))?;)*
+        /// Every kernel of this file.
+        pub(crate) static KERNELS: &[&engine::cuda::Kernel] = &[$(&$name),*];
+    };
+}
+pub(crate) use kernels;
+
+/// Threads of a block where nothing speaks for another number.
+pub(crate) const THREADS: usize = 256;
+
+/// An error unless the element type is one that a device computes in: f32 everywhere, bf16 on CUDA devices too.
+#[track_caller]
+pub(crate) fn require_float(operation: &str, name: &str, tensor: &Tensor) -> Result<()> {
+    match (tensor.device(), tensor.dtype()) {
+        (_, DType::F32) | (Device::Cuda(_), DType::BF16) => Ok(()),
+        (Device::Cpu, DType::BF16) => {
+            Err(Error::dtype(operation, format!("{name} must be f32: the CPU computes in f32 alone"))
+                .argument(name, tensor))
+        }
+        (_, DType::I32 | DType::U8) => {
+            Err(Error::dtype(operation, format!("{name} must be f32 or bf16")).argument(name, tensor))
+        }
+    }
+}
+
+/// While a family is being written.
+#[track_caller]
+pub(crate) fn missing() -> Error {
+    Error::new(engine::ErrorKind::Device, "cuda", "this family has no CUDA kernels yet")
+}

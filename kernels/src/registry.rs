@@ -1,0 +1,52 @@
+//! Every family that has CUDA kernels: its kernels, its checks and its workloads. The build check, the lock file, the
+//! profiles and the benchmarks walk this list.
+
+use engine::cuda::Kernel;
+use engine::{DType, Device, Result};
+
+/// One family.
+pub struct Family {
+    /// Its name, which is its folder's.
+    pub name: &'static str,
+    /// Its kernels, every element type and variant.
+    pub kernels: &'static [&'static [&'static Kernel]],
+    /// Runs all its cases on a CUDA device and gives their number. The error names the case.
+    pub check: fn(Device) -> Result<usize>,
+    /// What is profiled and timed.
+    pub workloads: fn() -> Vec<Workload>,
+}
+
+/// A computation of a family at a typical size.
+pub struct Workload {
+    /// The launcher and its sizes: `add 4096x768`.
+    pub label: &'static str,
+    /// Makes the inputs on a CUDA device in an element type (f32 or bf16), and gives what launches the computation
+    /// once. Sizes are small enough to be emulated in about a second, and large enough that ragged ends do not count.
+    pub prepare: fn(Device, DType) -> Result<Run>,
+}
+
+/// See [`Workload::prepare`].
+pub type Run = Box<dyn FnMut() -> Result<()>>;
+
+macro_rules! families {
+    ($($name:ident: [$($kernels:expr),*]),* $(,)?) => {
+        /// All families, in the order to read them.
+        pub static FAMILIES: &[Family] = &[$(Family {
+            name: stringify!($name),
+            kernels: &[$($kernels),*],
+            check: crate::$name::check::check,
+            workloads: crate::$name::workloads::workloads,
+        }),*];
+    };
+}
+
+families! {
+    elementwise: [crate::elementwise::cuda::KERNELS],
+}
+
+impl Family {
+    /// Its kernels one after another.
+    pub fn kernels(&self) -> impl Iterator<Item = &'static Kernel> {
+        self.kernels.iter().flat_map(|list| list.iter().copied())
+    }
+}
