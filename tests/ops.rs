@@ -13,6 +13,8 @@ mod faults;
 mod gradients;
 #[path = "ops/harness.rs"]
 mod harness;
+#[path = "ops/setting.rs"]
+mod setting;
 
 use harness::{Check, failures};
 
@@ -20,18 +22,32 @@ macro_rules! tests {
     ($($module:ident::$check:ident),* $(,)?) => {
         /// Every check by name.
         const CHECKS: &[(&str, Check)] = &[$((stringify!($check), $module::$check)),*];
-        $(
-            #[test]
-            fn $check() {
-                let mut all = Vec::new();
-                for operation in autograd::ops::OPERATIONS {
-                    let cases = (operation.cases)();
-                    all.extend(failures(operation.name, &cases, stringify!($check), $module::$check));
-                }
-                assert!(all.is_empty(), "{} failures:\n  {}", all.len(), all.join("\n  "));
-            }
-        )*
+
+        /// On the CPU, in f32.
+        mod cpu {
+            $(#[test] fn $check() { super::run(crate::setting::on_cpu(), stringify!($check)); })*
+        }
+        /// On the device that tests have, in f32.
+        mod device_f32 {
+            $(#[test] fn $check() { super::run(crate::setting::on_device(engine::DType::F32), stringify!($check)); })*
+        }
+        /// On the device that tests have, in bf16.
+        mod device_bf16 {
+            $(#[test] fn $check() { super::run(crate::setting::on_device(engine::DType::BF16), stringify!($check)); })*
+        }
     };
+}
+
+/// Runs a check on all cases of all operations in a setting. `PRETEXT_TEST_OPS=conv2d,linear` keeps to these operations.
+fn run(_setting: setting::Scope, name: &str) {
+    let (_, check) = CHECKS.iter().find(|c| c.0 == name).expect("a check");
+    let only = std::env::var("PRETEXT_TEST_OPS").ok();
+    let wanted = |name: &str| only.as_ref().is_none_or(|list| list.split(',').any(|one| one == name));
+    let mut all = Vec::new();
+    for operation in autograd::ops::OPERATIONS.iter().filter(|o| wanted(o.name)) {
+        all.extend(failures(operation.name, &(operation.cases)(), name, *check));
+    }
+    assert!(all.is_empty(), "{} failures:\n  {}", all.len(), all.join("\n  "));
 }
 
 tests! {
@@ -41,7 +57,7 @@ tests! {
     gradients::full_jacobian,
     checks::strided_and_offset_inputs,
     checks::used_twice,
-    checks::devices_agree,
+    checks::graph_replay_equals_eager,
     checks::every_element_written_and_none_outside,
     checks::repeated_runs_are_bit_equal,
     checks::live_bytes_stay_constant,
@@ -64,7 +80,7 @@ fn planted_faults_are_found() {
         }
     }
     assert!(missed.is_empty(), "{}", missed.join("\n"));
-    for (name, _) in CHECKS.iter().filter(|c| c.0 != "devices_agree") {
+    for (name, _) in CHECKS.iter().filter(|c| c.0 != "graph_replay_equals_eager") {
         assert!(faults::PLANTS.iter().any(|p| p.found_by.contains(name)), "no fault is planted for {name}");
     }
 }

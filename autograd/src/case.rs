@@ -21,12 +21,14 @@ pub struct Input {
     pub dtype: DType,
     /// Whether its gradient is checked.
     pub differentiable: bool,
+    /// Whether it stays f32 beside inputs in bf16, as weights of normalisations do.
+    pub always_f32: bool,
 }
 
 impl Input {
     /// A differentiable f32 input.
     pub fn new(values: Array<f64>) -> Input {
-        Input { values, dtype: DType::F32, differentiable: true }
+        Input { values, dtype: DType::F32, differentiable: true, always_f32: false }
     }
 
     /// Normal values times `scale`.
@@ -42,17 +44,36 @@ impl Input {
     /// An i32 input.
     pub fn index(shape: &[usize], values: &[i32]) -> Input {
         let data = values.iter().map(|&v| f64::from(v)).collect();
-        Input { values: Array::new(shape, data), dtype: DType::I32, differentiable: false }
+        let values = Array::new(shape, data);
+        Input { values, dtype: DType::I32, differentiable: false, always_f32: false }
     }
 
-    /// The input as a CPU tensor.
-    pub fn tensor(&self) -> Result<Tensor> {
+    /// The same input, which stays f32 beside inputs in bf16.
+    pub fn in_f32(self) -> Input {
+        Input { always_f32: true, ..self }
+    }
+
+    /// Its element type where floats are computed in `float`.
+    pub fn dtype_in(&self, float: DType) -> DType {
+        match self.dtype {
+            DType::F32 if !self.always_f32 => float,
+            own => own,
+        }
+    }
+
+    /// Its values as that element type holds them.
+    pub fn values_in(&self, float: DType) -> Array<f64> {
+        self.values.rounded_to(self.dtype_in(float))
+    }
+
+    /// The input as a CPU tensor of that element type.
+    pub fn tensor_in(&self, float: DType) -> Result<Tensor> {
         match self.dtype {
             DType::I32 => {
                 let data: Vec<i32> = self.values.data.iter().map(|&v| v as i32).collect();
                 Tensor::from_slice(&data, &self.values.shape)
             }
-            _ => self.values.to_tensor(),
+            _ => self.values.to_tensor_of(self.dtype_in(float)),
         }
     }
 }

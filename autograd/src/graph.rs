@@ -183,6 +183,7 @@ pub(crate) fn backward(root: &Edge, gradient: Tensor) -> Result<()> {
                         return Err(Error::new(ErrorKind::Graph, op.name(), text));
                     };
                     g.require_shape(op.name(), "gradient", &inputs[i].shape)?;
+                    g.require_dtype(op.name(), "gradient", inputs[i].dtype)?;
                     send(&mut waiting, edge, g)?;
                 }
             }

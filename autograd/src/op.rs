@@ -20,6 +20,11 @@ impl Spec {
         Spec { shape: shape.to_vec(), dtype: DType::F32 }
     }
 
+    /// A value of another shape and the same type.
+    pub fn with_shape(&self, shape: &[usize]) -> Spec {
+        Spec { shape: shape.to_vec(), dtype: self.dtype }
+    }
+
     /// The spec of a tensor.
     pub fn of(tensor: &Tensor) -> Spec {
         Spec { shape: tensor.shape().to_vec(), dtype: tensor.dtype() }

@@ -13,7 +13,7 @@ pub mod math;
 pub mod parallel;
 pub mod registry;
 pub mod simd;
-#[cfg(any(test, feature = "testing"))]
+#[cfg(any(test, feature = "emulated"))]
 pub mod testing;
 
 pub mod augment;

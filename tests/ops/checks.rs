@@ -1,18 +1,21 @@
 //! The checks of values, layouts, sharing, memory and repetition.
 
 use crate::harness::{
-    Outcome, Verdict, bits, cotangent, differentiable, differentiable_output, equal_bits, leaves, oracle,
-    same_bits, step, tensors, text,
+    Outcome, Verdict, bits, cotangent, differentiable, differentiable_output, equal_bits, fresh, leaves,
+    oracle, same_bits, step, tensors, text, values,
 };
+use crate::setting::setting;
 use autograd::case::Case;
 use autograd::op::{Saver, apply_shared};
 use autograd::{Spec, Var, ops};
-use engine::{DType, Device, Tensor, memory};
+use engine::cuda::graph::Graph;
+use engine::{DType, Device, Error, Tensor, memory};
+use kernels::array::Array;
 use kernels::{compare, copy};
 use std::sync::OnceLock;
 
-/// Why [`devices_agree`] is skipped.
-pub const NO_DEVICE: &str = "no device other than the CPU in this build";
+/// Why [`graph_replay_equals_eager`] is skipped.
+pub const NO_GRAPHS: &str = "only CUDA devices have graphs";
 
 /// Check 1: What was inferred is what comes out; wrong types and counts are errors.
 pub fn inferred_equals_actual(case: &Case) -> Verdict {
@@ -44,7 +47,7 @@ pub fn inferred_equals_actual(case: &Case) -> Verdict {
 pub fn values_equal_the_reference(case: &Case) -> Verdict {
     let inputs = tensors(case)?;
     let outputs = case.op.forward(&inputs.iter().collect::<Vec<_>>(), &mut Saver::default()).map_err(text)?;
-    let naive = (case.naive)(&case.inputs.iter().map(|i| i.values.cast()).collect::<Vec<_>>());
+    let naive = (case.naive)(&values(case).iter().map(Array::cast).collect::<Vec<_>>());
     let oracle = oracle(case);
     if outputs.len() != oracle.len() {
         return Err(format!("{} outputs, the reference has {}", outputs.len(), oracle.len()));
@@ -90,10 +93,11 @@ fn offset(x: &Tensor) -> engine::Result<Tensor> {
 
 /// What must never be read: NaN, or an index that is out of range.
 fn filler(shape: &[usize], dtype: DType) -> engine::Result<Tensor> {
-    match dtype {
-        DType::I32 => Tensor::from_slice(&vec![i32::MIN; shape.iter().product()], shape),
-        _ => Tensor::full(shape, f32::NAN, Device::Cpu),
-    }
+    let on_cpu = match dtype {
+        DType::I32 => Tensor::from_slice(&vec![i32::MIN; shape.iter().product()], shape)?,
+        _ => Array::<f64>::zeros(shape).map(|_| f64::NAN).to_tensor_of(dtype)?,
+    };
+    on_cpu.to_device(setting().device)
 }
 
 /// The first slice of the first dimension, repeated without copying. Other values than `x`.
@@ -108,7 +112,7 @@ fn repeated(x: &Tensor) -> engine::Result<Tensor> {
 /// gradient.
 pub fn strided_and_offset_inputs(case: &Case) -> Verdict {
     let (inputs, which) = (tensors(case)?, differentiable(case));
-    let u = cotangent(case, 901)?.to_tensor().map_err(text)?;
+    let u = cotangent(case, 901)?;
     let changed = |f: Relayout, xs: &[Tensor]| -> Result<Vec<Tensor>, String> {
         xs.iter().map(|x| f(x).map_err(text)).collect()
     };
@@ -120,7 +124,7 @@ pub fn strided_and_offset_inputs(case: &Case) -> Verdict {
         same_bits(&format!("{name} incoming gradient"), &plain, &other)?;
     }
     // Indices stay: one positive for all rows may be a column that a row must not see.
-    let repeat = |x: &Tensor| if x.dtype() == DType::F32 { repeated(x) } else { Ok(x.clone()) };
+    let repeat = |x: &Tensor| if x.dtype() == DType::I32 { Ok(x.clone()) } else { repeated(x) };
     let views = inputs.iter().map(|x| repeat(x).map_err(text)).collect::<Result<Vec<_>, _>>()?;
     let copies = changed(copy::contiguous, &views)?;
     let du = repeated(&u).map_err(text)?;
@@ -132,13 +136,17 @@ pub fn strided_and_offset_inputs(case: &Case) -> Verdict {
 /// Check 6: One tensor as two inputs, and one output used twice: gradients add up.
 pub fn used_twice(case: &Case) -> Verdict {
     let (inputs, which) = (tensors(case)?, differentiable(case));
-    let u = cotangent(case, 902)?.to_tensor().map_err(text)?;
+    let u = cotangent(case, 902)?;
     for i in 0..inputs.len() {
         for j in i + 1..inputs.len() {
-            if which[i] && which[j] && inputs[i].shape() == inputs[j].shape() {
+            let same = inputs[i].shape() == inputs[j].shape() && inputs[i].dtype() == inputs[j].dtype();
+            if which[i] && which[j] && same {
                 shared_input(case, &inputs, &u, i, j)?;
             }
         }
+    }
+    if setting().device == Device::Cpu && u.dtype() == DType::BF16 {
+        return Ok(Outcome::Skipped("the CPU does not compute in bf16"));
     }
     // y and 2 y, added: the gradient of y must be u + 2 u.
     let vars = leaves(&inputs, &which);
@@ -160,8 +168,7 @@ pub fn used_twice(case: &Case) -> Verdict {
 /// `op(x, x)` gives x the sum of what `op(a, b)` gives a and b when both are equal to x.
 fn shared_input(case: &Case, inputs: &[Tensor], u: &Tensor, i: usize, j: usize) -> Result<(), String> {
     let mut equal = inputs.to_vec();
-    equal[j] =
-        Tensor::from_slice(&inputs[i].to_vec::<f32>().map_err(text)?, inputs[i].shape()).map_err(text)?;
+    equal[j] = fresh(&inputs[i])?;
     let which = differentiable(case);
     let apart = step(case, &equal, u, &which)?;
     let x = Var::leaf(inputs[i].clone());
@@ -177,11 +184,25 @@ fn shared_input(case: &Case, inputs: &[Tensor], u: &Tensor, i: usize, j: usize) 
     equal_bits(&format!("gradient when inputs {i} and {j} are one tensor"), &actual, sum.value())
 }
 
-/// Check 7: Other devices against the CPU. A new device makes this match incomplete.
-pub fn devices_agree(_: &Case) -> Verdict {
-    match Device::Cpu {
-        Device::Cpu | Device::Cuda(_) => Ok(Outcome::Skipped(NO_DEVICE)),
+/// Check 7: A forward and backward pass that was captured as a CUDA graph leaves the same bits at every replay. (That
+/// devices agree with the reference, and so with each other, is what the other checks say in each setting.)
+pub fn graph_replay_equals_eager(case: &Case) -> Verdict {
+    let device = setting().device;
+    if device == Device::Cpu {
+        return Ok(Outcome::Skipped(NO_GRAPHS));
     }
+    let (inputs, which) = (tensors(case)?, differentiable(case));
+    let u = cotangent(case, 907)?;
+    let eager = step(case, &inputs, &u, &which)?;
+    let captured = Graph::capture(device, || {
+        step(case, &inputs, &u, &which).map_err(|e| Error::value("captured step", e))
+    });
+    let (mut graph, captured) = captured.map_err(text)?;
+    for _ in 0..2 {
+        graph.launch().map_err(text)?;
+        same_bits("replayed", &eager, &captured)?;
+    }
+    Ok(Outcome::Passed)
 }
 
 /// Check 8: Among poisoned and fenced buffers: nothing stays unwritten, nothing is written outside, inputs stay as
@@ -193,14 +214,19 @@ pub fn every_element_written_and_none_outside(case: &Case) -> Verdict {
     result.map(|()| Outcome::Passed)
 }
 
+/// The elements as numbers.
+fn number(x: &Tensor) -> Result<Vec<f64>, String> {
+    Ok(Array::<f64>::from_tensor(x).map_err(text)?.data)
+}
+
 fn guarded(case: &Case) -> Result<(), String> {
     let inputs = tensors(case)?;
-    let u = cotangent(case, 903)?.to_tensor().map_err(text)?;
+    let u = cotangent(case, 903)?;
     let before = inputs.iter().chain([&u]).map(bits).collect::<Result<Vec<_>, _>>()?;
     let run = step(case, &inputs, &u, &differentiable(case))?;
     let gradients = run.gradients.iter().flatten().map(|g| ("gradient", g));
     for (name, x) in run.outputs.iter().map(|y| ("output", y)).chain(gradients) {
-        if let Some(at) = x.to_vec::<f32>().map_err(text)?.iter().position(|v| v.is_nan()) {
+        if let Some(at) = number(x)?.iter().position(|v| v.is_nan()) {
             return Err(format!("element {at} of an {name} of shape {:?} was never written", x.shape()));
         }
     }
@@ -216,7 +242,7 @@ pub fn repeated_runs_are_bit_equal(case: &Case) -> Verdict {
     static POOLS: OnceLock<Vec<rayon::ThreadPool>> = OnceLock::new();
     let pool = |n| rayon::ThreadPoolBuilder::new().num_threads(n).build().expect("threads");
     let (inputs, which) = (tensors(case)?, differentiable(case));
-    let u = cotangent(case, 904)?.to_tensor().map_err(text)?;
+    let u = cotangent(case, 904)?;
     let first = step(case, &inputs, &u, &which)?;
     for _ in 0..2 {
         same_bits("again", &first, &step(case, &inputs, &u, &which)?)?;
@@ -231,7 +257,7 @@ pub fn repeated_runs_are_bit_equal(case: &Case) -> Verdict {
 /// Check 10: Forward and backward keep nothing once their results are dropped.
 pub fn live_bytes_stay_constant(case: &Case) -> Verdict {
     let (inputs, which) = (tensors(case)?, differentiable(case));
-    let u = cotangent(case, 905)?.to_tensor().map_err(text)?;
+    let u = cotangent(case, 905)?;
     step(case, &inputs, &u, &which)?;
     let before = memory::thread_live();
     for i in 1..=3 {
@@ -248,7 +274,7 @@ pub fn live_bytes_stay_constant(case: &Case) -> Verdict {
 /// what is needed. A history on an input without gradient is an error when recorded.
 pub fn each_gradient_alone(case: &Case) -> Verdict {
     let (inputs, which) = (tensors(case)?, differentiable(case));
-    let u = cotangent(case, 906)?.to_tensor().map_err(text)?;
+    let u = cotangent(case, 906)?;
     let all = step(case, &inputs, &u, &which)?;
     for i in 0..inputs.len() {
         let mut one = vec![false; inputs.len()];
@@ -258,7 +284,7 @@ pub fn each_gradient_alone(case: &Case) -> Verdict {
             (true, Ok(run), Some(expected)) => {
                 let Some(gradient) = &run.gradients[i] else { return Err(format!("no gradient {i} alone")) };
                 // Equal as numbers: a zero may have the other sign where a mask is applied elsewhere.
-                if gradient.to_vec::<f32>().map_err(text)? != expected.to_vec::<f32>().map_err(text)? {
+                if number(gradient)? != number(expected)? {
                     equal_bits(&format!("gradient {i} alone"), gradient, expected)?;
                 }
             }

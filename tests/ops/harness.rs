@@ -1,9 +1,11 @@
 //! Running a case, and running a check over many.
 
-use autograd::Var;
-use autograd::case::Case;
+use crate::setting::{put, setting};
+use autograd::case::{Case, Input};
 use autograd::op::apply_shared;
+use autograd::{Spec, Var};
 use engine::{DType, Tensor};
+use half::bf16;
 use kernels::array::Array;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
@@ -20,7 +22,7 @@ pub enum Outcome {
 pub type Check = fn(&Case) -> Verdict;
 
 /// All failures of a check on an operation's cases. A check that applied to no case is a failure too, unless
-/// what it lacks is a device.
+/// it is about graphs and this is the CPU.
 pub fn failures(operation: &str, cases: &[Case], name: &str, check: Check) -> Vec<String> {
     let mut found = Vec::new();
     let mut applied = false;
@@ -42,7 +44,7 @@ pub fn failures(operation: &str, cases: &[Case], name: &str, check: Check) -> Ve
     }
     match (applied, reason) {
         (true, _) => {}
-        (false, crate::checks::NO_DEVICE) => println!("{operation} {name}: skipped, {reason}"),
+        (false, crate::checks::NO_GRAPHS) => {}
         (false, _) => found.push(format!("{operation} {name}: applied to no case: {reason}")),
     }
     found
@@ -53,9 +55,17 @@ pub fn text(error: engine::Error) -> String {
     format!("{error:?}")
 }
 
-/// The case's inputs as tensors.
+/// The case's inputs as tensors of the setting.
 pub fn tensors(case: &Case) -> Result<Vec<Tensor>, String> {
-    case.inputs.iter().map(|i| i.tensor().map_err(text)).collect()
+    let setting = setting();
+    let tensor =
+        |i: &Input| i.tensor_in(setting.float).and_then(|x| x.to_device(setting.device)).map_err(text);
+    case.inputs.iter().map(tensor).collect()
+}
+
+/// The values of the case's inputs, as the tensors hold them.
+pub fn values(case: &Case) -> Vec<Array<f64>> {
+    case.inputs.iter().map(|i| i.values_in(setting().float)).collect()
 }
 
 /// Outputs of a forward pass and gradients of a backward pass.
@@ -105,21 +115,44 @@ pub fn differentiable_output(case: &Case, outputs: usize) -> Result<usize, Strin
 
 /// The oracle's outputs at these inputs.
 pub fn oracle(case: &Case) -> Vec<Array<f64>> {
-    (case.oracle)(&case.inputs.iter().map(|i| i.values.clone()).collect::<Vec<_>>())
+    (case.oracle)(&values(case))
 }
 
-/// A random gradient of the differentiable output.
-pub fn cotangent(case: &Case, seed: u64) -> Result<Array<f64>, String> {
+/// The element type of the differentiable output.
+pub fn output_dtype(case: &Case) -> Result<DType, String> {
+    let dtype = |i: &Input| i.dtype_in(setting().float);
+    let specs: Vec<Spec> =
+        case.inputs.iter().map(|i| Spec { shape: i.values.shape.clone(), dtype: dtype(i) }).collect();
+    let outputs = case.op.infer(&specs).map_err(text)?;
+    Ok(outputs[differentiable_output(case, outputs.len())?].dtype)
+}
+
+/// A random gradient of the differentiable output, as a tensor of its type holds it.
+pub fn cotangent_values(case: &Case, seed: u64) -> Result<Array<f64>, String> {
     let outputs = oracle(case);
-    Ok(Array::random(&outputs[differentiable_output(case, outputs.len())?].shape, seed, 1.0))
+    let shape = &outputs[differentiable_output(case, outputs.len())?].shape;
+    Ok(Array::random(shape, seed, 1.0).rounded_to(output_dtype(case)?))
+}
+
+/// As [`cotangent_values`], as a tensor.
+pub fn cotangent(case: &Case, seed: u64) -> Result<Tensor, String> {
+    put(&cotangent_values(case, seed)?, output_dtype(case)?)
+}
+
+/// A tensor of the same values in memory of its own.
+pub fn fresh(x: &Tensor) -> Result<Tensor, String> {
+    put(&Array::from_tensor(x).map_err(text)?, x.dtype())?.reshape(x.shape()).map_err(text)
 }
 
 /// The bits of a tensor's elements, in row-major order.
 pub fn bits(x: &Tensor) -> Result<Vec<u32>, String> {
     match x.dtype() {
         DType::F32 => Ok(x.to_vec::<f32>().map_err(text)?.into_iter().map(f32::to_bits).collect()),
+        DType::BF16 => {
+            Ok(x.to_vec::<bf16>().map_err(text)?.into_iter().map(|v| u32::from(v.to_bits())).collect())
+        }
         DType::I32 => Ok(x.to_vec::<i32>().map_err(text)?.into_iter().map(|v| v as u32).collect()),
-        other => Err(format!("no bits of {other}")),
+        DType::U8 => Ok(x.to_vec::<u8>().map_err(text)?.into_iter().map(u32::from).collect()),
     }
 }
 
@@ -148,7 +181,7 @@ pub fn equal_bits(what: &str, x: &Tensor, y: &Tensor) -> Result<(), String> {
     match bits(x)?.iter().zip(&bits(y)?).position(|(a, b)| a != b) {
         None => Ok(()),
         Some(i) => {
-            let value = |t: &Tensor| t.to_vec::<f32>().map(|v| v[i]).unwrap_or(f32::NAN);
+            let value = |t: &Tensor| Array::<f64>::from_tensor(t).map_or(f64::NAN, |v| v.data[i]);
             Err(format!("{what} differs at element {i}: {:e} and {:e}", value(x), value(y)))
         }
     }

@@ -1,11 +1,11 @@
 //! `batch_norm`: batch normalisation (Ioffe and Szegedy, 2015) with the batch's statistics, channels last;
 //! a residual and a ReLU after it are fused.
 
-use super::check::{floats, shape, wrong_shapes};
+use super::check::{arity, element_type, float, shape, wrong_shapes};
 use crate::case::{Case, Input, Reference};
 use crate::op::{Backward, Saver, apply};
 use crate::{Op, Spec, Var};
-use engine::{Error, ErrorKind, Result, Tensor};
+use engine::{DType, Error, ErrorKind, Result, Tensor};
 use kernels::array::{Array, Real};
 use kernels::copy::contiguous;
 use kernels::norm;
@@ -87,18 +87,25 @@ impl Optional {
         }
     }
 
-    /// Checks the optional inputs against `x`.
+    /// Checks `x`, which may be f32 or bf16, and the optional inputs against it. Weight and bias are f32, the residual
+    /// is of the type of `x`.
     pub(super) fn infer(self, op: &dyn Op, inputs: &[Spec], first: usize) -> Result<()> {
+        arity(op, inputs, first + self.count())?;
+        float(op, 0, &inputs[0])?;
         let x = &inputs[0].shape;
         let Some(channels) = x.last() else {
             return Err(wrong_shapes(op, inputs, "x needs at least one dimension, the channels"));
         };
         let [weight, bias, residual] = self.positions(first);
         for i in [weight, bias].into_iter().flatten() {
+            element_type(op, i, &inputs[i], DType::F32)?;
             shape(op, i, &inputs[i], &[*channels], "one value a channel [C]")?;
         }
         match residual {
-            Some(i) => shape(op, i, &inputs[i], x, "of the shape of x"),
+            Some(i) => {
+                element_type(op, i, &inputs[i], inputs[0].dtype)?;
+                shape(op, i, &inputs[i], x, "of the shape of x")
+            }
             None => Ok(()),
         }
     }
@@ -136,7 +143,6 @@ impl Op for BatchNormTrain {
     }
 
     fn infer(&self, inputs: &[Spec]) -> Result<Vec<Spec>> {
-        floats(self, inputs, 1 + self.optional.count())?;
         self.optional.infer(self, inputs, 1)?;
         let x = &inputs[0].shape;
         let channels = Spec::f32(&x[x.len() - 1..]);
@@ -245,10 +251,10 @@ pub(super) fn optional_inputs(optional: Optional, shape: &[usize], seed: u64) ->
     let channels = &shape[shape.len() - 1..];
     let mut inputs = Vec::new();
     if optional.weight {
-        inputs.push(Input::new(around(channels, seed, 1.0, 0.5)));
+        inputs.push(Input::new(around(channels, seed, 1.0, 0.5)).in_f32());
     }
     if optional.bias {
-        inputs.push(Input::random(channels, seed + 1, 0.5));
+        inputs.push(Input::random(channels, seed + 1, 0.5).in_f32());
     }
     if optional.residual {
         inputs.push(Input::random(shape, seed + 2, 1.0));

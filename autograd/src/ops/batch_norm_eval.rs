@@ -1,11 +1,11 @@
 //! `batch_norm_eval`: batch normalisation with given statistics, as in evaluation; residual and ReLU fused.
 
 use super::batch_norm::{self, BatchNorm, Optional, around, combinations, normalise, optional_inputs};
-use super::check::{floats, shape};
+use super::check::{element_type, shape};
 use crate::case::{Case, Input, Reference};
 use crate::op::{Backward, Saver, apply_one};
 use crate::{Op, Spec, Var};
-use engine::{Result, Tensor};
+use engine::{DType, Result, Tensor};
 use kernels::array::{Array, Real};
 use kernels::copy::contiguous;
 use kernels::norm;
@@ -52,10 +52,10 @@ impl Op for BatchNormEval {
     }
 
     fn infer(&self, inputs: &[Spec]) -> Result<Vec<Spec>> {
-        floats(self, inputs, 3 + self.optional.count())?;
         self.optional.infer(self, inputs, 3)?;
         let x = &inputs[0].shape;
         for i in [1, 2] {
+            element_type(self, i, &inputs[i], DType::F32)?;
             shape(self, i, &inputs[i], &x[x.len() - 1..], "one value a channel [C]")?;
         }
         Ok(vec![inputs[0].clone()])
@@ -99,8 +99,8 @@ pub(crate) fn cases() -> Vec<Case> {
             let variance = Array::random(channels, 113, 1.0).map(|v: f64| f64::from((v * v) as f32));
             let mut inputs = vec![
                 Input::new(around(shape, 118, 0.5, 2.0)),
-                Input::constant(around(channels, 112, 0.5, 0.5)),
-                Input::constant(variance),
+                Input::constant(around(channels, 112, 0.5, 0.5)).in_f32(),
+                Input::constant(variance).in_f32(),
             ];
             inputs.extend(optional_inputs(optional, shape, 114));
             let flags = (optional.weight, optional.bias, optional.residual, settings.relu);

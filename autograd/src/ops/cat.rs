@@ -39,7 +39,7 @@ impl Op for Cat {
             s.shape.len() == shape.len() && (0..shape.len()).all(|d| d == self.0 || s.shape[d] == shape[d])
         };
         match inputs.iter().all(fits) {
-            true => Ok(vec![Spec::f32(&shape)]),
+            true => Ok(vec![inputs[0].with_shape(&shape)]),
             false => Err(wrong_shapes(self, inputs, format!("all but dimension {} must be equal", self.0))),
         }
     }

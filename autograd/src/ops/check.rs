@@ -16,14 +16,27 @@ pub(super) fn arity(op: &dyn Op, inputs: &[Spec], count: usize) -> Result<()> {
     }
 }
 
-/// An error unless there are `count` inputs, all f32.
+/// An error unless there are `count` inputs, all f32 or all bf16.
 #[track_caller]
 pub(super) fn floats(op: &dyn Op, inputs: &[Spec], count: usize) -> Result<()> {
     arity(op, inputs, count)?;
     for (i, input) in inputs.iter().enumerate() {
-        element_type(op, i, input, DType::F32)?;
+        float(op, i, input)?;
+        element_type(op, i, input, inputs[0].dtype)?;
     }
     Ok(())
+}
+
+/// An error unless input `i` is f32 or bf16.
+#[track_caller]
+pub(super) fn float(op: &dyn Op, i: usize, input: &Spec) -> Result<()> {
+    match input.dtype {
+        DType::F32 | DType::BF16 => Ok(()),
+        DType::I32 | DType::U8 => {
+            Err(Error::dtype(op.name(), format!("{} must be f32 or bf16", name(op, i)))
+                .with(name(op, i), input))
+        }
+    }
 }
 
 /// An error unless input `i` has elements of type `dtype`.

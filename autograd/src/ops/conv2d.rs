@@ -32,7 +32,8 @@ impl Op for Conv2d {
 
     fn infer(&self, inputs: &[Spec]) -> Result<Vec<Spec>> {
         floats(self, inputs, 2)?;
-        Ok(vec![Spec::f32(&kernel::output_shape(&inputs[0].shape, &inputs[1].shape, self.0)?)])
+        let shape = kernel::output_shape(&inputs[0].shape, &inputs[1].shape, self.0)?;
+        Ok(vec![inputs[0].with_shape(&shape)])
     }
 
     /// Saves the weight if the gradient of x is needed, then x if that of the weight is.

@@ -34,7 +34,7 @@ impl Op for Expand {
         let fits = self.0.len() >= from.len()
             && from.iter().rev().zip(self.0.iter().rev()).all(|(&old, &new)| old == new || old == 1);
         match fits {
-            true => Ok(vec![Spec::f32(&self.0)]),
+            true => Ok(vec![inputs[0].with_shape(&self.0)]),
             false => Err(wrong_shapes(self, inputs, "each dimension must be equal or 1").with("to", &self.0)),
         }
     }

@@ -1,6 +1,6 @@
 //! `gather_rows`: chosen rows of a table, any of them any number of times.
 
-use super::check::{arity, element_type, wrong_shapes};
+use super::check::{arity, element_type, float, wrong_shapes};
 use crate::case::{Case, Input, Reference};
 use crate::op::{Backward, Saver, apply_one};
 use crate::{Op, Spec, Var};
@@ -29,10 +29,10 @@ impl Op for GatherRows {
 
     fn infer(&self, inputs: &[Spec]) -> Result<Vec<Spec>> {
         arity(self, inputs, 2)?;
-        element_type(self, 0, &inputs[0], DType::F32)?;
+        float(self, 0, &inputs[0])?;
         element_type(self, 1, &inputs[1], DType::I32)?;
         match (&inputs[0].shape[..], &inputs[1].shape[..]) {
-            ([_, row @ ..], &[m]) => Ok(vec![Spec::f32(&[&[m], row].concat())]),
+            ([_, row @ ..], &[m]) => Ok(vec![inputs[0].with_shape(&[&[m], row].concat())]),
             _ => Err(wrong_shapes(self, inputs, "x must be [N, ..] and the index [M]")),
         }
     }

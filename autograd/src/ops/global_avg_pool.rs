@@ -31,7 +31,7 @@ impl Op for GlobalAvgPool {
     fn infer(&self, inputs: &[Spec]) -> Result<Vec<Spec>> {
         floats(self, inputs, 1)?;
         match inputs[0].shape[..] {
-            [n, h, w, c] if h * w > 0 => Ok(vec![Spec::f32(&[n, c])]),
+            [n, h, w, c] if h * w > 0 => Ok(vec![inputs[0].with_shape(&[n, c])]),
             _ => Err(wrong_shapes(self, inputs, "x must be [N, H, W, C] with at least one pixel")),
         }
     }

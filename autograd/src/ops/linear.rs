@@ -39,7 +39,7 @@ impl Op for Linear {
                 if self.has_bias {
                     shape(self, 2, &inputs[2], &[n], "one value an output [N]")?;
                 }
-                Ok(vec![Spec::f32(&[rows, &[n]].concat())])
+                Ok(vec![inputs[0].with_shape(&[rows, &[n]].concat())])
             }
             _ => Err(wrong_shapes(self, inputs, "x must be [.., K] of rank 2 or more and the weight [N, K]")),
         }

@@ -49,7 +49,7 @@ impl Op for MatMul {
                 .with("transpose_a", self.transpose_a)
                 .with("transpose_b", self.transpose_b));
         }
-        Ok(vec![Spec::f32(&[batch_a, &[*m, *n]].concat())])
+        Ok(vec![inputs[0].with_shape(&[batch_a, &[*m, *n]].concat())])
     }
 
     /// Saves b if the gradient of a is needed, then a if that of b is.

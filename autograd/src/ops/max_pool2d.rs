@@ -38,7 +38,7 @@ impl Op for MaxPool2d {
     fn infer(&self, inputs: &[Spec]) -> Result<Vec<Spec>> {
         floats(self, inputs, 1)?;
         let sizes = pool::Sizes::new(&inputs[0].shape, self.kernel, self.stride, self.padding)?;
-        Ok(vec![Spec::f32(&[sizes.n, sizes.p, sizes.q, sizes.c])])
+        Ok(vec![inputs[0].with_shape(&[sizes.n, sizes.p, sizes.q, sizes.c])])
     }
 
     fn forward(&self, inputs: &[&Tensor], save: &mut Saver) -> Result<Vec<Tensor>> {

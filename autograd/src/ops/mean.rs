@@ -40,7 +40,7 @@ impl Op for Mean {
         let shape = without(self, &inputs[0], &self.0)?;
         match self.count(&inputs[0].shape) {
             0 => Err(wrong_shapes(self, inputs, "there is no mean of nothing").with("dims", &self.0)),
-            _ => Ok(vec![Spec::f32(&shape)]),
+            _ => Ok(vec![inputs[0].with_shape(&shape)]),
         }
     }
 

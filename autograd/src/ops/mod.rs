@@ -43,6 +43,7 @@ operations! {
     l2_normalize,
     softmax_xent,
     ntxent,
+    cast,
     reshape,
     permute,
     narrow,

@@ -4,7 +4,7 @@ use super::check::{floats, wrong_shapes};
 use crate::case::{Case, Input, Reference, build};
 use crate::op::{Backward, Saver, apply_one};
 use crate::{Op, Spec, Var};
-use engine::{DType, Result, Tensor};
+use engine::{Result, Tensor};
 use kernels::array::{Array, Real};
 use kernels::copy::{cat, contiguous};
 
@@ -42,7 +42,7 @@ impl Op for Narrow {
                 return Err(wrong_shapes(self, inputs, format!("{range} is not inside x")));
             }
         }
-        Ok(vec![Spec::f32(&shape)])
+        Ok(vec![inputs[0].with_shape(&shape)])
     }
 
     fn forward(&self, inputs: &[&Tensor], _save: &mut Saver) -> Result<Vec<Tensor>> {
@@ -57,7 +57,7 @@ impl Op for Narrow {
             let zeros = |len: usize| {
                 let mut part = shape.clone();
                 part[self.dim] = len;
-                Tensor::zeros(&part, DType::F32, dy.device())
+                Tensor::zeros(&part, dy.dtype(), dy.device())
             };
             let after = shape[self.dim] - self.start - self.len;
             let parts = [zeros(self.start)?, contiguous(dy)?, zeros(after)?];

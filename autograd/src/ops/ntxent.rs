@@ -1,6 +1,6 @@
 //! `ntxent`: the contrastive loss of SimCLR and every InfoNCE of its kind, row by row.
 
-use super::check::{arity, element_type, shape, wrong_shapes};
+use super::check::{arity, element_type, float, shape, wrong_shapes};
 use crate::case::{Case, Input, Reference};
 use crate::op::{Backward, Saver, apply_one};
 use crate::{Op, Spec, Var};
@@ -66,8 +66,8 @@ impl Op for NtXent {
 
     fn infer(&self, inputs: &[Spec]) -> Result<Vec<Spec>> {
         arity(self, inputs, 3)?;
-        element_type(self, 0, &inputs[0], DType::F32)?;
-        element_type(self, 1, &inputs[1], DType::F32)?;
+        float(self, 0, &inputs[0])?;
+        element_type(self, 1, &inputs[1], inputs[0].dtype)?;
         let (&[r, d], &[_, inner]) = (&inputs[0].shape[..], &inputs[1].shape[..]) else {
             return Err(wrong_shapes(self, inputs, "rows must be [R, D] and columns [C, D]"));
         };
@@ -75,7 +75,7 @@ impl Op for NtXent {
             return Err(wrong_shapes(self, inputs, "rows and columns must have the same D"));
         }
         if self.vectors {
-            element_type(self, 2, &inputs[2], DType::F32)?;
+            element_type(self, 2, &inputs[2], inputs[0].dtype)?;
             shape(self, 2, &inputs[2], &[r, d], "one vector a row [R, D]")?;
         } else {
             element_type(self, 2, &inputs[2], DType::I32)?;

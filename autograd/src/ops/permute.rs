@@ -35,7 +35,7 @@ impl Op for Permute {
             return Err(wrong_shapes(self, inputs, rule).with("order", &self.0));
         }
         let shape: Vec<usize> = self.0.iter().map(|&d| inputs[0].shape[d]).collect();
-        Ok(vec![Spec::f32(&shape)])
+        Ok(vec![inputs[0].with_shape(&shape)])
     }
 
     fn forward(&self, inputs: &[&Tensor], _save: &mut Saver) -> Result<Vec<Tensor>> {

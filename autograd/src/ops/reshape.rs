@@ -29,7 +29,7 @@ impl Op for Reshape {
     fn infer(&self, inputs: &[Spec]) -> Result<Vec<Spec>> {
         floats(self, inputs, 1)?;
         match inputs[0].shape.iter().product::<usize>() == self.0.iter().product::<usize>() {
-            true => Ok(vec![Spec::f32(&self.0)]),
+            true => Ok(vec![inputs[0].with_shape(&self.0)]),
             false => {
                 Err(wrong_shapes(self, inputs, "the new shape must hold as many elements")
                     .with("to", &self.0))

@@ -1,6 +1,6 @@
 //! `softmax_xent`: the cross-entropy of softmax with labels or with soft targets, row by row.
 
-use super::check::{arity, element_type, shape, wrong_shapes};
+use super::check::{arity, element_type, float, shape, wrong_shapes};
 use crate::case::{Case, Input, Reference};
 use crate::op::{Backward, Saver, apply_one};
 use crate::{Op, Spec, Var};
@@ -18,7 +18,7 @@ pub struct SoftmaxXent {
 
 /// Cross-entropy [M] of each row of logits [M, V].
 ///
-/// The target is i32 labels [M] or f32 probabilities [M, V]; it gets no gradient. No mean is taken.
+/// The target is i32 labels [M] or probabilities [M, V] of the logits' type; it gets no gradient. The loss is f32. No mean is taken.
 #[track_caller]
 pub fn softmax_xent(logits: &Var, target: &Var, smoothing: f32) -> Result<Var> {
     apply_one(SoftmaxXent { smoothing }, &[logits, target])
@@ -42,15 +42,15 @@ impl Op for SoftmaxXent {
 
     fn infer(&self, inputs: &[Spec]) -> Result<Vec<Spec>> {
         arity(self, inputs, 2)?;
-        element_type(self, 0, &inputs[0], DType::F32)?;
+        float(self, 0, &inputs[0])?;
         let &[m, v] = &inputs[0].shape[..] else {
             return Err(wrong_shapes(self, inputs, "logits must be [M, V]"));
         };
         match inputs[1].dtype {
             DType::I32 => shape(self, 1, &inputs[1], &[m], "one i32 label a row [M]")?,
-            DType::F32 => shape(self, 1, &inputs[1], &[m, v], "f32 probabilities [M, V]")?,
-            DType::BF16 | DType::U8 => {
-                return Err(wrong_shapes(self, inputs, "the target must be i32 labels or f32 probabilities"));
+            _ => {
+                element_type(self, 1, &inputs[1], inputs[0].dtype)?;
+                shape(self, 1, &inputs[1], &[m, v], "probabilities [M, V]")?;
             }
         }
         Ok(vec![Spec::f32(&[m])])

@@ -30,7 +30,7 @@ impl Op for Sum {
 
     fn infer(&self, inputs: &[Spec]) -> Result<Vec<Spec>> {
         floats(self, inputs, 1)?;
-        Ok(vec![Spec::f32(&without(self, &inputs[0], &self.0)?)])
+        Ok(vec![inputs[0].with_shape(&without(self, &inputs[0], &self.0)?)])
     }
 
     fn forward(&self, inputs: &[&Tensor], _save: &mut Saver) -> Result<Vec<Tensor>> {
