@@ -76,7 +76,7 @@ pub struct Pretrain {
     /// Seed of everything random.
     #[arg(long)]
     pub seed: Option<i64>,
-    /// Where to compute.
+    /// Where to compute: cpu, cuda, cuda:N, emulated (a checked GPU in software, for a few small steps).
     #[arg(long, default_value = "cpu")]
     pub device: String,
     /// The run's folder (default: runs/METHOD-DATA).
@@ -110,6 +110,9 @@ pub struct Probe {
     #[command(flatten)]
     #[allow(missing_docs)]
     pub data: Data,
+    /// Where to compute features: cpu, cuda, cuda:N, emulated.
+    #[arg(long, default_value = "cpu")]
+    pub device: String,
     /// Passes over the training features.
     #[arg(long, default_value_t = 30)]
     pub epochs: usize,
@@ -129,6 +132,9 @@ pub struct Knn {
     #[command(flatten)]
     #[allow(missing_docs)]
     pub data: Data,
+    /// Where to compute features: cpu, cuda, cuda:N, emulated.
+    #[arg(long, default_value = "cpu")]
+    pub device: String,
     /// Neighbours that vote.
     #[arg(short, long, default_value_t = 20)]
     pub k: usize,
@@ -151,6 +157,9 @@ pub struct Embed {
     #[command(flatten)]
     #[allow(missing_docs)]
     pub data: Data,
+    /// Where to compute features: cpu, cuda, cuda:N, emulated.
+    #[arg(long, default_value = "cpu")]
+    pub device: String,
     /// The file to write: tensors train, test and, where there are labels, train_labels, test_labels.
     #[arg(long, value_name = "FILE")]
     pub out: PathBuf,

@@ -3,7 +3,7 @@
 
 use crate::{Buffer, Param};
 use engine::safetensors::Contents;
-use engine::{Error, Result, Tensor};
+use engine::{Device, Error, Result, Tensor};
 use std::collections::BTreeSet;
 
 /// Receives parameters and buffers with their full names.
@@ -76,6 +76,25 @@ pub fn set_trainable<M: Module + ?Sized>(module: &mut M, trainable: bool) {
     parts(module).params.into_iter().for_each(|(_, p)| p.set_trainable(trainable));
 }
 
+/// Moves every parameter and buffer to a device, before the first step there.
+pub fn to_device<M: Module + ?Sized>(module: &mut M, device: Device) -> Result<()> {
+    let parts = parts(module);
+    for (_, param) in parts.params {
+        let moved = param.value().to_device(device)?;
+        param.set(moved)?;
+    }
+    for (_, buffer) in parts.buffers {
+        let moved = buffer.value().to_device(device)?;
+        buffer.set(moved)?;
+    }
+    Ok(())
+}
+
+/// The device that a module computes on: its first parameter's. The CPU for a module without any.
+pub fn device<M: Module + ?Sized>(module: &mut M) -> Device {
+    parts(module).params.first().map_or(Device::Cpu, |(_, param)| param.value().device())
+}
+
 /// Forgets all gradients.
 pub fn clear_gradients<M: Module + ?Sized>(module: &mut M) {
     parts(module).params.into_iter().for_each(|(_, p)| p.clear_gradient());
@@ -93,7 +112,8 @@ pub fn save<M: Module + ?Sized>(module: &mut M, prefix: &str, contents: &mut Con
     Ok(())
 }
 
-/// Loads every parameter and buffer from the tensors of `contents` whose names start with `prefix`.
+/// Loads every parameter and buffer from the tensors of `contents` whose names start with `prefix`, to the device
+/// where each lies.
 ///
 /// Strict: one error lists all missing, unexpected and mis-shaped names, and then nothing is changed.
 /// Names in `ignore` (after the prefix) may be there without being used.
@@ -139,10 +159,10 @@ pub fn load<M: Module + ?Sized>(
     }
     for ((_, param), value) in parts.params.iter_mut().zip(values.into_iter().flatten()) {
         let value = param.stored().inside(&value)?;
-        param.set(value)?;
+        param.set(value.to_device(param.value().device())?)?;
     }
     for ((_, buffer), value) in parts.buffers.iter_mut().zip(statistics.into_iter().flatten()) {
-        buffer.set(value)?;
+        buffer.set(value.to_device(buffer.value().device())?)?;
     }
     Ok(())
 }

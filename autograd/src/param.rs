@@ -145,6 +145,11 @@ impl Buffer {
         &self.value
     }
 
+    /// The value, for writing in place.
+    pub fn value_mut(&mut self) -> &mut Tensor {
+        &mut self.value
+    }
+
     /// Replaces the value by one of the same shape and type.
     #[track_caller]
     pub fn set(&mut self, value: Tensor) -> Result<()> {

@@ -43,8 +43,8 @@ pub struct Loss {
     pub value: Var,
     /// [rows, D]: what the loss compares, without history. Its spread and rank show a collapse.
     pub embeddings: Tensor,
-    /// Further figures by name.
-    pub signals: Vec<(&'static str, f32)>,
+    /// Further figures by name: scalars on the device, read when they are shown.
+    pub signals: Vec<(&'static str, Tensor)>,
 }
 
 /// A pre-training method at work: its networks, views and loss.

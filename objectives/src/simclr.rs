@@ -315,8 +315,9 @@ impl Objective for Simclr {
         let count = embeddings.shape()[0] / 2;
         let products =
             elementwise::mul(&embeddings.narrow(0, 0, count)?, &embeddings.narrow(0, count, count)?)?;
-        let positive = reduce::sum(&products, &[0, 1])?.item()? / count as f32;
-        let signals = vec![("positive_similarity", positive), ("negatives", (2 * count - 2) as f32)];
+        let positive = elementwise::scale(&reduce::sum(&products, &[0, 1])?, 1.0 / count as f32)?;
+        let negatives = Tensor::full(&[], (2 * count - 2) as f32, embeddings.device())?;
+        let signals = vec![("positive_similarity", positive), ("negatives", negatives)];
         Ok(Loss { value, embeddings, signals })
     }
 

@@ -150,7 +150,7 @@ fn the_method_compares_both_views_of_the_whole_batch() {
     for row in rows.chunks(16) {
         assert!((row.iter().map(|v| v * v).sum::<f32>() - 1.0).abs() < 1e-5, "rows are unit vectors");
     }
-    let signal = |name: &str| out.signals.iter().find(|s| s.0 == name).unwrap().1;
+    let signal = |name: &str| out.signals.iter().find(|s| s.0 == name).unwrap().1.item().unwrap();
     assert_eq!(signal("negatives"), 10.0);
     let cosine: f32 = (0..96).map(|i| rows[i] * rows[96 + i]).sum::<f32>() / 6.0;
     assert!((signal("positive_similarity") - cosine).abs() < 1e-5);

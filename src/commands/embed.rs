@@ -4,6 +4,7 @@ use super::load_encoder;
 use crate::cli::Embed;
 use crate::evaluate::features::{self, Trained};
 use crate::output::Output;
+use autograd::module;
 use data::Dataset;
 use engine::safetensors::{self, Contents};
 use engine::{Result, Tensor};
@@ -12,7 +13,9 @@ use std::sync::Arc;
 
 /// Runs the command.
 pub fn run(args: &Embed, output: &Output) -> Result<()> {
+    let device = crate::device::choose(&args.device)?;
     let mut trained = load_encoder(&args.encoder)?;
+    module::to_device(trained.encoder.as_mut(), device)?;
     let splits = data::open(&args.data.spec, args.data.data_dir.as_deref())?;
     let mut contents = Contents::default();
     contents.metadata.insert("data".into(), args.data.spec.clone());

@@ -5,6 +5,7 @@ use crate::cli;
 use crate::evaluate::floors::{self, Probes};
 use crate::evaluate::{knn as neighbours, probe as linear};
 use crate::output::Output;
+use autograd::module;
 use engine::Result;
 use std::path::Path;
 
@@ -16,18 +17,27 @@ pub fn probe(args: &cli::Probe, output: &Output) -> Result<()> {
         settings.rates = rates.clone();
     }
     let probes = Probes { linear: Some(settings), knn: None };
-    table(&args.encoder, &args.data, args.seed, &probes, output)
+    table(&args.encoder, &args.data, &args.device, args.seed, &probes, output)
 }
 
 /// `pretext knn`.
 pub fn knn(args: &cli::Knn, output: &Output) -> Result<()> {
     let settings = neighbours::Settings { k: args.k, temperature: args.temperature, centre: args.centre };
     let probes = Probes { linear: None, knn: Some(settings) };
-    table(&args.encoder, &args.data, args.seed, &probes, output)
+    table(&args.encoder, &args.data, &args.device, args.seed, &probes, output)
 }
 
-fn table(encoder: &Path, data: &cli::Data, seed: u64, probes: &Probes, output: &Output) -> Result<()> {
+fn table(
+    encoder: &Path,
+    data: &cli::Data,
+    device: &str,
+    seed: u64,
+    probes: &Probes,
+    output: &Output,
+) -> Result<()> {
+    let device = crate::device::choose(device)?;
     let mut trained = load_encoder(encoder)?;
+    module::to_device(trained.encoder.as_mut(), device)?;
     let splits = data::open(&data.spec, data.data_dir.as_deref())?;
     let rows = floors::evaluate(&mut trained, seed, &splits, probes)?;
     floors::show(output, &trained.origin, &data.spec, &splits, &rows);

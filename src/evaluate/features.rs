@@ -108,17 +108,18 @@ pub fn calibrate(
     let batch = BATCH.min(train.len());
     let options = LoaderOptions { batch, seed, workers: 0, drop_last: true, prefetch: 1 };
     let loader = Loader::new(train.clone(), vec![input.clone()], options)?;
+    let device = module::device(encoder);
     let _off = no_grad();
     let epochs = (0..CALIBRATION.div_ceil(loader.steps_per_epoch())).map(|epoch| loader.epoch(epoch, 0));
     for batch in epochs.collect::<Result<Vec<_>>>()?.into_iter().flatten().take(CALIBRATION) {
-        encoder.features(&Var::constant(batch?.views[0].clone()), Mode::Train)?;
+        encoder.features(&Var::constant(batch?.views[0].to_device(device)?), Mode::Train)?;
     }
     Ok(())
 }
 
 /// Gives each row of features of `dataset` in order, batch by batch: `each(rows, dim, labels)`.
 ///
-/// The trunk is frozen: evaluation mode, no gradient. A check that none of its tensors changed is part of
+/// It runs on the encoder's device. The trunk is frozen: evaluation mode, no gradient. A check that none of its tensors changed is part of
 /// every call.
 pub fn for_each_batch(
     encoder: &mut dyn Encoder,
@@ -137,13 +138,13 @@ pub fn for_each_batch(
             ),
         ));
     }
-    let before = checksum(encoder)?;
+    let (before, device) = (checksum(encoder)?, module::device(encoder));
     let _off = no_grad();
     for batch in Evaluation::new(dataset.clone(), input.clone(), BATCH)? {
         let batch = batch?;
-        let images = Var::constant(batch.views[0].clone());
+        let images = Var::constant(batch.views[0].to_device(device)?);
         let features = encoder.features(&images, Mode::Evaluate)?.into_value();
-        each(features.as_slice::<f32>()?, features.shape()[1], batch.labels.as_deref())?;
+        each(&features.to_vec::<f32>()?, features.shape()[1], batch.labels.as_deref())?;
     }
     match checksum(encoder)? == before {
         true => Ok(()),
@@ -201,10 +202,10 @@ pub fn checksum(encoder: &mut dyn Encoder) -> Result<u64> {
     };
     let parts = module::parts(encoder);
     for (_, param) in &parts.params {
-        add(param.value().as_slice::<f32>()?);
+        add(&param.value().to_vec::<f32>()?);
     }
     for (_, buffer) in &parts.buffers {
-        add(buffer.value().as_slice::<f32>()?);
+        add(&buffer.value().to_vec::<f32>()?);
     }
     Ok(hash)
 }

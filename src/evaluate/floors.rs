@@ -9,6 +9,7 @@
 use super::features::{self, Trained};
 use super::{Labelled, knn, probe};
 use crate::output::{Output, table};
+use autograd::module;
 use data::Splits;
 use engine::Result;
 use models::Encoder;
@@ -45,7 +46,7 @@ fn row(name: &'static str, train: &Labelled, test: &Labelled, probes: &Probes) -
     })
 }
 
-/// Evaluates an encoder and its floors on the test part of `splits`.
+/// Evaluates an encoder and its floors, on the encoder's device, on the test part of `splits`.
 pub fn evaluate(trained: &mut Trained, seed: u64, splits: &Splits, probes: &Probes) -> Result<Vec<Row>> {
     let input = trained.input.clone();
     let both = |encoder: &mut dyn Encoder| -> Result<(Labelled, Labelled)> {
@@ -57,6 +58,7 @@ pub fn evaluate(trained: &mut Trained, seed: u64, splits: &Splits, probes: &Prob
     let (train, test) = both(trained.encoder.as_mut())?;
     let mut rows = vec![row("trained", &train, &test, probes)?];
     let mut random = models::build(&trained.arch.name, trained.encoder.channels(), trained.arch.width, seed)?;
+    module::to_device(random.as_mut(), module::device(trained.encoder.as_mut()))?;
     let (train, test) = both(random.as_mut())?;
     let unset = row("random-unset", &train, &test, probes)?;
     features::calibrate(random.as_mut(), &input, &splits.train, seed)?;

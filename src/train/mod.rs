@@ -101,7 +101,7 @@ pub fn pretrain(
             let mut event = json!({"event": "step", "step": step, "epoch": epoch, "loss": value, "rate": rate,
                 "gradient_norm": norm});
             for (name, signal) in &loss.signals {
-                event[*name] = json!(signal);
+                event[*name] = json!(signal.item()?);
             }
             metrics.push(&event);
             output.event(&event);

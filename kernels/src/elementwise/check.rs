@@ -34,6 +34,10 @@ fn scale_reference<T: Real>(x: &[Array<T>]) -> Array<T> {
 fn add_scaled_reference<T: Real>(x: &[Array<T>]) -> Array<T> {
     x[0].zip(&x[1], |a, b| a + T::of(f64::from(-1.7f32)) * b)
 }
+fn blend_reference<T: Real>(x: &[Array<T>]) -> Array<T> {
+    let number = |x: f32| T::of(f64::from(x));
+    x[0].zip(&x[1], |a, b| number(0.9) * a + number(0.3) * b)
+}
 fn relu_reference<T: Real>(x: &[Array<T>]) -> Array<T> {
     reference::relu(&x[0])
 }
@@ -65,6 +69,15 @@ const CHECKS: &[Check] = &[
             Ok(sum)
         },
         add_reference
+    ),
+    check!(
+        "blend_assign",
+        |x| {
+            let mut blend = x[0].clone();
+            blend_assign(&mut blend, 0.9, &x[1], 0.3)?;
+            Ok(blend)
+        },
+        blend_reference
     ),
 ];
 

@@ -107,6 +107,18 @@ pub fn add_assign(a: &mut [f32], b: &[f32]) {
     chunks(a, GRAIN, |start, a| part(a, &b[start..][..a.len()]));
 }
 
+/// a = keep a + factor b.
+pub fn blend_assign(a: &mut [f32], keep: f32, b: &[f32], factor: f32) {
+    multiversion! {
+        fn part(a: &mut [f32], keep: f32, b: &[f32], factor: f32) {
+            for (a, &b) in a.iter_mut().zip(b) {
+                *a = keep * *a + factor * b;
+            }
+        }
+    }
+    chunks(a, GRAIN, |start, a| part(a, keep, &b[start..][..a.len()], factor));
+}
+
 /// x + bias for every row of `bias.len()` elements.
 pub fn add_bias(x: &[f32], bias: &[f32], out: &mut [f32]) {
     multiversion! {

@@ -15,6 +15,7 @@ typed_kernels! {
     ADD_SCALED = "elementwise_add_scaled";
     RELU_BWD = "elementwise_relu_bwd";
     GELU_BWD = "elementwise_gelu_bwd";
+    BLEND = "elementwise_blend";
     ADD_BIAS = "elementwise_add_bias";
 }
 
@@ -78,6 +79,26 @@ pub fn add_assign(a: &mut Tensor, b: &Tensor) -> Result<()> {
         .value(n as u64)
         .value(0f32)
         .value(aligned)
+        .grid(blocks(n, size))
+        .block(THREADS)
+        .run()
+}
+
+/// a := keep a + factor b.
+#[track_caller]
+pub fn blend_assign(a: &mut Tensor, keep: f32, b: &Tensor, factor: f32) -> Result<()> {
+    let (n, size, device) = (a.len(), a.dtype().size(), a.device());
+    let launch = Launch::new(BLEND.of("blend_assign", a.dtype())?, device)?;
+    let target = a.make_unique()?;
+    let aligned = aligned(&[target, b]);
+    launch
+        .write(target)?
+        .read(b)?
+        .value(n as u64)
+        .value(keep)
+        .value(factor)
+        .value(aligned)
+        .bytes(3 * n * size)
         .grid(blocks(n, size))
         .block(THREADS)
         .run()

@@ -73,6 +73,18 @@ BINARY(elementwise_relu_bwd, y > 0.0f ? x : 0.0f)
 // x is dy, y the input of gelu.
 BINARY(elementwise_gelu_bwd, x *(normal_cdf(y) + y * normal_density(y)))
 
+// a[i] = keep * a[i] + factor * b[i]; a, b: [n]
+KERNEL ENTRY(elementwise_blend)(element *a, const element *b, u64 n, float keep, float factor, u32 aligned) {
+    Place at = place(n);
+    if (at.count == 0) return;
+    float x[PACK], y[PACK];
+    load(a, at, aligned, x);
+    load(b, at, aligned, y);
+#pragma unroll
+    for (int i = 0; i < PACK; i++) x[i] = keep * x[i] + factor * y[i];
+    store(a, at, aligned, x);
+}
+
 // out[r, j] = x[r, j] + bias[j]; x, out: [n / width, width], bias: [width]
 KERNEL ENTRY(elementwise_add_bias)(const element *x, const element *bias, element *out, u64 n, u64 width, u32 aligned) {
     Place at = place(n);

@@ -146,6 +146,27 @@ pub fn add_assign(a: &mut Tensor, b: &Tensor) -> Result<()> {
     }
 }
 
+/// a := keep a + factor b in place, for running averages. Shapes must be equal; f32 (on CUDA devices bf16 too),
+/// contiguous.
+///
+/// Other tensors that share a's storage keep the old values (see [`Tensor`]).
+#[track_caller]
+pub fn blend_assign(a: &mut Tensor, keep: f32, b: &Tensor, factor: f32) -> Result<()> {
+    let name = "blend_assign";
+    let _op = memory::operation(name);
+    require_float(name, "a", a)?;
+    b.require_dtype(name, "b", a.dtype())?;
+    b.require_shape(name, "b", a.shape())?;
+    match common(name, &["a", "b"], &[a, b])? {
+        Device::Cpu => {
+            let right = b.as_slice::<f32>()?;
+            cpu::blend_assign(a.as_mut_slice()?, keep, right, factor);
+            Ok(())
+        }
+        Device::Cuda(_) => cuda::blend_assign(a, keep, b, factor),
+    }
+}
+
 /// x + bias for every row: x [.., N], bias [N] -> [.., N].
 #[track_caller]
 pub fn add_bias(x: &Tensor, bias: &Tensor) -> Result<Tensor> {

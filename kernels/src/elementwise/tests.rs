@@ -38,6 +38,9 @@ fn check_case(case: &Case) -> Result<()> {
     let mut sum = ta.clone();
     add_assign(&mut sum, &tb)?;
     check_equal("add_assign", &sum, &add(&ta, &tb)?)?;
+    let mut blend = ta.clone();
+    blend_assign(&mut blend, 0.9, &tb, 0.3)?;
+    check_equal("blend_assign", &blend, &a32.zip(&b32, |a, b| 0.9 * a + 0.3 * b).to_tensor()?)?;
     check_equal("add_assign left its source alone", &ta, &a32.to_tensor()?)?;
     check("gelu", &gelu(&ta)?, &reference::gelu(&a32), &reference::gelu(&a), 2.0)?;
     let naive = reference::gelu_backward(&b32, &a32);

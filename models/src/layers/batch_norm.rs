@@ -90,10 +90,9 @@ impl BatchNorm {
     }
 }
 
-/// `buffer = (1 - MOMENTUM) buffer + MOMENTUM factor batch`.
+/// `buffer = (1 - MOMENTUM) buffer + MOMENTUM factor batch`, in place: a captured step finds it where it was.
 fn average(buffer: &mut Buffer, batch: &Tensor, factor: f32) -> Result<()> {
-    let kept = elementwise::scale(buffer.value(), 1.0 - MOMENTUM)?;
-    buffer.set(elementwise::add_scaled(&kept, batch, MOMENTUM * factor)?)
+    elementwise::blend_assign(buffer.value_mut(), 1.0 - MOMENTUM, batch, MOMENTUM * factor)
 }
 
 impl Module for BatchNorm {
