@@ -1,6 +1,7 @@
 //! The visitor that shows a network's parameters and buffers: one walk serves state dicts, strict loading,
 //! optimisers, EMA, freezing and counting.
 
+use crate::param::Role;
 use crate::{Buffer, Param};
 use engine::safetensors::Contents;
 use engine::{Device, Error, Result, Tensor};
@@ -88,6 +89,12 @@ pub fn to_device<M: Module + ?Sized>(module: &mut M, device: Device) -> Result<(
         buffer.set(moved)?;
     }
     Ok(())
+}
+
+/// Lets weights and biases (not those of normalisations) have a copy in bf16, for computations in that type.
+pub fn keep_low<M: Module + ?Sized>(module: &mut M) -> Result<()> {
+    let params = parts(module).params.into_iter();
+    params.filter(|(_, p)| p.role() != Role::Norm).try_for_each(|(_, p)| p.keep_low())
 }
 
 /// The device that a module computes on: its first parameter's. The CPU for a module without any.

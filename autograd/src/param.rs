@@ -1,8 +1,8 @@
 //! Parameters and buffers: the state of a network.
 
-use crate::Var;
 use crate::graph::{Edge, Node};
-use engine::{Error, Result, Tensor};
+use crate::{Var, ops};
+use engine::{DType, Error, Result, Tensor};
 use std::sync::Arc;
 
 /// What a parameter is, which decides about weight decay and layer-wise adaptation.
@@ -43,9 +43,11 @@ impl Stored {
     }
 }
 
-/// A trained tensor.
+/// A trained tensor: f32, and where computations are in bf16 a copy in that type beside it.
 pub struct Param {
     value: Tensor,
+    /// The value in bf16. Whoever writes the value writes this too, or drops it.
+    low: Option<Tensor>,
     leaf: Arc<Node>,
     role: Role,
     stored: Stored,
@@ -56,7 +58,7 @@ impl Param {
     /// A trainable parameter.
     pub fn new(value: Tensor, role: Role) -> Param {
         let leaf = Node::leaf(&value);
-        Param { value, leaf, role, stored: Stored::AsIs, trainable: true }
+        Param { value, low: None, leaf, role, stored: Stored::AsIs, trainable: true }
     }
 
     /// A convolution kernel [out, kh, kw, in].
@@ -70,22 +72,50 @@ impl Param {
         Var::with_edge(self.value.clone(), edge)
     }
 
+    /// The parameter in an element type, f32 or bf16, as an operation's input. In bf16 it is the copy of
+    /// [`Param::keep_low`], whose gradient arrives in bf16, or without one the value cast at this use.
+    #[track_caller]
+    pub fn var_as(&self, dtype: DType) -> Result<Var> {
+        match &self.low {
+            Some(low) if dtype == low.dtype() => {
+                let edge = self.trainable.then(|| Edge::to(self.leaf.clone()));
+                Ok(Var::with_edge(low.clone(), edge))
+            }
+            _ => ops::cast(&self.var(), dtype),
+        }
+    }
+
+    /// Keeps a copy in bf16 beside the value from now on, for computations in that type. The optimiser writes both.
+    pub fn keep_low(&mut self) -> Result<()> {
+        self.low = Some(kernels::copy::cast(&self.value, DType::BF16)?);
+        Ok(())
+    }
+
     /// The value.
     pub fn value(&self) -> &Tensor {
         &self.value
     }
 
-    /// The value, for writing in place.
+    /// The value, for writing in place. A copy in bf16 would be old then and is dropped; see [`Param::parts_mut`].
     pub fn value_mut(&mut self) -> &mut Tensor {
+        self.low = None;
         &mut self.value
     }
 
-    /// Replaces the value by one of the same shape.
+    /// The value and the copy in bf16 if there is one, for writing both in place.
+    pub fn parts_mut(&mut self) -> (&mut Tensor, Option<&mut Tensor>) {
+        (&mut self.value, self.low.as_mut())
+    }
+
+    /// Replaces the value by one of the same shape, and the copy in bf16 if there is one.
     pub fn set(&mut self, value: Tensor) -> Result<()> {
         value.require_shape("parameter", "value", self.value.shape())?;
         value.require_dtype("parameter", "value", self.value.dtype())?;
         self.value = value;
-        Ok(())
+        match self.low {
+            Some(_) => self.keep_low(),
+            None => Ok(()),
+        }
     }
 
     /// The gradient collected since it was last cleared.

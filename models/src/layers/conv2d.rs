@@ -29,7 +29,7 @@ impl Conv2d {
     /// The convolution of `x`.
     #[track_caller]
     pub fn forward(&self, x: &Var) -> Result<Var> {
-        ops::conv2d(x, &self.weight.var(), self.geometry)
+        ops::conv2d(x, &self.weight.var_as(x.value().dtype())?, self.geometry)
     }
 }
 

@@ -26,8 +26,9 @@ impl Linear {
     /// The layer's output for `x`.
     #[track_caller]
     pub fn forward(&self, x: &Var) -> Result<Var> {
-        let bias = self.bias.as_ref().map(Param::var);
-        ops::linear(x, &self.weight.var(), bias.as_ref())
+        let dtype = x.value().dtype();
+        let bias = self.bias.as_ref().map(|bias| bias.var_as(dtype)).transpose()?;
+        ops::linear(x, &self.weight.var_as(dtype)?, bias.as_ref())
     }
 }
 
