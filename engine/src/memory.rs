@@ -7,6 +7,7 @@
 //! Under [`guard`] every new block is filled with NaN and fenced by sentinels, which are checked when it is
 //! freed: a kernel that leaves an element unwritten shows NaN, one that writes outside shows a violation.
 
+use crate::cuda::profile;
 use crate::{Element, Error, ErrorKind, Result};
 use std::alloc::Layout as AllocLayout;
 use std::cell::Cell;
@@ -129,19 +130,24 @@ pub fn trim() {
     regions.into_iter().for_each(release);
 }
 
-/// Names the operation on whose behalf this thread allocates, until the returned value is dropped.
+/// Names the operation on whose behalf this thread allocates and launches kernels, until the returned value is dropped.
+/// Profilers see it as an NVTX range.
 pub fn operation(name: &'static str) -> OperationScope {
-    OperationScope { before: TAG.replace(name) }
+    OperationScope { before: TAG.replace(name), is_range: profile::push_operation(name) }
 }
 
 /// See [`operation`].
 #[must_use = "the name holds until this is dropped"]
 pub struct OperationScope {
     before: &'static str,
+    is_range: bool,
 }
 
 impl Drop for OperationScope {
     fn drop(&mut self) {
+        if self.is_range {
+            profile::pop_operation();
+        }
         TAG.set(self.before);
     }
 }

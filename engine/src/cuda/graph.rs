@@ -7,6 +7,7 @@
 
 use super::context::{Context, context, explain};
 use super::memory;
+use super::profile::{self, Launched};
 use crate::{Device, Error, ErrorKind, Result};
 use cudarc::driver::{result, sys};
 
@@ -16,6 +17,8 @@ pub struct Graph {
     graph: sys::CUgraph,
     ready: sys::CUgraphExec,
     regions: Vec<(u64, usize)>,
+    /// What it launches, for profiles.
+    launches: Vec<Launched>,
 }
 
 // SAFETY: the handles are used by one thread at a time (`launch` takes `&mut self`).
@@ -43,7 +46,9 @@ impl Graph {
         // SAFETY: the stream lives as long as the process.
         unsafe { result::stream::begin_capture(stream, mode) }.map_err(fail)?;
         memory::begin_capture(context);
+        profile::begin_capture(ordinal);
         let outcome = work();
+        let launches = profile::end_capture(ordinal);
         // SAFETY: the capture began above.
         let graph = unsafe { result::stream::end_capture(stream) };
         let (value, graph) = match (outcome, graph) {
@@ -60,7 +65,7 @@ impl Graph {
         let flags = sys::CUgraphInstantiate_flags(0);
         // SAFETY: the graph was captured above.
         match unsafe { result::graph::instantiate(graph, flags) } {
-            Ok(ready) => Ok((Graph { context, graph, ready, regions }, value)),
+            Ok(ready) => Ok((Graph { context, graph, ready, regions, launches }, value)),
             Err(error) => {
                 memory::release_graph(context, &regions);
                 // SAFETY: the graph is not used again.
@@ -74,9 +79,13 @@ impl Graph {
     #[track_caller]
     pub fn launch(&mut self) -> Result<()> {
         self.context.bind()?;
+        let observed = profile::begin_replay(self.context, &self.launches);
         // SAFETY: the graph is ready; memory that it uses is kept by this value and by its user.
-        unsafe { result::graph::launch(self.ready, self.context.compute_stream()) }
-            .map_err(|e| explain("run graph", e))
+        let launched = unsafe { result::graph::launch(self.ready, self.context.compute_stream()) };
+        if let Some(observed) = observed {
+            profile::end_replay(observed, &self.launches, launched.is_ok());
+        }
+        launched.map_err(|e| explain("run graph", e))
     }
 }
 

@@ -1,8 +1,9 @@
 //! Kernels as statics: a [`Module`] is a `.cu` file with its defines, a [`Kernel`] one entry point of it. Both are
 //! loaded at their first launch on a device and found again without a look-up.
 
+use super::compile::Origin;
 use super::context::{Context, MAX_DEVICES, context, explain};
-use super::nvrtc::Code;
+use super::nvrtc::{Code, Compiled};
 use super::{compile, driver};
 use crate::{Error, ErrorKind, Result};
 use cudarc::driver::{result, sys};
@@ -66,10 +67,26 @@ impl Module {
     }
 }
 
-/// Compiles a module for a device, or finds it in the cache, and gives it to the driver.
+/// Compiles a module for a device, or finds it in the cache, and gives it to the driver. What the driver refuses from the
+/// cache is compiled anew, once.
 #[track_caller]
 fn load(module: &Module, context: &Context) -> Result<sys::CUmodule> {
-    let compiled = compile::for_device(module, context)?;
+    let (compiled, origin) = compile::for_device(module, context)?;
+    let answer = match give(compiled, context)? {
+        Err(refused) if origin == Origin::Cache && is_of_the_image(&refused) => {
+            give(compile::anew(module, context)?, context)?
+        }
+        answer => answer,
+    };
+    answer.map_err(|e| explain(&format!("load kernels of {}", module.file), e))
+}
+
+/// Loads code into the driver; gives its answer.
+#[track_caller]
+fn give(
+    compiled: Compiled,
+    context: &Context,
+) -> Result<std::result::Result<sys::CUmodule, result::DriverError>> {
     let image = match compiled.code {
         Code::Cubin(bytes) => bytes,
         Code::Ptx(text) => {
@@ -79,8 +96,23 @@ fn load(module: &Module, context: &Context) -> Result<sys::CUmodule> {
     };
     context.bind()?;
     // SAFETY: the image is machine code, or PTX with its final zero, and outlives the call.
-    unsafe { result::module::load_data(image.as_ptr().cast()) }
-        .map_err(|e| explain(&format!("load kernels of {}", module.file), e))
+    Ok(unsafe { result::module::load_data(image.as_ptr().cast()) })
+}
+
+/// Whether the driver found fault with the code, not with its own state.
+fn is_of_the_image(error: &result::DriverError) -> bool {
+    use sys::CUresult::{
+        CUDA_ERROR_INVALID_IMAGE, CUDA_ERROR_INVALID_PTX, CUDA_ERROR_INVALID_SOURCE,
+        CUDA_ERROR_NO_BINARY_FOR_GPU, CUDA_ERROR_UNSUPPORTED_PTX_VERSION,
+    };
+    matches!(
+        error.0,
+        CUDA_ERROR_INVALID_IMAGE
+            | CUDA_ERROR_INVALID_PTX
+            | CUDA_ERROR_INVALID_SOURCE
+            | CUDA_ERROR_NO_BINARY_FOR_GPU
+            | CUDA_ERROR_UNSUPPORTED_PTX_VERSION
+    )
 }
 
 /// An entry point of a module.

@@ -3,6 +3,7 @@
 
 use super::context::{Context, explain};
 use super::kernel::{Function, Kernel};
+use super::profile;
 use crate::{Device, Error, ErrorKind, Result, Tensor};
 use cudarc::driver::result;
 use std::ffi::c_void;
@@ -227,6 +228,9 @@ impl Launch {
             *pointer = unsafe { base.add(place.0) }.cast();
         }
         LAUNCHES.fetch_add(1, Ordering::Relaxed);
+        let observed = profile::begin(self.context, || {
+            profile::launched(self.kernel.entry, self.grid, self.block, self.shared, self.bytes, self.flops)
+        });
         // SAFETY: the function is loaded; each pointer is to an argument of the size that the kernel declares (checked
         // above where the driver tells sizes); memory that the kernel touches is freed in stream order only.
         let launched = unsafe {
@@ -239,6 +243,9 @@ impl Launch {
                 &mut pointers[..self.arguments.count],
             )
         };
+        if let Some(observed) = observed {
+            observed.end(launched.is_ok());
+        }
         launched.map_err(|e| {
             explain(self.kernel.entry, e)
                 .with("grid", self.grid)

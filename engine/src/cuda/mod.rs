@@ -4,6 +4,7 @@
 //! libraries when they are asked, and say what is missing and how to get it. A kernel is a static [`Kernel`]; every
 //! launch goes through [`Launch`]; everything on a device is ordered by the compute stream of its [`Context`].
 
+pub mod cache;
 pub mod compile;
 pub mod context;
 pub mod driver;
@@ -13,6 +14,7 @@ mod kernel;
 pub mod launch;
 pub mod memory;
 pub mod nvrtc;
+pub mod profile;
 pub mod transfer;
 
 pub use context::{Context, MAX_DEVICES, context};

@@ -42,6 +42,9 @@ pub struct Nvrtc {
     ptx: (GetSize, GetBytes),
     cubin: (GetSize, GetBytes),
     log: (GetSize, GetBytes),
+    /// How many architectures it knows, and which: in NVRTC 11.2 and newer.
+    architectures:
+        Option<(unsafe extern "C" fn(*mut c_int) -> Status, unsafe extern "C" fn(*mut c_int) -> Status)>,
 }
 
 /// What a compilation gives.
@@ -61,6 +64,11 @@ pub enum Code {
     Ptx(String),
     /// For a real architecture such as `sm_90a`: machine code.
     Cubin(Vec<u8>),
+}
+
+/// Where CUDA's libraries may lie beside where the loader looks: `$PRETEXT_CUDA_LIB_DIR`, toolkits, wheels.
+pub(super) fn library_folders() -> Vec<PathBuf> {
+    search::folders()
 }
 
 static FOUND: OnceLock<Nvrtc> = OnceLock::new();
@@ -136,6 +144,9 @@ impl Nvrtc {
                     function(library, c"nvrtcGetProgramLogSize")?,
                     function(library, c"nvrtcGetProgramLog")?,
                 ),
+                architectures: function(library, c"nvrtcGetNumSupportedArchs")
+                    .and_then(|count| Ok((count, function(library, c"nvrtcGetSupportedArchs")?)))
+                    .ok(),
             })
         }
     }
@@ -143,6 +154,38 @@ impl Nvrtc {
     /// Major and minor version: (12, 9).
     pub fn version(&self) -> (u32, u32) {
         self.version
+    }
+
+    /// The release to the patch: `12.9.86`. It is what NVRTC writes at the head of PTX.
+    ///
+    /// # Errors
+    ///
+    /// NVRTC does not work, or writes none.
+    pub fn release(&self) -> Result<String> {
+        let compiled = self.compile("", "empty.cu", "compute_80", &[])?;
+        let Code::Ptx(text) = &compiled.code else {
+            return Err(Error::value("NVRTC's release", "PTX was asked for and did not come"));
+        };
+        let release = text.lines().find_map(|line| line.strip_prefix("//")?.rsplit_once(", V"));
+        release
+            .map(|(_, number)| number.trim().to_string())
+            .ok_or_else(|| Error::value("NVRTC's release", "the head of its PTX does not say it"))
+    }
+
+    /// The architectures that it makes code for, as numbers: 90 for `sm_90`. Empty where it does not tell.
+    pub fn architectures(&self) -> Vec<u32> {
+        let Some((count, get)) = self.architectures else { return Vec::new() };
+        let mut length = 0;
+        // SAFETY: it writes one int.
+        if unsafe { count(&mut length) } != 0 {
+            return Vec::new();
+        }
+        let mut all: Vec<c_int> = vec![0; usize::try_from(length).unwrap_or(0)];
+        // SAFETY: it writes as many ints as it has just said.
+        match unsafe { get(all.as_mut_ptr()) } {
+            0 => all.into_iter().filter_map(|arch| u32::try_from(arch).ok()).collect(),
+            _ => Vec::new(),
+        }
     }
 
     /// The library's file; its name alone where the loader found it and does not say where.

@@ -41,6 +41,13 @@ pub(super) fn find(more: &[PathBuf]) -> Result<Nvrtc> {
     ))
 }
 
+/// Where any of CUDA's libraries may lie: the folder that is named, those of toolkits and of wheels.
+pub(super) fn folders() -> Vec<PathBuf> {
+    let named = variable("PRETEXT_CUDA_LIB_DIR").map(PathBuf::from);
+    let wheels = python_prefixes().into_iter().flat_map(|prefix| wheels(&prefix));
+    named.into_iter().chain(toolkits()).chain(wheels).collect()
+}
+
 /// The NVRTC in `folder`; notes in `looked` why it is not used.
 fn in_folder(folder: &Path, looked: &mut Vec<String>) -> Option<Nvrtc> {
     let candidates = NAMES.map(|name| folder.join(name));
