@@ -79,6 +79,15 @@ pub struct Pretrain {
     /// Where to compute: cpu, cuda, cuda:N, emulated (a checked GPU in software, for a few small steps).
     #[arg(long, default_value = "cpu")]
     pub device: String,
+    /// Capture the training step as a CUDA graph and replay it: the same bits, less work for the host.
+    #[arg(long)]
+    pub graph: bool,
+    /// Show at the end what each kernel cost: times on hardware, counted bytes on the emulated device.
+    #[arg(long, conflicts_with = "graph")]
+    pub profile: bool,
+    /// Write a Chrome trace of all launches to this file.
+    #[arg(long, value_name = "FILE", conflicts_with = "graph")]
+    pub trace: Option<PathBuf>,
     /// The run's folder (default: runs/METHOD-DATA).
     #[arg(long, value_name = "DIR")]
     pub out: Option<PathBuf>,

@@ -121,6 +121,12 @@ impl Tensor {
         Arc::ptr_eq(&self.storage, &other.storage)
     }
 
+    /// A number that is the storage's own as long as it lives: it stays through writes in place and changes where a
+    /// write had to copy, or the tensor was replaced.
+    pub fn storage_id(&self) -> usize {
+        Arc::as_ptr(&self.storage) as usize
+    }
+
     fn view(&self, layout: Layout) -> Tensor {
         Tensor { layout, ..self.clone() }
     }

@@ -11,7 +11,7 @@ pub mod training;
 
 pub use objective::{DataProfile, Loss, Method, Objective, Progress};
 pub use schedule::{CosineSchedule, MomentumSchedule};
-pub use training::{Optimiser, RateScaling, Training};
+pub use training::{Optimiser, Precision, RateScaling, Training};
 
 use engine::{Error, ErrorKind, Result};
 

@@ -6,7 +6,7 @@
 //! of both views. The mean over 2B is minimised, and gradients flow into every z.
 
 use crate::settings::{parse, require};
-use crate::{DataProfile, Loss, Method, Objective, Optimiser, Progress, RateScaling, Training};
+use crate::{DataProfile, Loss, Method, Objective, Optimiser, Precision, Progress, RateScaling, Training};
 use autograd::module::{Path, Visitor};
 use autograd::{Module, Var, ops};
 use engine::{DType, Error, Result, Tensor};
@@ -162,6 +162,7 @@ fn training(profile: &DataProfile) -> Training {
         warmup_epochs: None,
         epochs: 100,
         batch: 256,
+        precision: Precision::F32,
         clip: None,
     };
     match kind(profile) {

@@ -27,6 +27,17 @@ pub enum RateScaling {
     None,
 }
 
+/// The type of activations and of their gradients.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Precision {
+    /// float32 throughout.
+    #[default]
+    F32,
+    /// bfloat16, with float32 sums, statistics, losses and weights: on CUDA devices.
+    Bf16,
+}
+
 /// How a method is trained. Every field can be set in a configuration file.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -62,6 +73,9 @@ pub struct Training {
     pub epochs: usize,
     /// Images a step (not views).
     pub batch: usize,
+    /// The type of activations.
+    #[serde(default)]
+    pub precision: Precision,
     /// Largest norm of all gradients together; larger ones are scaled down to it.
     #[serde(default, skip_serializing_if = "Option::is_none", serialize_with = "optional_decimal")]
     pub clip: Option<f32>,

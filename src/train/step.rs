@@ -1,0 +1,159 @@
+//! One training step: loss, gradients, optimiser, figures. Eager, or captured once as a CUDA graph and replayed.
+//!
+//! Nothing in a step waits for the host or reads from it: the learning rate is looked up on the device by a step counter
+//! that lives there, and figures go to a [`History`] there. So a replay does what an eager step does, bit for bit.
+
+use super::history::History;
+use autograd::{Module, module};
+use autograd::optim::Optimizer;
+use engine::cuda::graph::Graph;
+use engine::{Device, Error, ErrorKind, Result, Tensor};
+use kernels::optim::{self, Scalar};
+use objectives::{CosineSchedule, Loss, Objective, Progress};
+
+/// Eager steps before a capture: in these, kernels are compiled and optimiser state and memory for all sizes are made.
+const WARM_UP: u64 = 2;
+/// Steps whose figures a CUDA device keeps before they are read.
+const DEVICE_ROWS: usize = 10;
+
+/// Takes training steps on the device of the objective's networks.
+pub struct Stepper {
+    device: Device,
+    optimizer: Optimizer,
+    clip: Option<f32>,
+    /// f32 [steps]: the learning rate of every step.
+    rates: Tensor,
+    /// i32 [1]: steps taken.
+    clock: Tensor,
+    history: Option<History>,
+    wants_graph: bool,
+    taken: u64,
+    captured: Option<Captured>,
+}
+
+/// Where each parameter and buffer lies.
+fn storages(networks: &mut dyn Module) -> Vec<(String, usize)> {
+    let parts = module::parts(networks);
+    let params = parts.params.into_iter().map(|(name, param)| (name, param.value().storage_id()));
+    let buffers = parts.buffers.into_iter().map(|(name, buffer)| (name, buffer.value().storage_id()));
+    params.chain(buffers).collect()
+}
+
+/// A step as a graph, and where its replays leave the embeddings.
+struct Captured {
+    graph: Graph,
+    embeddings: Tensor,
+}
+
+impl Stepper {
+    /// A stepper that has taken `done` of the run's steps.
+    pub fn new(
+        objective: &mut dyn Objective,
+        optimizer: Optimizer,
+        schedule: &CosineSchedule,
+        clip: Option<f32>,
+        done: u64,
+        wants_graph: bool,
+    ) -> Result<Stepper> {
+        let device = module::device(objective.networks());
+        let rates: Vec<f32> = (0..schedule.steps.max(1)).map(|step| schedule.at(step) as f32).collect();
+        let rates = Tensor::from_slice(&rates, &[rates.len()])?.to_device(device)?;
+        let clock = Tensor::from_slice(&[done as i32], &[1])?.to_device(device)?;
+        Ok(Stepper {
+            device,
+            optimizer,
+            clip,
+            rates,
+            clock,
+            history: None,
+            wants_graph,
+            taken: 0,
+            captured: None,
+        })
+    }
+
+    /// Takes a step on what `views` gives, which is called in the step (and captured with it). Gives the embeddings that
+    /// the loss compared.
+    pub fn step(
+        &mut self,
+        objective: &mut dyn Objective,
+        views: impl FnOnce() -> Result<Vec<Tensor>>,
+        progress: &Progress,
+    ) -> Result<Tensor> {
+        if self.captured.is_none() && self.wants_graph && self.taken >= WARM_UP {
+            let device = self.device;
+            let before = storages(objective.networks());
+            let (graph, embeddings) = Graph::capture(device, || self.eager(objective, views, progress))?;
+            if let Some(moved) = before.iter().zip(storages(objective.networks())).find(|(a, b)| **a != *b) {
+                let text = format!("{} is replaced in a step: a captured one must write it in place", moved.0.0);
+                return Err(Error::new(ErrorKind::Graph, "capture training step", text));
+            }
+            self.captured = Some(Captured { graph, embeddings });
+            return self.replay();
+        }
+        match self.captured {
+            Some(_) => self.replay(),
+            None => {
+                self.taken += 1;
+                self.eager(objective, views, progress)
+            }
+        }
+    }
+
+    fn eager(
+        &mut self,
+        objective: &mut dyn Objective,
+        views: impl FnOnce() -> Result<Vec<Tensor>>,
+        progress: &Progress,
+    ) -> Result<Tensor> {
+        let Loss { value, embeddings, signals } = objective.loss(&views()?, progress)?;
+        value.backward()?;
+        let rate = optim::schedule(&self.rates, &self.clock)?;
+        let norm = self.optimizer.step(objective.networks(), Scalar::Tensor(&rate), self.clip)?;
+        objective.after_step(progress)?;
+        let mut figures = vec![("loss", value.value()), ("rate", &rate), ("gradient_norm", &norm)];
+        figures.extend(signals.iter().map(|(name, value)| (*name, value)));
+        let history = match &mut self.history {
+            Some(history) => history,
+            None => {
+                let names = figures.iter().map(|f| f.0).collect();
+                self.history.insert(History::new(self.rows(), names, self.device)?)
+            }
+        };
+        history.record(&self.clock, &figures)?;
+        optim::advance(&mut self.clock)?;
+        Ok(embeddings)
+    }
+
+    fn replay(&mut self) -> Result<Tensor> {
+        // Only called with a capture; without one there is nothing to run.
+        match &mut self.captured {
+            Some(captured) => {
+                captured.graph.launch()?;
+                Ok(captured.embeddings.clone())
+            }
+            None => Err(Error::value("training step", "no graph was captured")),
+        }
+    }
+
+    /// Steps whose figures are kept: they must be read before more are taken.
+    pub fn rows(&self) -> usize {
+        match self.device {
+            Device::Cpu => 1,
+            Device::Cuda(_) => DEVICE_ROWS,
+        }
+    }
+
+    /// The figures of steps `first .. end`, and their names; waits for the device.
+    pub fn figures(&self, first: u64, end: u64) -> Result<(Vec<&'static str>, Vec<Vec<f32>>)> {
+        match &self.history {
+            Some(history) => Ok((history.names().to_vec(), history.read(first, end)?)),
+            None => Ok((Vec::new(), Vec::new())),
+        }
+    }
+
+    /// The optimiser.
+    pub fn optimizer(&self) -> &Optimizer {
+        &self.optimizer
+    }
+}
