@@ -42,6 +42,7 @@ macro_rules! families {
 
 families! {
     elementwise: [crate::elementwise::cuda::KERNELS],
+    reduce: [crate::reduce::cuda::sums::KERNELS, crate::reduce::cuda::argmax::KERNELS],
 }
 
 impl Family {

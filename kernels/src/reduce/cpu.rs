@@ -122,15 +122,7 @@ pub fn sum(x: &[f32], shape: &[usize], dims: &[usize], out: &mut [f32]) -> Resul
         out.fill(0.0);
         return Ok(());
     }
-    // Groups of neighbouring dimensions that are all kept or all summed.
-    let mut groups: Vec<(usize, bool)> = Vec::new();
-    for (d, &n) in shape.iter().enumerate() {
-        let summed = dims.contains(&d);
-        match groups.last_mut() {
-            Some(group) if group.1 == summed => group.0 *= n,
-            _ => groups.push((n, summed)),
-        }
-    }
+    let mut groups = super::groups(shape, dims);
     let summed: Vec<usize> = (0..groups.len()).filter(|&g| groups[g].1).collect();
     let mut held: Option<Scratch<f32>> = None;
     for (step, &g) in summed.iter().enumerate() {
