@@ -5,7 +5,7 @@ use engine::{DType, Device, Error, Result, Tensor};
 
 /// The files under `kernels/common`, by the names that `#include` uses.
 pub(crate) const HEADERS: &[(&str, &str)] = &[
-    ("common/divide.cuh", include_str!("../common/divide.cuh")),
+    ("common/divisor.cuh", include_str!("../common/divisor.cuh")),
     ("common/element.cuh", include_str!("../common/element.cuh")),
     ("common/math.cuh", include_str!("../common/math.cuh")),
     ("common/reduce.cuh", include_str!("../common/reduce.cuh")),
