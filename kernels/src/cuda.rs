@@ -6,9 +6,12 @@ use engine::{DType, Device, Error, Result, Tensor};
 /// The files under `kernels/common`, by the names that `#include` uses.
 pub(crate) const HEADERS: &[(&str, &str)] = &[
     ("common/divisor.cuh", include_str!("../common/divisor.cuh")),
+    ("common/divide.cuh", include_str!("../common/divide.cuh")),
     ("common/element.cuh", include_str!("../common/element.cuh")),
+    ("common/few.cuh", include_str!("../common/few.cuh")),
     ("common/math.cuh", include_str!("../common/math.cuh")),
     ("common/reduce.cuh", include_str!("../common/reduce.cuh")),
+    ("common/tile.cuh", include_str!("../common/tile.cuh")),
 ];
 
 /// One computation in every element type that has a kernel.

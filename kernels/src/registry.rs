@@ -43,6 +43,7 @@ macro_rules! families {
 families! {
     elementwise: [crate::elementwise::cuda::KERNELS],
     reduce: [crate::reduce::cuda::sums::KERNELS, crate::reduce::cuda::argmax::KERNELS],
+    matmul: [crate::matmul::cuda::large::KERNELS, crate::matmul::cuda::tall::KERNELS, crate::matmul::cuda::wide::KERNELS, crate::matmul::cuda::small::KERNELS, crate::matmul::cuda::KERNELS],
 }
 
 impl Family {

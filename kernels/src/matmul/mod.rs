@@ -1,18 +1,26 @@
 //! Matrix products: `matmul` (batched, either side transposed) and `linear` (`x Wᵀ + b`).
 //!
-//! `[M, K] x [K, N]` costs `2 M N K` operations ([`flops`]) and moves at least `4 (M K + K N + M N)` bytes
+//! `[M, K] x [K, N]` costs `2 M N K` operations ([`flops`]) and moves at least `M K + K N + M N` elements
 //! ([`bytes`]). The CPU backend ([`cpu`]) is one register-tiled microkernel that also computes every
-//! convolution of [`crate::conv2d`].
+//! convolution of [`crate::conv2d`]; so is the loop of the CUDA kernels, `common/tile.cuh`.
 
 pub mod cases;
+pub(crate) mod check;
 pub mod cpu;
+pub(crate) mod cuda;
+#[cfg(test)]
+mod device_tests;
+pub(crate) mod divider;
 pub(crate) mod micro;
 pub(crate) mod pack;
 pub mod reference;
 #[cfg(test)]
 mod tests;
+pub(crate) mod tile;
 mod vectors;
+pub(crate) mod workloads;
 
+use crate::cuda::require_float;
 use cpu::Mat;
 use engine::{DType, Device, Error, Result, Tensor, device, memory};
 
@@ -22,20 +30,21 @@ pub fn flops(m: usize, n: usize, k: usize) -> f64 {
 }
 
 /// Bytes that one product must read and write.
-pub fn bytes(m: usize, n: usize, k: usize) -> f64 {
-    4.0 * (m as f64 * k as f64 + k as f64 * n as f64 + m as f64 * n as f64)
+pub fn bytes(m: usize, n: usize, k: usize, dtype: DType) -> f64 {
+    dtype.size() as f64 * (m as f64 * k as f64 + k as f64 * n as f64 + m as f64 * n as f64)
 }
 
 /// Product over the last two dimensions: `[.., M, K] x [.., K, N] -> [.., M, N]`.
 ///
 /// With `transpose_a`, `a` is `[.., K, M]`; with `transpose_b`, `b` is `[.., N, K]`. Leading dimensions must
-/// be equal. Errors if shapes do not fit, or an argument is not a contiguous f32 tensor.
+/// be equal. f32; on CUDA devices bf16 too, with sums in float32 that are rounded once. Errors if shapes or types do not
+/// fit, or an argument is not contiguous.
 #[track_caller]
 pub fn matmul(a: &Tensor, b: &Tensor, transpose_a: bool, transpose_b: bool) -> Result<Tensor> {
     let _op = memory::operation("matmul");
     let device = device::common("matmul", &["a", "b"], &[a, b])?;
-    a.require_dtype("matmul", "a", DType::F32)?;
-    b.require_dtype("matmul", "b", DType::F32)?;
+    require_float("matmul", "a", a)?;
+    b.require_dtype("matmul", "b", a.dtype())?;
     let wrong = |rule: &str| {
         Err(Error::shape("matmul", rule)
             .argument("a", a)
@@ -59,9 +68,13 @@ pub fn matmul(a: &Tensor, b: &Tensor, transpose_a: bool, transpose_b: bool) -> R
     }
     let mut shape = batch.to_vec();
     shape.extend([m, n]);
-    let mut out = Tensor::empty(&shape, DType::F32, device)?;
+    let mut out = Tensor::empty(&shape, a.dtype(), device)?;
     match device {
-        Device::Cuda(_) => return Err(crate::cuda::missing()),
+        Device::Cuda(_) => {
+            let batch = batch.iter().product();
+            let sizes = cuda::Sizes { batch, m, n, k, transpose_a, transpose_b };
+            cuda::product("matmul", sizes, a, b, None, &mut out)?;
+        }
         Device::Cpu => {
             let view = |transposed: bool, columns: usize| {
                 if transposed { (1, columns) } else { (columns, 1) }
@@ -83,13 +96,14 @@ pub fn matmul(a: &Tensor, b: &Tensor, transpose_a: bool, transpose_b: bool) -> R
 
 /// `x Wᵀ + b`: x `[.., K]`, weight `[N, K]`, bias `[N]`, result `[.., N]`.
 ///
-/// Errors if shapes do not fit, or an argument is not a contiguous f32 tensor.
+/// f32; on CUDA devices bf16 too, with sums in float32 that are rounded once, after the bias. Errors if shapes or types
+/// do not fit, or an argument is not contiguous.
 #[track_caller]
 pub fn linear(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Result<Tensor> {
     let _op = memory::operation("linear");
     let device = device::common("linear", &["x", "weight", "bias"], &[x, weight, bias.unwrap_or(weight)])?;
-    x.require_dtype("linear", "x", DType::F32)?;
-    weight.require_dtype("linear", "weight", DType::F32)?;
+    require_float("linear", "x", x)?;
+    weight.require_dtype("linear", "weight", x.dtype())?;
     let k = match (x.shape().last(), weight.shape()) {
         (Some(&k), &[_, inner]) if inner == k => k,
         _ => {
@@ -100,16 +114,19 @@ pub fn linear(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Result<Tens
     };
     let n = weight.shape()[0];
     if let Some(bias) = bias {
-        bias.require_dtype("linear", "bias", DType::F32)?;
+        bias.require_dtype("linear", "bias", x.dtype())?;
         bias.require_shape("linear", "bias", &[n])?;
     }
     let mut shape = x.shape().to_vec();
     shape.pop();
     let m: usize = shape.iter().product();
     shape.push(n);
-    let mut out = Tensor::empty(&shape, DType::F32, device)?;
+    let mut out = Tensor::empty(&shape, x.dtype(), device)?;
     match device {
-        Device::Cuda(_) => return Err(crate::cuda::missing()),
+        Device::Cuda(_) => {
+            let sizes = cuda::Sizes { batch: 1, m, n, k, transpose_a: false, transpose_b: true };
+            cuda::product("linear", sizes, x, weight, bias, &mut out)?;
+        }
         Device::Cpu => {
             let a = Mat { data: x.as_slice::<f32>()?, row_stride: k, column_stride: 1 };
             let b = Mat { data: weight.as_slice::<f32>()?, row_stride: 1, column_stride: k };

@@ -1,0 +1,21 @@
+// Two or four neighbouring elements at an address aligned to their size, in one access.
+#pragma once
+
+#include "common/element.cuh"
+
+__device__ __forceinline__ void load_few(const float *at, float (&v)[4]) { load_pack(at, v); }
+__device__ __forceinline__ void load_few(const float *at, float (&v)[2]) {
+    float2 both = *reinterpret_cast<const float2 *>(at);
+    v[0] = both.x, v[1] = both.y;
+}
+
+__device__ __forceinline__ void store_few(float *at, const float (&v)[4]) { store_pack(at, v); }
+__device__ __forceinline__ void store_few(float *at, const float (&v)[2]) {
+    *reinterpret_cast<float2 *>(at) = make_float2(v[0], v[1]);
+}
+__device__ __forceinline__ void store_few(bf16 *at, const float (&v)[4]) {
+    *reinterpret_cast<uint2 *>(at) = make_uint2(pack_bf16(v[0], v[1]), pack_bf16(v[2], v[3]));
+}
+__device__ __forceinline__ void store_few(bf16 *at, const float (&v)[2]) {
+    *reinterpret_cast<u32 *>(at) = pack_bf16(v[0], v[1]);
+}

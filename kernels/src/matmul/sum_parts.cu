@@ -1,0 +1,42 @@
+// The second pass of products whose steps k are shared out to several blocks: the parts' sums, added in order.
+//
+// Each thread makes four neighbouring results. Threads do not wait for each other.
+
+#include "common/divide.cuh"
+#include "common/few.cuh"
+
+// out[i] = sum over parts of partial[part, i] + bias[i % columns]; partial: [parts, n], out: [n], bias: [columns] or null
+KERNEL ENTRY(matmul_sum_parts)(
+    const float *partial, const element *bias, element *out, u32 n, u32 parts, Divider columns
+) {
+    const u32 first = (blockIdx.x * blockDim.x + threadIdx.x) * 4;
+    if (first >= n) return;
+    const bool together = n % 4 == 0;
+    float sums[4] = {};
+#pragma unroll 4
+    for (u32 part = 0; part < parts; part++) {
+        const float *from = partial + u64(part) * n + first;
+        float v[4];
+        if (together) {
+            load_pack(from, v);
+        } else {
+#pragma unroll
+            for (int i = 0; i < 4; i++) v[i] = first + i < n ? from[i] : 0.0f;
+        }
+#pragma unroll
+        for (int i = 0; i < 4; i++) sums[i] += v[i];
+    }
+    if (bias) {
+        u32 rest = first;
+        u32 column = take_remainder(rest, columns);
+#pragma unroll
+        for (int i = 0; i < 4; i++) {
+            if (first + i < n) sums[i] += to_float(bias[column]);
+            column = column + 1 == columns.divisor ? 0 : column + 1;
+        }
+    }
+    if (together) return store_few(out + first, sums);
+#pragma unroll
+    for (int i = 0; i < 4; i++)
+        if (first + i < n) from_float(sums[i], out[first + i]);
+}
