@@ -8,8 +8,11 @@ use crate::evaluate::{knn, probe};
 use crate::output::Output;
 use crate::train::run::RunFolder;
 use crate::train::{self, Ended, Machine};
+use autograd::module;
+use engine::cuda::{self, profile, profile::report};
+use engine::files::write_atomically;
 use engine::safetensors::{self, Contents};
-use engine::{Error, ErrorKind, Result};
+use engine::{Device, Error, ErrorKind, Result};
 use objectives::{DataProfile, Objective};
 use serde_json::json;
 use std::path::PathBuf;
@@ -17,7 +20,7 @@ use toml::Value;
 
 /// Runs the command.
 pub fn run(args: &Pretrain, output: &Output) -> Result<()> {
-    let _device = crate::device::choose(&args.device)?;
+    let device = crate::device::choose(&args.device)?;
     let method = objectives::find(&args.method)?;
     let splits = data::open(&args.data.spec, args.data.data_dir.as_deref())?;
     let profile = train::profile(splits.train.as_ref())?;
@@ -70,8 +73,12 @@ pub fn run(args: &Pretrain, output: &Output) -> Result<()> {
         config.training.batch,
         folder.path().display()
     ));
-    let machine = Machine { workers: args.workers, stop_after: args.stop_after };
+    let machine = Machine { device, workers: args.workers, graph: args.graph, stop_after: args.stop_after };
+    let recording = (args.profile || args.trace.is_some()).then(profile::start).transpose()?;
     let ended = train::pretrain(&config, &folder, &splits, args.resume, machine, output)?;
+    if recording.is_some() {
+        show_profile(args, device, output)?;
+    }
     let mut objective = match ended {
         Ended::Complete(objective) => objective,
         Ended::Stopped(step) => {
@@ -97,9 +104,27 @@ pub fn run(args: &Pretrain, output: &Output) -> Result<()> {
         return Ok(());
     }
     let mut trained = features::load(&folder.encoder_path())?;
+    module::to_device(trained.encoder.as_mut(), device)?;
     let probes = Probes { linear: Some(probe::Settings::default()), knn: Some(knn::Settings::default()) };
     let rows = floors::evaluate(&mut trained, config.seed, &splits, &probes)?;
     floors::show(output, &config.method, &config.data, &splits, &rows);
+    Ok(())
+}
+
+/// What the recorded launches cost: a table, a trace.
+fn show_profile(args: &Pretrain, device: Device, output: &Output) -> Result<()> {
+    let records = profile::stop()?;
+    if let Some(path) = &args.trace {
+        write_atomically(path, |mut out| report::chrome_trace(&records, &mut out))?;
+        output.say(&format!("trace of {} launches: {}", records.len(), path.display()));
+    }
+    match device {
+        Device::Cuda(ordinal) if args.profile => {
+            output.result(&report::table(&records, cuda::context(ordinal)?.info()));
+        }
+        Device::Cuda(_) => {}
+        Device::Cpu => output.say("no kernel was launched: the CPU trained"),
+    }
     Ok(())
 }
 

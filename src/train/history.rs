@@ -3,6 +3,7 @@
 
 use engine::{DType, Device, Error, Result, Tensor};
 use kernels::optim;
+use std::ops::Range;
 
 /// Figures of the most recent steps.
 pub struct History {
@@ -29,7 +30,8 @@ impl History {
 
     /// Writes the figures of the step that `clock` counts, in the names' order. Each is a tensor of one f32.
     pub fn record(&mut self, clock: &Tensor, figures: &[(&'static str, &Tensor)]) -> Result<()> {
-        let same = figures.len() == self.names.len() && figures.iter().zip(&self.names).all(|(f, n)| f.0 == *n);
+        let same =
+            figures.len() == self.names.len() && figures.iter().zip(&self.names).all(|(f, n)| f.0 == *n);
         if !same {
             return Err(Error::value("training step", "every step must give the same figures")
                 .with("first step", &self.names)
@@ -39,15 +41,15 @@ impl History {
         optim::record(&mut self.values, clock, &tensors)
     }
 
-    /// The figures of steps `first .. end`, a row a step; waits for the device. At most [`History::rows`] of them.
-    pub fn read(&self, first: u64, end: u64) -> Result<Vec<Vec<f32>>> {
+    /// The figures of the steps in `range`, a row a step; waits for the device. At most [`History::rows`] of them.
+    pub fn read(&self, range: Range<u64>) -> Result<Vec<Vec<f32>>> {
         let all = self.values.to_vec::<f32>()?;
         let (rows, width) = (self.rows(), self.names.len());
         let row = |step: u64| {
             let at = (step % rows as u64) as usize * width;
             all[at..at + width].to_vec()
         };
-        Ok((first..end).map(row).collect())
+        Ok(range.map(row).collect())
     }
 }
 
@@ -64,7 +66,7 @@ mod tests {
             let (loss, norm) = (one(step as f32), one(10.0 + step as f32));
             history.record(&clock, &[("loss", &loss), ("norm", &norm)]).unwrap();
         }
-        let rows = history.read(2, 5).unwrap();
+        let rows = history.read(2..5).unwrap();
         assert_eq!(rows, [[2.0, 12.0], [3.0, 13.0], [4.0, 14.0]]);
         let clock = Tensor::from_slice(&[5], &[1]).unwrap();
         assert!(history.record(&clock, &[("loss", &one(0.0))]).is_err());

@@ -1,23 +1,27 @@
 //! Pre-training: the loop, what it measures on the way, and how it stops and goes on.
 
 pub mod checkpoint;
+pub mod events;
+pub mod history;
+pub mod input;
 pub mod interrupt;
 pub mod monitor;
 pub mod run;
+pub mod step;
 
 use crate::config::Config;
 use crate::output::Output;
 use autograd::optim::{Algorithm, Optimizer};
+use autograd::{Module, module};
 use checkpoint::Position;
-use data::{Dataset, Loader, LoaderOptions, Splits};
-use engine::{Error, ErrorKind, Result};
+use data::{Dataset, Splits};
+use engine::{Device, Error, ErrorKind, Result};
+use input::Input;
 use kernels::optim::LarsVariant;
 use monitor::Monitor;
-use objectives::{CosineSchedule, DataProfile, Objective, Optimiser, Progress, Training};
+use objectives::{CosineSchedule, DataProfile, Objective, Optimiser, Precision, Progress, Training};
 use run::{Metrics, RunFolder};
-use serde_json::json;
-use std::path::Path;
-use std::sync::Arc;
+use step::Stepper;
 
 /// What the data looks like to methods. An error if images differ in size.
 pub fn profile(dataset: &dyn Dataset) -> Result<DataProfile> {
@@ -37,8 +41,12 @@ pub fn build(config: &Config, profile: &DataProfile) -> Result<Box<dyn Objective
 /// What concerns this call alone and leaves results as they are.
 #[derive(Debug, Clone, Copy)]
 pub struct Machine {
+    /// Where networks are trained.
+    pub device: Device,
     /// Loader threads; 0 makes batches when they are asked for.
     pub workers: usize,
+    /// Whether the step is captured as a CUDA graph.
+    pub graph: bool,
     /// Stop and save after this step of the run, as Ctrl-C would.
     pub stop_after: Option<u64>,
 }
@@ -63,9 +71,10 @@ pub fn pretrain(
     let profile = profile(splits.train.as_ref())?;
     let mut objective = build(config, &profile)?;
     let training = &config.training;
+    place(objective.networks(), training.precision, machine)?;
     let mut optimizer = Optimizer::new(algorithm(training), training.weight_decay);
-    let loader = loader(config, objective.as_ref(), &splits.train, machine)?;
-    let per_epoch = loader.steps_per_epoch() as u64;
+    let mut input = Input::new(config, objective.as_ref(), &splits.train, machine)?;
+    let per_epoch = input.steps_per_epoch();
     let steps = config.steps.unwrap_or(per_epoch * training.epochs as u64);
     let mut position = Position::default();
     let checkpoint_path = folder.checkpoint_path();
@@ -79,43 +88,38 @@ pub fn pretrain(
     monitor.start(position.step);
     interrupt::listen();
     let first = position.step;
-    let mut step = position.step;
+    let (mut step, mut shown) = (first, first);
+    let networks = objective.networks();
+    let mut stepper = Stepper::new(networks, optimizer, &schedule, training.clip, first, machine.graph)?;
     'epochs: while step < steps {
         let epoch = (step / per_epoch) as usize;
-        for batch in loader.epoch(epoch, (step % per_epoch) as usize)? {
-            let batch = batch?;
+        input.begin(epoch, step % per_epoch)?;
+        while input.advance()? {
             let progress = Progress { step, steps, epoch };
-            let loss = objective.loss(&batch.views, &progress)?;
-            let value = loss.value.value().item()?;
-            if !value.is_finite() {
-                return Err(not_finite("loss", value, step, &checkpoint_path));
-            }
-            loss.value.backward()?;
-            let rate = schedule.at(step) as f32;
-            let norm = optimizer.step(objective.networks(), rate, training.clip)?;
-            if !norm.is_finite() {
-                return Err(not_finite("norm of the gradients", norm, step, &checkpoint_path));
-            }
-            objective.after_step(&progress)?;
+            let embeddings = stepper.step(objective.as_mut(), || input.views(), &progress)?;
             step += 1;
-            let mut event = json!({"event": "step", "step": step, "epoch": epoch, "loss": value, "rate": rate,
-                "gradient_norm": norm});
-            for (name, signal) in &loss.signals {
-                event[*name] = json!(signal.item()?);
-            }
-            metrics.push(&event);
-            output.event(&event);
             let epoch_ended = step % per_epoch == 0;
-            monitor.step(step, value, training.batch);
             let done = step == steps;
-            if epoch_ended || done {
-                monitor.epoch(&mut metrics, objective.as_mut(), &loss.embeddings, step, epoch + 1, done)?;
-            }
             let stop = (interrupt::asked() || machine.stop_after.is_some_and(|s| step >= s)) && !done;
+            if step - shown == stepper.rows() || epoch_ended || done || stop {
+                let events = stepper.events(shown..step, per_epoch)?;
+                let mut latest = 0.0;
+                for event in &events {
+                    latest = event.loss()?;
+                    event.require_finite(&checkpoint_path)?;
+                    metrics.push(&event.json);
+                    output.event(&event.json);
+                }
+                monitor.steps(step, latest, training.batch * events.len());
+                shown = step;
+            }
+            if epoch_ended || done {
+                monitor.epoch(&mut metrics, objective.as_mut(), &embeddings, step, epoch + 1, done)?;
+            }
             let due = epoch_ended && (epoch + 1).is_multiple_of(config.monitor.checkpoint_epochs.max(1));
             if done || stop || due {
                 position = Position { step, metrics: metrics.flush()? };
-                checkpoint::save(&checkpoint_path, objective.as_mut(), &optimizer, position)?;
+                checkpoint::save(&checkpoint_path, objective.as_mut(), stepper.optimizer(), position)?;
             }
             if stop {
                 monitor.finish(first, step);
@@ -130,6 +134,26 @@ pub fn pretrain(
     Ok(Ended::Complete(objective))
 }
 
+/// Moves networks to the device, and prepares them for computing in `precision`.
+fn place(networks: &mut dyn Module, precision: Precision, machine: Machine) -> Result<()> {
+    let usage = |text: &str| Err(Error::new(ErrorKind::Usage, "pretrain", text));
+    if machine.device == Device::Cpu {
+        if machine.graph {
+            return usage("--graph captures a step on a CUDA device: add --device cuda, or emulated");
+        }
+        if precision == Precision::Bf16 {
+            return usage(
+                "the CPU trains in f32 alone: leave out training.precision=bf16, or add --device cuda",
+            );
+        }
+    }
+    module::to_device(networks, machine.device)?;
+    match precision {
+        Precision::F32 => Ok(()),
+        Precision::Bf16 => module::keep_low(networks),
+    }
+}
+
 /// The update rule that the settings describe.
 fn algorithm(training: &Training) -> Algorithm {
     let momentum = training.momentum;
@@ -138,36 +162,4 @@ fn algorithm(training: &Training) -> Algorithm {
         Optimiser::Lars => Algorithm::Lars { momentum, trust: training.trust, variant: LarsVariant::Simclr },
         Optimiser::AdamW => Algorithm::AdamW { betas: (momentum, training.second_moment), eps: 1e-8 },
     }
-}
-
-fn loader(
-    config: &Config,
-    objective: &dyn Objective,
-    train: &Arc<dyn Dataset>,
-    machine: Machine,
-) -> Result<Loader> {
-    let options = LoaderOptions {
-        batch: config.training.batch,
-        seed: config.seed,
-        workers: machine.workers,
-        drop_last: true,
-        prefetch: machine.workers.max(1) + 1,
-    };
-    Loader::new(train.clone(), objective.views().to_vec(), options)
-}
-
-fn not_finite(what: &str, value: f32, step: u64, checkpoint: &Path) -> Error {
-    let kept = match checkpoint.exists() {
-        true => format!("The last good checkpoint, {}, is kept", checkpoint.display()),
-        false => "No checkpoint was written yet".into(),
-    };
-    Error::new(
-        ErrorKind::Value,
-        "pretrain",
-        format!(
-            "the {what} is {value} at step {}. {kept}. A lower training.learning_rate, a longer \
-             training.warmup_epochs or training.clip=1 usually cures this",
-            step + 1
-        ),
-    )
 }

@@ -84,9 +84,9 @@ impl<'a> Monitor<'a> {
         }
     }
 
-    /// A step of `batch` images is done.
-    pub fn step(&mut self, step: u64, loss: f32, batch: usize) {
-        self.images += batch as u64;
+    /// Steps up to `step`, of `images` images together, are done.
+    pub fn steps(&mut self, step: u64, loss: f32, images: usize) {
+        self.images += images as u64;
         self.training += self.resumed.elapsed();
         self.resumed = Instant::now();
         let rate = self.images as f64 / self.training.as_secs_f64().max(1e-9);

@@ -3,18 +3,20 @@
 //! Nothing in a step waits for the host or reads from it: the learning rate is looked up on the device by a step counter
 //! that lives there, and figures go to a [`History`] there. So a replay does what an eager step does, bit for bit.
 
+use super::events::StepEvent;
 use super::history::History;
-use autograd::{Module, module};
 use autograd::optim::Optimizer;
+use autograd::{Module, module};
 use engine::cuda::graph::Graph;
 use engine::{Device, Error, ErrorKind, Result, Tensor};
-use kernels::optim::{self, Scalar};
+use kernels::optim::{self, Scalar, StepCount};
 use objectives::{CosineSchedule, Loss, Objective, Progress};
+use std::ops::Range;
 
 /// Eager steps before a capture: in these, kernels are compiled and optimiser state and memory for all sizes are made.
 const WARM_UP: u64 = 2;
 /// Steps whose figures a CUDA device keeps before they are read.
-const DEVICE_ROWS: usize = 10;
+const DEVICE_ROWS: u64 = 10;
 
 /// Takes training steps on the device of the objective's networks.
 pub struct Stepper {
@@ -48,14 +50,14 @@ struct Captured {
 impl Stepper {
     /// A stepper that has taken `done` of the run's steps.
     pub fn new(
-        objective: &mut dyn Objective,
+        networks: &mut dyn Module,
         optimizer: Optimizer,
         schedule: &CosineSchedule,
         clip: Option<f32>,
         done: u64,
         wants_graph: bool,
     ) -> Result<Stepper> {
-        let device = module::device(objective.networks());
+        let device = module::device(networks);
         let rates: Vec<f32> = (0..schedule.steps.max(1)).map(|step| schedule.at(step) as f32).collect();
         let rates = Tensor::from_slice(&rates, &[rates.len()])?.to_device(device)?;
         let clock = Tensor::from_slice(&[done as i32], &[1])?.to_device(device)?;
@@ -85,7 +87,8 @@ impl Stepper {
             let before = storages(objective.networks());
             let (graph, embeddings) = Graph::capture(device, || self.eager(objective, views, progress))?;
             if let Some(moved) = before.iter().zip(storages(objective.networks())).find(|(a, b)| **a != *b) {
-                let text = format!("{} is replaced in a step: a captured one must write it in place", moved.0.0);
+                let text =
+                    format!("{} is replaced in a step: a captured one must write it in place", moved.0.0);
                 return Err(Error::new(ErrorKind::Graph, "capture training step", text));
             }
             self.captured = Some(Captured { graph, embeddings });
@@ -109,15 +112,18 @@ impl Stepper {
         let Loss { value, embeddings, signals } = objective.loss(&views()?, progress)?;
         value.backward()?;
         let rate = optim::schedule(&self.rates, &self.clock)?;
-        let norm = self.optimizer.step(objective.networks(), Scalar::Tensor(&rate), self.clip)?;
+        let before = StepCount::Tensor(&self.clock);
+        let rate_now = Scalar::Tensor(&rate);
+        let norm = self.optimizer.step_after(objective.networks(), rate_now, self.clip, before)?;
         objective.after_step(progress)?;
         let mut figures = vec![("loss", value.value()), ("rate", &rate), ("gradient_norm", &norm)];
         figures.extend(signals.iter().map(|(name, value)| (*name, value)));
+        let rows = self.rows();
         let history = match &mut self.history {
             Some(history) => history,
             None => {
                 let names = figures.iter().map(|f| f.0).collect();
-                self.history.insert(History::new(self.rows(), names, self.device)?)
+                self.history.insert(History::new(rows as usize, names, self.device)?)
             }
         };
         history.record(&self.clock, &figures)?;
@@ -137,19 +143,22 @@ impl Stepper {
     }
 
     /// Steps whose figures are kept: they must be read before more are taken.
-    pub fn rows(&self) -> usize {
+    pub fn rows(&self) -> u64 {
         match self.device {
             Device::Cpu => 1,
             Device::Cuda(_) => DEVICE_ROWS,
         }
     }
 
-    /// The figures of steps `first .. end`, and their names; waits for the device.
-    pub fn figures(&self, first: u64, end: u64) -> Result<(Vec<&'static str>, Vec<Vec<f32>>)> {
-        match &self.history {
-            Some(history) => Ok((history.names().to_vec(), history.read(first, end)?)),
-            None => Ok((Vec::new(), Vec::new())),
-        }
+    /// What is to tell of the steps in `range`, counted from 0; waits for the device. There are `per_epoch` steps in an
+    /// epoch.
+    pub fn events(&self, range: Range<u64>, per_epoch: u64) -> Result<Vec<StepEvent>> {
+        let Some(history) = &self.history else { return Ok(Vec::new()) };
+        let rows = history.read(range.clone())?;
+        let event = |(step, row): (u64, Vec<f32>)| {
+            StepEvent::new(step + 1, step / per_epoch, history.names().iter().copied().zip(row).collect())
+        };
+        Ok(range.zip(rows).map(event).collect())
     }
 
     /// The optimiser.
