@@ -83,6 +83,34 @@ macro_rules! kernels {
 }
 pub(crate) use kernels;
 
+/// Division by a number that a launch knows, for numbers below 2^31: the host side of `common/divisor.cuh`.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, bytemuck::Zeroable, bytemuck::Pod)]
+pub(crate) struct Divisor {
+    divisor: u32,
+    multiplier: u32,
+    shift: u32,
+}
+
+const _: () = assert!(size_of::<Divisor>() == 12);
+
+impl Divisor {
+    /// Division by `n`, which must be from 1 to 2^31 - 1.
+    ///
+    /// With s the least number with 2^s >= n, the multiplier is floor(2^32 (2^s - n) / n) + 1.
+    #[track_caller]
+    pub(crate) fn new(operation: &str, n: usize) -> Result<Divisor> {
+        if n == 0 || n > i32::MAX as usize {
+            return Err(
+                Error::shape(operation, "a size must be from 1 to 2^31 - 1 on a CUDA device").with("size", n)
+            );
+        }
+        let shift = n.next_power_of_two().trailing_zeros();
+        let multiplier = ((((1u64 << shift) - n as u64) << 32) / n as u64 + 1) as u32;
+        Ok(Divisor { divisor: n as u32, multiplier, shift })
+    }
+}
+
 /// Threads of a block where nothing speaks for another number.
 pub(crate) const THREADS: usize = 256;
 
@@ -105,4 +133,25 @@ pub(crate) fn require_float(operation: &str, name: &str, tensor: &Tensor) -> Res
 #[track_caller]
 pub(crate) fn missing() -> Error {
     Error::new(engine::ErrorKind::Device, "cuda", "this family has no CUDA kernels yet")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn division_by_multiplication_is_exact() {
+        let near = |n: u64| [n.saturating_sub(1), n, n + 1];
+        let limit = i32::MAX as u64;
+        let divisors = (1..300).chain((5..31).flat_map(|bit| near(1 << bit))).chain([limit - 1, limit]);
+        for d in divisors.filter(|&d| d <= limit) {
+            let by = Divisor::new("test", d as usize).unwrap();
+            let multiples = (0..40u64).chain(near(limit / d)).flat_map(|k| near(k * d));
+            for n in multiples.chain(near(limit)).filter(|&n| n <= limit) {
+                let q = (((n * u64::from(by.multiplier)) >> 32) + n) >> by.shift;
+                assert_eq!(q, n / d, "{n} / {d}");
+            }
+        }
+        assert!(Divisor::new("test", 0).is_err() && Divisor::new("test", 1 << 31).is_err());
+    }
 }

@@ -44,6 +44,12 @@ families! {
     elementwise: [crate::elementwise::cuda::KERNELS],
     reduce: [crate::reduce::cuda::sums::KERNELS, crate::reduce::cuda::argmax::KERNELS],
     matmul: [crate::matmul::cuda::large::KERNELS, crate::matmul::cuda::tall::KERNELS, crate::matmul::cuda::wide::KERNELS, crate::matmul::cuda::small::KERNELS, crate::matmul::cuda::KERNELS],
+    copy: [
+        crate::copy::cuda::view::KERNELS,
+        crate::copy::cuda::gather::KERNELS,
+        crate::copy::cuda::scatter::KERNELS,
+        crate::copy::cuda::cast::KERNELS
+    ],
 }
 
 impl Family {

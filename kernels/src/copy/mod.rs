@@ -4,15 +4,29 @@
 //! is the only one that computes.
 
 pub mod cases;
+pub(crate) mod check;
 mod cpu;
+pub(crate) mod cuda;
+#[cfg(test)]
+mod device_tests;
 pub mod reference;
 mod strided;
 #[cfg(test)]
 mod tests;
+pub(crate) mod workloads;
 
+use crate::cuda::require_float;
 use engine::device::common;
 use engine::{DType, Device, Element, Error, Result, Tensor, memory};
 use half::bf16;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+static COPIES: AtomicUsize = AtomicUsize::new(0);
+
+/// Copies that [`contiguous`] has made in this process.
+pub fn copies() -> usize {
+    COPIES.load(Ordering::Relaxed)
+}
 
 /// Bytes that must move for `elements` elements of `size` bytes: each read and written once.
 pub fn bytes(elements: usize, size: usize) -> usize {
@@ -44,15 +58,17 @@ macro_rules! by_dtype {
 }
 
 /// The same elements in row-major order without gaps, of any type and strides. x itself (no copy) if it is so
-/// already.
+/// already; [`copies`] counts the others.
 #[track_caller]
 pub fn contiguous(x: &Tensor) -> Result<Tensor> {
     if x.is_contiguous() {
         return Ok(x.clone());
     }
-    let _op = memory::operation("contiguous");
+    let name = "contiguous";
+    let _op = memory::operation(name);
+    COPIES.fetch_add(1, Ordering::Relaxed);
     match x.device() {
-        Device::Cuda(_) => return Err(crate::cuda::missing()),
+        Device::Cuda(_) => cuda::contiguous(name, x),
         Device::Cpu => {
             let mut out = Tensor::empty(x.shape(), x.dtype(), Device::Cpu)?;
             by_dtype!(x.dtype(), T => {
@@ -90,7 +106,7 @@ pub fn cat(tensors: &[&Tensor], dim: usize) -> Result<Tensor> {
     }
     let inner: usize = shape[dim + 1..].iter().product();
     match common(name, &vec!["tensor"; tensors.len()], tensors)? {
-        Device::Cuda(_) => return Err(crate::cuda::missing()),
+        Device::Cuda(_) => cuda::cat(name, tensors, &shape, dim, inner),
         Device::Cpu => {
             let mut out = Tensor::empty(&shape, first.dtype(), Device::Cpu)?;
             by_dtype!(first.dtype(), T => {
@@ -105,13 +121,19 @@ pub fn cat(tensors: &[&Tensor], dim: usize) -> Result<Tensor> {
     }
 }
 
+/// An error unless `index` is i32 of rank 1.
+#[track_caller]
+fn require_index(name: &'static str, index: &Tensor) -> Result<()> {
+    index.require_dtype(name, "index", DType::I32)?;
+    match index.rank() {
+        1 => Ok(()),
+        _ => Err(Error::shape(name, "index must have rank 1").argument("index", index)),
+    }
+}
+
 /// The indices, each checked to be in 0 .. n.
 #[track_caller]
 fn indices<'a>(name: &'static str, index: &'a Tensor, n: usize) -> Result<&'a [i32]> {
-    index.require_dtype(name, "index", DType::I32)?;
-    if index.rank() != 1 {
-        return Err(Error::shape(name, "index must have rank 1").argument("index", index));
-    }
     let values = index.as_slice::<i32>()?;
     let bad = values.iter().position(|&i| usize::try_from(i).map_or(true, |i| i >= n));
     match bad {
@@ -123,7 +145,10 @@ fn indices<'a>(name: &'static str, index: &'a Tensor, n: usize) -> Result<&'a [i
     }
 }
 
-/// Rows by index: x [N, ..] of any type, index i32 [M] -> [M, ..]. An index outside 0 .. N is an error.
+/// Rows by index: x [N, ..] of any type, index i32 [M] -> [M, ..].
+///
+/// An index outside 0 .. N is an error on the CPU. On CUDA devices, where nobody looks at indices in time, its row is NaN,
+/// or 0 in integers.
 #[track_caller]
 pub fn gather_rows(x: &Tensor, index: &Tensor) -> Result<Tensor> {
     let name = "gather_rows";
@@ -131,12 +156,13 @@ pub fn gather_rows(x: &Tensor, index: &Tensor) -> Result<Tensor> {
     let Some((&n, row)) = x.shape().split_first() else {
         return Err(Error::shape(name, "x needs at least one dimension").argument("x", x));
     };
+    require_index(name, index)?;
+    let mut shape = vec![index.len()];
+    shape.extend_from_slice(row);
     match common(name, &["x", "index"], &[x, index])? {
-        Device::Cuda(_) => return Err(crate::cuda::missing()),
+        Device::Cuda(_) => cuda::gather(x, index, &shape),
         Device::Cpu => {
             let index = indices(name, index, n)?;
-            let mut shape = vec![index.len()];
-            shape.extend_from_slice(row);
             let mut out = Tensor::empty(&shape, x.dtype(), Device::Cpu)?;
             let width = row.iter().product();
             by_dtype!(x.dtype(), T => {
@@ -148,22 +174,26 @@ pub fn gather_rows(x: &Tensor, index: &Tensor) -> Result<Tensor> {
 }
 
 /// Gradient of [`gather_rows`]: row r of the result [n, ..] is the sum of the rows of dy [M, ..] whose index is
-/// r, added in their order. f32; an index outside 0 .. n is an error.
+/// r, added in their order. f32 (on CUDA devices bf16 too, added in f32; where n is far below M, in pieces of M that
+/// depend on the sizes alone).
+///
+/// An index outside 0 .. n is an error on the CPU; on CUDA devices its row is left out.
 #[track_caller]
 pub fn scatter_add_rows(dy: &Tensor, index: &Tensor, n: usize) -> Result<Tensor> {
     let name = "scatter_add_rows";
     let _op = memory::operation(name);
-    dy.require_dtype(name, "dy", DType::F32)?;
+    require_float(name, "dy", dy)?;
     let Some((&m, row)) = dy.shape().split_first() else {
         return Err(Error::shape(name, "dy needs at least one dimension").argument("dy", dy));
     };
     index.require_shape(name, "index", &[m])?;
+    require_index(name, index)?;
+    let mut shape = vec![n];
+    shape.extend_from_slice(row);
     match common(name, &["dy", "index"], &[dy, index])? {
-        Device::Cuda(_) => return Err(crate::cuda::missing()),
+        Device::Cuda(_) => cuda::scatter_add(dy, index, n, &shape),
         Device::Cpu => {
             let index = indices(name, index, n)?;
-            let mut shape = vec![n];
-            shape.extend_from_slice(row);
             let values = dy.as_slice::<f32>()?;
             let mut out = Tensor::empty(&shape, DType::F32, Device::Cpu)?;
             cpu::scatter_add(values, row.iter().product(), index, n, out.as_mut_slice()?)?;
@@ -183,7 +213,7 @@ pub fn cast(x: &Tensor, dtype: DType) -> Result<Tensor> {
     }
     let _op = memory::operation("cast");
     match x.device() {
-        Device::Cuda(_) => return Err(crate::cuda::missing()),
+        Device::Cuda(_) => cuda::cast(x, dtype),
         Device::Cpu => {
             let mut out = Tensor::empty(x.shape(), dtype, Device::Cpu)?;
             by_dtype!(x.dtype(), S => {
