@@ -50,6 +50,7 @@ families! {
         crate::copy::cuda::scatter::KERNELS,
         crate::copy::cuda::cast::KERNELS
     ],
+    softmax_xent: [crate::softmax_xent::cuda::KERNELS],
 }
 
 impl Family {

@@ -1,8 +1,9 @@
 //! Shapes and values that tests and benchmarks share.
 
+use super::Target;
 use crate::array::Array;
-use engine::Philox;
 use engine::random::Purpose;
+use engine::{Philox, Tensor};
 
 /// What the logits look like.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -72,6 +73,11 @@ impl Case {
             *x = if *x == f64::NEG_INFINITY || g.chance(0.2) { 0.0 } else { weight };
         }
         t
+    }
+
+    /// The launchers' target from the tensor of what the case has, labels or probabilities.
+    pub fn target<'a>(&self, t: &'a Tensor) -> Target<'a> {
+        if self.soft { Target::Probabilities(t) } else { Target::Labels(t) }
     }
 
     /// Upstream gradient [M].

@@ -1,0 +1,95 @@
+//! The CUDA kernels against the references, in f32 and bf16, aligned and not.
+
+use super::cases::{Case, Values, cases};
+use super::*;
+use crate::array::{Array, Real};
+use crate::check::{FLOATS, guarded, misaligned, on_device};
+use crate::compare::check as near;
+
+/// Where rows change from a warp to a block and to a larger one, and class counts that packs of 16 bytes just fit or not.
+fn more_cases() -> Vec<Case> {
+    let shapes =
+        [(9, 192), (5, 668), (3, 1128), (3, 2047), (2, 2048), (2, 2049), (2, 4096), (1, 16_384), (1, 16_390)];
+    let mut all = Vec::new();
+    for (m, v) in shapes {
+        for soft in [false, true] {
+            all.push(Case { m, v, soft, smoothing: 0.1, values: Values::Normal(2.0) });
+        }
+    }
+    for values in [Values::Dominant, Values::Masked, Values::Normal(1e4)] {
+        all.push(Case { m: 2, v: 2056, soft: true, smoothing: 0.0, values });
+    }
+    all
+}
+
+/// A case's inputs, rounded to an element type.
+struct Inputs {
+    x: Array<f64>,
+    /// The target as weights.
+    t: Array<f64>,
+    dloss: Array<f64>,
+}
+
+impl Inputs {
+    fn new(case: &Case, dtype: DType) -> Inputs {
+        let t = match case.soft {
+            true => case.probabilities().rounded_to(dtype),
+            false => reference::one_hot(&case.labels(), case.v),
+        };
+        Inputs { x: case.logits().rounded_to(dtype), t, dloss: case.dloss() }
+    }
+
+    /// Loss, lse, dx, softmax.
+    fn expected<T: Real>(&self, smoothing: f32) -> [Array<T>; 4] {
+        let (x, t) = (self.x.cast::<T>(), self.t.cast());
+        let (loss, lse) = reference::forward(&x, &t, smoothing);
+        let dx = reference::backward(&self.dloss.cast(), &x, &t, smoothing);
+        [loss, lse, dx, reference::softmax(&x)]
+    }
+}
+
+/// What the launchers give, copied to the CPU, in the order of [`Inputs::expected`].
+fn run(
+    case: &Case,
+    inputs: &Inputs,
+    device: Device,
+    put: impl Fn(&Array<f64>) -> Result<Tensor>,
+) -> Result<Vec<Tensor>> {
+    guarded(device, || {
+        let x = put(&inputs.x)?;
+        let t = match case.soft {
+            true => put(&inputs.t)?,
+            false => Tensor::from_slice(&case.labels(), &[case.m])?.to_device(device)?,
+        };
+        let (loss, lse) = forward(&x, case.target(&t), case.smoothing)?;
+        let dloss = on_device(&inputs.dloss, DType::F32, device)?;
+        let dx = backward(&dloss, &x, case.target(&t), case.smoothing, &lse)?;
+        [loss, lse, dx, softmax(&x)?].iter().map(|y| y.to_device(Device::Cpu)).collect()
+    })
+}
+
+fn check_case(device: Device, case: &Case) -> Result<()> {
+    for dtype in FLOATS {
+        let inputs = Inputs::new(case, dtype);
+        let naive = inputs.expected::<f32>(case.smoothing);
+        let oracle = inputs.expected::<f64>(case.smoothing);
+        for (place, put) in [("", on_device as fn(&_, _, _) -> _), ("misaligned ", misaligned)] {
+            let results = run(case, &inputs, device, |x| put(x, dtype, device))?;
+            for (i, result) in results.iter().enumerate() {
+                let what = format!("{}, {place}{dtype}", ["loss", "lse", "dx", "softmax"][i]);
+                result.require_dtype(&what, "result", if i < 2 { DType::F32 } else { dtype })?;
+                near(&what, result, &naive[i], &oracle[i], 2.0)?;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Runs every case on a CUDA device and gives their number. The error names the case.
+pub fn check(device: Device) -> Result<usize> {
+    let all = [cases(), more_cases()].concat();
+    for case in &all {
+        check_case(device, case).map_err(|e| e.with("case", format!("{case:?}")))?;
+    }
+    Ok(all.len())
+}
