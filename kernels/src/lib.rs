@@ -16,6 +16,7 @@ pub mod simd;
 #[cfg(any(test, feature = "emulated"))]
 pub mod testing;
 
+pub mod attention;
 pub mod augment;
 pub mod conv2d;
 pub mod copy;

@@ -51,6 +51,7 @@ families! {
         crate::copy::cuda::cast::KERNELS
     ],
     softmax_xent: [crate::softmax_xent::cuda::KERNELS],
+    attention: [crate::attention::cuda::KERNELS],
 }
 
 impl Family {

@@ -38,6 +38,7 @@ operations! {
     batch_norm,
     batch_norm_eval,
     layer_norm,
+    attention,
     max_pool2d,
     global_avg_pool,
     l2_normalize,
