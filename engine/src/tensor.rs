@@ -292,9 +292,10 @@ impl Tensor {
         Ok(Cow::Owned(out))
     }
 
-    /// Where the elements of a contiguous tensor start on its CUDA device.
+    /// Where the elements of a contiguous tensor start on its CUDA device, for kernels that find their tensors in a
+    /// table.
     #[track_caller]
-    pub(crate) fn device_address(&self, operation: &str) -> Result<u64> {
+    pub fn device_address(&self, operation: &str) -> Result<u64> {
         if !self.is_contiguous() {
             return Err(Error::shape(operation, "needs a contiguous tensor: copy it first")
                 .argument("x", self)
@@ -316,9 +317,9 @@ impl Tensor {
         }
     }
 
-    /// As [`Tensor::device_address`], for writing.
+    /// As [`Tensor::device_address`], for writing: if others share the storage this tensor moves to a copy.
     #[track_caller]
-    pub(crate) fn device_address_mut(&mut self, operation: &str) -> Result<u64> {
+    pub fn device_address_mut(&mut self, operation: &str) -> Result<u64> {
         self.device_address(operation)?;
         self.memory_mut(operation)?;
         self.device_address(operation)

@@ -4,7 +4,7 @@
 //! owner is dropped. There is one [`Context`] a device for the whole process, made at the first use.
 
 use super::memory::Pool;
-use super::{DeviceInfo, driver, extension};
+use super::{DeviceInfo, constant, driver, extension};
 use crate::{Error, ErrorKind, Result};
 use cudarc::driver::{result, sys};
 use std::sync::{Mutex, OnceLock, PoisonError};
@@ -35,6 +35,7 @@ pub struct Context {
     info: DeviceInfo,
     limits: Limits,
     pub(super) pool: Pool,
+    pub(super) constants: constant::Cache,
 }
 
 // SAFETY: the handles are the driver's, which may be used from any thread; the rest is behind locks or never changes.
@@ -117,7 +118,7 @@ impl Context {
             shared_per_block: usize::try_from(shared).unwrap_or(0),
         };
         let pool = Pool::new(device)?;
-        Ok(Context { ordinal, device, handle, compute, copy, info, limits, pool })
+        Ok(Context { ordinal, device, handle, compute, copy, info, limits, pool, constants: constant::Cache::default() })
     }
 
     /// Makes this device the calling thread's.

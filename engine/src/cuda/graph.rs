@@ -6,10 +6,19 @@
 //! place and kept alive.
 
 use super::context::{Context, context, explain};
-use super::memory;
+use super::memory::{self, Block, Captured};
 use super::profile::{self, Launched};
 use crate::{Device, Error, ErrorKind, Result};
 use cudarc::driver::{result, sys};
+use std::sync::Arc;
+
+/// Whether a graph is being captured on a device.
+pub fn capturing(device: Device) -> bool {
+    match device {
+        Device::Cpu => false,
+        Device::Cuda(ordinal) => context(ordinal).is_ok_and(memory::capturing),
+    }
+}
 
 /// A captured graph, ready to run.
 pub struct Graph {
@@ -19,6 +28,8 @@ pub struct Graph {
     regions: Vec<(u64, usize)>,
     /// What it launches, for profiles.
     launches: Vec<Launched>,
+    /// Constants that the captured launches read.
+    _constants: Vec<Arc<Block>>,
 }
 
 // SAFETY: the handles are used by one thread at a time (`launch` takes `&mut self`).
@@ -61,11 +72,13 @@ impl Graph {
                 return Err(Error::new(ErrorKind::Device, operation, "the driver gave no graph"));
             }
         };
-        let regions = memory::end_capture(context, true);
+        let Captured { regions, constants } = memory::end_capture(context, true);
         let flags = sys::CUgraphInstantiate_flags(0);
         // SAFETY: the graph was captured above.
         match unsafe { result::graph::instantiate(graph, flags) } {
-            Ok(ready) => Ok((Graph { context, graph, ready, regions, launches }, value)),
+            Ok(ready) => {
+                Ok((Graph { context, graph, ready, regions, launches, _constants: constants }, value))
+            }
             Err(error) => {
                 memory::release_graph(context, &regions);
                 // SAFETY: the graph is not used again.

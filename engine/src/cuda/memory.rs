@@ -58,10 +58,26 @@ struct State {
     from_driver: usize,
     reused: usize,
     by_tag: HashMap<&'static str, usize>,
-    /// Regions that were handed out since the capture that is going on began.
-    capture: Option<HashMap<u64, usize>>,
+    /// What was handed out since the capture that is going on began.
+    capture: Option<Capture>,
     /// Regions of captured graphs: the address, and whether a block holds it.
     graphs: HashMap<u64, bool>,
+}
+
+#[derive(Default)]
+struct Capture {
+    /// Regions by address, with their sizes.
+    taken: HashMap<u64, usize>,
+    constants: Vec<Arc<Block>>,
+}
+
+/// What a captured graph needs for as long as it lives.
+#[derive(Default)]
+pub(super) struct Captured {
+    /// Regions that belong to the graph: address and size.
+    pub(super) regions: Vec<(u64, usize)>,
+    /// Constants that it reads.
+    pub(super) constants: Vec<Arc<Block>>,
 }
 
 impl Pool {
@@ -173,13 +189,38 @@ impl Block {
     #[track_caller]
     pub fn new(context: &'static Context, len: usize) -> Result<Block> {
         let (tag, guard) = host::scope();
+        Block::of(context, len, tag, guard, host::thread_counter(), true)
+    }
+
+    /// A block that no operation and no thread answers for: a constant's.
+    #[track_caller]
+    pub(super) fn unowned(context: &'static Context, len: usize) -> Result<Block> {
+        Block::of(context, len, "constants", 0, Arc::default(), true)
+    }
+
+    /// As [`Block::unowned`], in memory that the graph being captured does not use otherwise.
+    #[track_caller]
+    pub(super) fn outside_capture(context: &'static Context, len: usize) -> Result<Block> {
+        Block::of(context, len, "constants", 0, Arc::default(), false)
+    }
+
+    /// `pooled` blocks come from the free list where it has one, and belong to the graph that is being captured.
+    #[track_caller]
+    fn of(
+        context: &'static Context,
+        len: usize,
+        tag: &'static str,
+        guard: usize,
+        thread: Arc<AtomicUsize>,
+        pooled: bool,
+    ) -> Result<Block> {
         let fences = if guard != 0 { 2 * FENCE } else { 0 };
         let size = len.max(1).checked_add(fences).and_then(|n| n.checked_next_multiple_of(ALIGNMENT));
         let size = size.ok_or_else(|| Error::value("allocate", "too many bytes").with("bytes", len))?;
         context.bind()?;
         let reused = {
             let mut state = context.pool.state();
-            let found = state.free.get_mut(&size).and_then(Vec::pop);
+            let found = if pooled { state.free.get_mut(&size).and_then(Vec::pop) } else { None };
             if found.is_some() {
                 state.cached -= size;
                 state.reused += 1;
@@ -190,15 +231,14 @@ impl Block {
             Some(region) => region,
             None => from_driver(context, size)?,
         };
-        let thread = host::thread_counter();
         thread.fetch_add(size, Ordering::Relaxed);
         {
             let mut state = context.pool.state();
             state.live += size;
             state.peak = state.peak.max(state.live);
             *state.by_tag.entry(tag).or_default() += size;
-            if let Some(taken) = &mut state.capture {
-                taken.insert(region, size);
+            if let (Some(capture), true) = (&mut state.capture, pooled) {
+                capture.taken.insert(region, size);
             }
         }
         if extension::is_emulated() {
@@ -290,7 +330,7 @@ impl Drop for Block {
 /// New memory from the driver; after an out-of-memory error the cached blocks are given back and it is tried again.
 #[track_caller]
 fn from_driver(context: &'static Context, size: usize) -> Result<u64> {
-    let capturing = context.pool.state().capture.is_some();
+    let capturing = capturing(context);
     let allocate = || {
         // SAFETY: the size is not zero; the stream is the context's. While a graph is captured an allocation on its
         // stream would become a part of it, so plain memory is taken, which cuMemFreeAsync takes back all the same.
@@ -334,18 +374,34 @@ fn out_of_memory(context: &Context, size: usize) -> Error {
 
 /// Starts to note which regions are handed out: they will belong to the graph that is captured.
 pub(super) fn begin_capture(context: &Context) {
-    context.pool.state().capture = Some(HashMap::new());
+    context.pool.state().capture = Some(Capture::default());
+}
+
+/// Whether a graph is being captured.
+pub(super) fn capturing(context: &Context) -> bool {
+    context.pool.state().capture.is_some()
+}
+
+/// Lets the graph that is being captured, if there is one, keep a constant.
+pub(super) fn keep_for_capture(context: &Context, block: &Arc<Block>) {
+    if let Some(capture) = &mut context.pool.state().capture {
+        if !capture.constants.iter().any(|known| Arc::ptr_eq(known, block)) {
+            capture.constants.push(block.clone());
+        }
+    }
 }
 
 /// Ends what [`begin_capture`] began and gives the regions, which are kept from everyone else until
-/// [`release_graph`]. Without a graph (`keep` is false) they stay in the pool.
-pub(super) fn end_capture(context: &Context, keep: bool) -> Vec<(u64, usize)> {
+/// [`release_graph`], and the constants. Without a graph (`keep` is false) regions stay in the pool.
+pub(super) fn end_capture(context: &Context, keep: bool) -> Captured {
+    // Blocks lock the pool when they are dropped, so constants must not be dropped in here.
     let mut state = context.pool.state();
-    let mut taken: Vec<(u64, usize)> = state.capture.take().unwrap_or_default().into_iter().collect();
-    taken.sort_unstable();
+    let Capture { taken, constants } = state.capture.take().unwrap_or_default();
     if !keep {
-        return Vec::new();
+        return Captured { regions: Vec::new(), constants };
     }
+    let mut taken: Vec<(u64, usize)> = taken.into_iter().collect();
+    taken.sort_unstable();
     for &(region, size) in &taken {
         let idle = state.free.get_mut(&size).and_then(|free| {
             let at = free.iter().position(|&r| r == region)?;
@@ -357,7 +413,7 @@ pub(super) fn end_capture(context: &Context, keep: bool) -> Vec<(u64, usize)> {
         }
         state.graphs.insert(region, idle.is_none());
     }
-    taken
+    Captured { regions: taken, constants }
 }
 
 /// Gives the regions of a graph, which is no more, back to the free list.

@@ -6,6 +6,7 @@
 
 pub mod cache;
 pub mod compile;
+pub mod constant;
 pub mod context;
 pub mod driver;
 pub mod extension;
@@ -17,6 +18,7 @@ pub mod nvrtc;
 pub mod profile;
 pub mod transfer;
 
+pub use constant::constant;
 pub use context::{Context, MAX_DEVICES, context};
 pub use driver::{DeviceInfo, Driver};
 pub use kernel::{Kernel, Module};

@@ -23,6 +23,24 @@ pub(crate) fn upload(bytes: &[u8], block: &Block) -> Result<()> {
     }
 }
 
+/// Copies bytes to the start of a block on the copy stream, and waits until they are there. No kernel may be using the
+/// block.
+#[track_caller]
+pub(super) fn upload_beside(bytes: &[u8], block: &Block) -> Result<()> {
+    let context = block.context();
+    if bytes.is_empty() {
+        return Ok(());
+    }
+    context.bind()?;
+    context.pool.uploads.fetch_add(1, Ordering::Relaxed);
+    let fail = |e| explain("copy to the device", e);
+    // SAFETY: as in `upload`.
+    unsafe {
+        result::memcpy_htod_async(block.address(), bytes, context.copy_stream()).map_err(fail)?;
+        result::stream::synchronize(context.copy_stream()).map_err(fail)
+    }
+}
+
 /// Copies bytes that start `offset` bytes into a block, and waits for them.
 #[track_caller]
 pub(crate) fn read_back(block: &Block, offset: usize, bytes: &mut [u8]) -> Result<()> {
