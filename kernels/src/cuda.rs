@@ -12,6 +12,7 @@ pub(crate) const HEADERS: &[(&str, &str)] = &[
     ("common/math.cuh", include_str!("../common/math.cuh")),
     ("common/reduce.cuh", include_str!("../common/reduce.cuh")),
     ("common/tile.cuh", include_str!("../common/tile.cuh")),
+    ("common/tensor_list.cuh", include_str!("../common/tensor_list.cuh")),
 ];
 
 /// One computation in every element type that has a kernel.

@@ -118,7 +118,17 @@ impl Context {
             shared_per_block: usize::try_from(shared).unwrap_or(0),
         };
         let pool = Pool::new(device)?;
-        Ok(Context { ordinal, device, handle, compute, copy, info, limits, pool, constants: constant::Cache::default() })
+        Ok(Context {
+            ordinal,
+            device,
+            handle,
+            compute,
+            copy,
+            info,
+            limits,
+            pool,
+            constants: constant::Cache::default(),
+        })
     }
 
     /// Makes this device the calling thread's.

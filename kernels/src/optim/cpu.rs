@@ -2,11 +2,10 @@
 //! in order.
 
 use super::update::{self, Moments, Scaled};
-use super::{LarsVariant, Slot};
+use super::{LarsVariant, Slot, adapts};
 use engine::{Result, Tensor};
+use half::bf16;
 use rayon::prelude::*;
-
-pub use super::update::Sgd;
 
 /// Elements in a chunk: with gradient and two moments it stays in the second-level cache.
 const CHUNK: usize = 1 << 14;
@@ -44,12 +43,22 @@ pub struct AdamW {
     pub gradient_scale: f32,
 }
 
-/// A chunk of a slot's value, gradient and momentum, and the slot's factors.
+/// A chunk of a slot's value, gradient and moments (empty where there is no second), and the slot's factors.
 struct Piece<'a, F> {
     value: &'a mut [f32],
     gradient: &'a [f32],
     first: &'a mut [f32],
+    second: &'a mut [f32],
+    low: Option<&'a mut [bf16]>,
+    average: Option<&'a mut [f32]>,
     factors: F,
+}
+
+/// The chunks of a tensor that may be there.
+fn optional<'a, T: engine::Element>(
+    tensor: &'a mut Option<&mut Tensor>,
+) -> Result<Option<std::slice::ChunksMut<'a, T>>> {
+    tensor.as_mut().map(|t| Ok(t.as_mut_slice::<T>()?.chunks_mut(CHUNK))).transpose()
 }
 
 /// The chunks of all slots; `factors` gives each slot's own.
@@ -63,32 +72,47 @@ fn pieces<'a, F: Copy>(
         let value = slot.value.as_mut_slice::<f32>()?.chunks_mut(CHUNK);
         let gradient = slot.gradient.as_slice::<f32>()?.chunks(CHUNK);
         let first = slot.first.as_mut_slice::<f32>()?.chunks_mut(CHUNK);
+        let mut seconds = optional::<f32>(&mut slot.second)?;
+        let (mut lows, mut averages) = (optional::<bf16>(&mut slot.low)?, optional(&mut slot.average)?);
         for ((value, gradient), first) in value.zip(gradient).zip(first) {
-            out.push(Piece { value, gradient, first, factors });
+            let second = seconds.as_mut().and_then(Iterator::next).unwrap_or_default();
+            let low = lows.as_mut().and_then(Iterator::next);
+            let average = averages.as_mut().and_then(Iterator::next);
+            out.push(Piece { value, gradient, first, second, low, average, factors });
         }
     }
     Ok(out)
 }
 
+/// Updates all pieces, in parallel, and what follows their values. `decay` is the averages'.
+fn sweep<F: Copy + Send>(all: Vec<Piece<F>>, decay: f32, update: impl Fn(&mut Piece<F>) + Sync) {
+    let rest = (1.0 - f64::from(decay)) as f32;
+    all.into_par_iter().for_each(|mut p| {
+        update(&mut p);
+        if let Some(low) = p.low {
+            update::low(p.value, low);
+        }
+        if let Some(average) = p.average {
+            update::ema(average, p.value, decay, rest);
+        }
+    });
+}
+
 /// One SGD step over all slots.
-pub fn sgd(slots: &mut [Slot], settings: Sgd) -> Result<()> {
+pub fn sgd(slots: &mut [Slot], settings: update::Sgd, average_decay: f32) -> Result<()> {
     let all = pieces(slots, |_, slot| (settings.rate * slot.rate_scale, slot.weight_decay))?;
-    all.into_par_iter().for_each(|p| {
+    sweep(all, average_decay, |p| {
         update::sgd(p.value, p.gradient, p.first, p.factors.0, p.factors.1, settings);
     });
     Ok(())
 }
 
 /// One LARS step over all slots: a pass for the norms of those that adapt, a pass for the update.
-pub fn lars(slots: &mut [Slot], settings: Lars) -> Result<()> {
+pub fn lars(slots: &mut [Slot], settings: Lars, average_decay: f32) -> Result<()> {
     let factors = lars_factors(slots, settings)?;
     let all = pieces(slots, |i, _| factors[i])?;
-    all.into_par_iter().for_each(|p| update::scaled(p.value, p.gradient, p.first, p.factors));
+    sweep(all, average_decay, |p| update::scaled(p.value, p.gradient, p.first, p.factors));
     Ok(())
-}
-
-fn adapts(slot: &Slot, variant: LarsVariant) -> bool {
-    slot.adapt && (variant != LarsVariant::Lightly || slot.weight_decay != 0.0)
 }
 
 fn lars_factors(slots: &[Slot], s: Lars) -> Result<Vec<Scaled>> {
@@ -132,15 +156,14 @@ fn lars_factors(slots: &[Slot], s: Lars) -> Result<Vec<Scaled>> {
     Ok(slots.iter().zip(norms).map(factors).collect())
 }
 
-/// One AdamW step over all slots. Slots without a second moment are passed over: the launcher refuses them.
-pub fn adamw(slots: &mut [Slot], s: AdamW) -> Result<()> {
+/// One AdamW step over all slots, which have second moments.
+pub fn adamw(slots: &mut [Slot], s: AdamW, average_decay: f32) -> Result<()> {
     // Bias corrections in f64: 1 - 0.999^step loses half its digits in f32.
     let correction = |beta: f32| 1.0 - f64::from(beta).powf(s.step as f64);
     let rest = |beta: f32| (1.0 - f64::from(beta)) as f32;
-    let mut all = Vec::new();
-    for slot in slots {
+    let all = pieces(slots, |_, slot| {
         let rate = f64::from(s.rate) * f64::from(slot.rate_scale);
-        let factors = Moments {
+        Moments {
             scale: s.gradient_scale,
             betas: s.betas,
             rest: (rest(s.betas.0), rest(s.betas.1)),
@@ -148,19 +171,9 @@ pub fn adamw(slots: &mut [Slot], s: AdamW) -> Result<()> {
             rate: (rate / correction(s.betas.0)) as f32,
             root: (1.0 / correction(s.betas.1).sqrt()) as f32,
             eps: s.eps,
-        };
-        let Some(second) = slot.second.as_mut() else { continue };
-        let value = slot.value.as_mut_slice::<f32>()?.chunks_mut(CHUNK);
-        let gradient = slot.gradient.as_slice::<f32>()?.chunks(CHUNK);
-        let first = slot.first.as_mut_slice::<f32>()?.chunks_mut(CHUNK);
-        let second = second.as_mut_slice::<f32>()?.chunks_mut(CHUNK);
-        for (((value, gradient), first), second) in value.zip(gradient).zip(first).zip(second) {
-            all.push((Piece { value, gradient, first, factors }, second));
         }
-    }
-    all.into_par_iter().for_each(|(p, second)| {
-        update::adamw(p.value, p.gradient, p.first, second, p.factors);
-    });
+    })?;
+    sweep(all, average_decay, |p| update::adamw(p.value, p.gradient, p.first, p.second, p.factors));
     Ok(())
 }
 

@@ -1,38 +1,32 @@
 //! Optimiser steps over many tensors at once: SGD, LARS, AdamW, the moving average of a teacher, and the norm
-//! of all gradients.
+//! of all gradients; and the numbers that such a step reads from device memory when it runs in a CUDA graph.
 //!
 //! All tensors together are cut into fixed chunks and shared out over threads, so that a thousand small biases
-//! cost no more than one large weight. Everything is bound by memory. In floats a parameter: SGD reads 3 and
-//! writes 2; AdamW reads 4 and writes 3; LARS adds a pass that reads 2, for the norms; the moving average reads
-//! 2 and writes 1; the global norm reads 1. See README.md for the formulas.
+//! cost no more than one large weight; on CUDA devices a step is one launch (LARS three). Everything is bound by memory.
+//! In floats a parameter: SGD reads 3 and writes 2; AdamW reads 4 and writes 3; LARS adds a pass that reads 2, for the
+//! norms; the moving average reads 2 and writes 1, in the same pass as a step 1 and 1; the global norm reads 1. See
+//! README.md for the formulas.
 
 pub mod cases;
-pub mod cpu;
+pub(crate) mod check;
+mod cpu;
+pub(crate) mod cuda;
+#[cfg(test)]
+mod device_tests;
 pub mod reference;
+mod slot;
+mod table;
 #[cfg(test)]
 mod tests;
 mod update;
+pub(crate) mod workloads;
 
+pub use slot::{Scalar, Slot, Step, StepCount};
+
+use crate::cuda::require_float;
 use engine::device::common;
 use engine::{DType, Device, Error, Result, Tensor, memory};
-
-/// One parameter with its gradient, its optimiser state and its own settings.
-pub struct Slot<'a> {
-    /// The parameter, f32, any shape; written in place.
-    pub value: &'a mut Tensor,
-    /// Its gradient, same shape.
-    pub gradient: &'a Tensor,
-    /// Momentum (SGD, LARS) or first moment (AdamW), same shape. Zeros before the first step.
-    pub first: &'a mut Tensor,
-    /// Second moment (AdamW only), same shape. Zeros before the first step.
-    pub second: Option<&'a mut Tensor>,
-    /// Weight decay of this parameter; zero for biases and norms.
-    pub weight_decay: f32,
-    /// Multiplies the learning rate, for layer-wise rates.
-    pub rate_scale: f32,
-    /// Whether LARS's trust ratio applies; false for biases and norms.
-    pub adapt: bool,
-}
+use slot::checked;
 
 /// Where LARS puts the learning rate and the weight decay (You et al. 2017 leaves it open).
 ///
@@ -49,141 +43,194 @@ pub enum LarsVariant {
     Lightly,
 }
 
-/// The device of all slots; an error names the slot, by position, whose tensors do not fit.
-#[track_caller]
-fn checked(operation: &str, slots: &[Slot], second: bool) -> Result<Device> {
-    for (i, slot) in slots.iter().enumerate() {
-        let names = ["value", "gradient", "first"];
-        common(operation, &names, &[slot.value, slot.gradient, slot.first])?;
-        let mut others = vec![("gradient", slot.gradient), ("first", &*slot.first)];
-        match (&slot.second, second) {
-            (Some(second), _) => others.push(("second", second)),
-            (None, true) => {
-                return Err(Error::value(operation, format!("slot {i} has no second moment"))
-                    .argument("value", slot.value));
-            }
-            (None, false) => {}
-        }
-        slot.value.require_dtype(operation, "value", DType::F32)?;
-        for (name, tensor) in others {
-            tensor.require_dtype(operation, name, DType::F32)?;
-            if tensor.shape() != slot.value.shape() {
-                let text = format!("{name} of slot {i} must have the value's shape");
-                return Err(Error::shape(operation, text)
-                    .argument("value", slot.value)
-                    .argument(name, tensor));
-            }
-        }
-        if slot.value.device() != slots[0].value.device() {
-            return Err(Error::new(
-                engine::ErrorKind::Device,
-                operation,
-                format!("slot {i} lies on another device than slot 0"),
-            )
-            .argument("value", slot.value));
-        }
-    }
-    Ok(slots.first().map_or(Device::Cpu, |s| s.value.device()))
+/// Whether LARS's ratio applies to a slot.
+fn adapts(slot: &Slot, variant: LarsVariant) -> bool {
+    slot.adapt && (variant != LarsVariant::Lightly || slot.weight_decay != 0.0)
 }
 
 /// One step of stochastic gradient descent with momentum, as PyTorch's: with `u = gradient_scale g + d w`,
-/// `v = momentum v + u` (`v = u` at the first step), `w -= rate u'` where `u'` is `v`, or
+/// `v = momentum v + u` (`v = u` at the first step, which does not read the buffer), `w -= rate u'` where `u'` is `v`, or
 /// `u + momentum v` with Nesterov's momentum.
+///
+/// Gradients are f32, on CUDA devices f32 or bf16, each slot its own.
 ///
 /// Errors if a slot's tensors differ in shape, type or device.
 #[track_caller]
-pub fn sgd(
-    slots: &mut [Slot],
-    rate: f32,
-    momentum: f32,
-    nesterov: bool,
-    first_step: bool,
-    gradient_scale: f32,
-) -> Result<()> {
+pub fn sgd(slots: &mut [Slot], step: &Step, momentum: f32, nesterov: bool, first_step: bool) -> Result<()> {
     let _op = memory::operation("sgd");
-    match checked("sgd", slots, false)? {
-        Device::Cuda(_) => return Err(crate::cuda::missing()),
-        Device::Cpu => cpu::sgd(slots, update::Sgd { rate, momentum, nesterov, first_step, gradient_scale }),
+    match checked("sgd", slots, step, false)? {
+        device @ Device::Cuda(_) => cuda::sgd(device, slots, step, momentum, nesterov, first_step),
+        Device::Cpu => {
+            let (rate, gradient_scale) = (step.rate.read("sgd")?, step.gradient_scale.read("sgd")?);
+            let settings = update::Sgd { rate, momentum, nesterov, first_step, gradient_scale };
+            cpu::sgd(slots, settings, step.average_decay.read("sgd")?)
+        }
     }
 }
 
 /// One step of LARS: momentum whose step is as large, relative to the weights, as `trust` says. See
-/// [`LarsVariant`]. `g` is `gradient_scale` times the gradient.
+/// [`LarsVariant`]. `g` is `gradient_scale` times the gradient, which is f32, on CUDA devices f32 or bf16.
 ///
 /// Errors if a slot's tensors differ in shape, type or device.
 #[track_caller]
-pub fn lars(
-    slots: &mut [Slot],
-    rate: f32,
-    momentum: f32,
-    trust: f32,
-    variant: LarsVariant,
-    gradient_scale: f32,
-) -> Result<()> {
+pub fn lars(slots: &mut [Slot], step: &Step, momentum: f32, trust: f32, variant: LarsVariant) -> Result<()> {
     let _op = memory::operation("lars");
-    match checked("lars", slots, false)? {
-        Device::Cuda(_) => return Err(crate::cuda::missing()),
-        Device::Cpu => cpu::lars(slots, cpu::Lars { rate, momentum, trust, variant, gradient_scale }),
+    match checked("lars", slots, step, false)? {
+        device @ Device::Cuda(_) => cuda::lars(device, slots, step, momentum, trust, variant),
+        Device::Cpu => {
+            let (rate, gradient_scale) = (step.rate.read("lars")?, step.gradient_scale.read("lars")?);
+            let settings = cpu::Lars { rate, momentum, trust, variant, gradient_scale };
+            cpu::lars(slots, settings, step.average_decay.read("lars")?)
+        }
     }
 }
 
 /// One step of AdamW as PyTorch's (Loshchilov and Hutter 2019): `w *= 1 - rate d`, then
-/// `w -= rate m' / (sqrt(v') + eps)` with the bias-corrected moments `m' = m / (1 - beta1^step)`,
-/// `v' = v / (1 - beta2^step)`. `step` counts from 1. The gradient is multiplied by `gradient_scale` first.
+/// `w -= rate m' / (sqrt(v') + eps)` with the bias-corrected moments `m' = m / (1 - beta1^t)`,
+/// `v' = v / (1 - beta2^t)`, where t is `before` + 1. The gradient, f32, on CUDA devices f32 or bf16, is multiplied by
+/// `gradient_scale` first.
 ///
-/// Errors if a slot has no second moment, its tensors differ in shape, type or device, or step is 0.
+/// Errors if a slot has no second moment or its tensors differ in shape, type or device.
 #[track_caller]
-pub fn adamw(
-    slots: &mut [Slot],
-    rate: f32,
-    betas: (f32, f32),
-    eps: f32,
-    step: u64,
-    gradient_scale: f32,
-) -> Result<()> {
+pub fn adamw(slots: &mut [Slot], step: &Step, betas: (f32, f32), eps: f32, before: StepCount) -> Result<()> {
     let _op = memory::operation("adamw");
-    if step == 0 {
-        return Err(Error::value("adamw", "steps count from 1"));
-    }
-    match checked("adamw", slots, true)? {
-        Device::Cuda(_) => return Err(crate::cuda::missing()),
-        Device::Cpu => cpu::adamw(slots, cpu::AdamW { rate, betas, eps, step, gradient_scale }),
+    let device = checked("adamw", slots, step, true)?;
+    before.require("adamw", device)?;
+    match device {
+        Device::Cuda(_) => cuda::adamw(device, slots, step, betas, eps, before),
+        Device::Cpu => {
+            let (rate, gradient_scale) = (step.rate.read("adamw")?, step.gradient_scale.read("adamw")?);
+            let settings = cpu::AdamW { rate, betas, eps, step: before.read("adamw")? + 1, gradient_scale };
+            cpu::adamw(slots, settings, step.average_decay.read("adamw")?)
+        }
     }
 }
 
-/// Moves each first tensor towards its second: `target = decay target + (1 - decay) online`.
+/// Moves each first tensor towards its second: `target = decay target + (1 - decay) online`. All are f32.
 ///
 /// Errors if the two of a pair differ in shape, type or device.
 #[track_caller]
-pub fn ema(targets: &mut [(&mut Tensor, &Tensor)], decay: f32) -> Result<()> {
-    let _op = memory::operation("ema");
-    let mut device = Device::Cpu;
+pub fn ema(targets: &mut [(&mut Tensor, &Tensor)], decay: Scalar) -> Result<()> {
+    let name = "ema";
+    let _op = memory::operation(name);
+    let Some((first, _)) = targets.first() else { return Ok(()) };
+    let device = first.device();
     for (i, (target, online)) in targets.iter().enumerate() {
-        device = common("ema", &["target", "online"], &[target, online])?;
-        target.require_dtype("ema", "target", DType::F32)?;
-        online.require_dtype("ema", "online", DType::F32)?;
+        if common(name, &["target", "online"], &[target, online])? != device {
+            let text = format!("pair {i} lies on another device than pair 0");
+            return Err(Error::new(engine::ErrorKind::Device, name, text).argument("target", target));
+        }
+        target.require_dtype(name, "target", DType::F32)?;
+        online.require_dtype(name, "online", DType::F32)?;
         if target.shape() != online.shape() {
-            return Err(Error::shape("ema", format!("the tensors of pair {i} must have one shape"))
+            return Err(Error::shape(name, format!("the tensors of pair {i} must have one shape"))
                 .argument("target", target)
                 .argument("online", online));
         }
     }
+    decay.require(name, "decay", device)?;
     match device {
-        Device::Cuda(_) => return Err(crate::cuda::missing()),
-        Device::Cpu => cpu::ema(targets, decay),
+        Device::Cuda(_) => cuda::ema(device, targets, decay),
+        Device::Cpu => cpu::ema(targets, decay.read(name)?),
     }
 }
 
-/// Euclidean norm of all gradients together, for clipping. Zero for none.
+/// Euclidean norm of all gradients together, for clipping: f32 [1] on their device; zero, on the CPU, for none. Gradients
+/// are f32, on CUDA devices f32 or bf16.
 #[track_caller]
-pub fn global_norm(gradients: &[&Tensor]) -> Result<f32> {
-    let _op = memory::operation("global_norm");
+pub fn global_norm(gradients: &[&Tensor]) -> Result<Tensor> {
+    let name = "global_norm";
+    let _op = memory::operation(name);
     if gradients.is_empty() {
-        return Ok(0.0);
+        return Tensor::zeros(&[1], DType::F32, Device::Cpu);
     }
-    let names = vec!["gradient"; gradients.len()];
-    match common("global_norm", &names, gradients)? {
-        Device::Cuda(_) => return Err(crate::cuda::missing()),
-        Device::Cpu => cpu::global_norm(gradients),
+    for gradient in gradients {
+        require_float(name, "gradient", gradient)?;
+    }
+    match common(name, &vec!["gradient"; gradients.len()], gradients)? {
+        device @ Device::Cuda(_) => cuda::global_norm(device, gradients),
+        Device::Cpu => Tensor::from_slice(&[cpu::global_norm(gradients)?], &[1]),
+    }
+}
+
+/// What gradients of this norm are multiplied by so that their norm is at most `limit`: min(1, limit / (norm + 1e-6)),
+/// f32 [1] on the norm's device. The norm is f32 of one element; one that is not a number gives 1.
+#[track_caller]
+pub fn clip_scale(norm: &Tensor, limit: f32) -> Result<Tensor> {
+    let name = "clip_scale";
+    let _op = memory::operation(name);
+    Scalar::Tensor(norm).require(name, "norm", norm.device())?;
+    match norm.device() {
+        Device::Cuda(_) => cuda::clip_scale(norm, limit),
+        Device::Cpu => {
+            let scale = (limit / (Scalar::Tensor(norm).read(name)? + 1e-6)).min(1.0);
+            Tensor::from_slice(&[scale], &[1])
+        }
+    }
+}
+
+/// The value of a step, or the last for steps beyond: values [N] f32, step [1] i32, the steps taken before -> [1] f32.
+///
+/// A negative step is an error on the CPU and gives NaN on CUDA devices.
+#[track_caller]
+pub fn schedule(values: &Tensor, step: &Tensor) -> Result<Tensor> {
+    let name = "schedule";
+    let _op = memory::operation(name);
+    values.require_dtype(name, "values", DType::F32)?;
+    if values.rank() != 1 || values.is_empty() {
+        return Err(Error::shape(name, "values must be [N] with N of at least 1").argument("values", values));
+    }
+    StepCount::Tensor(step).require(name, values.device())?;
+    match values.device() {
+        Device::Cuda(_) => cuda::schedule(values, step),
+        Device::Cpu => {
+            let at = StepCount::Tensor(step).read(name)?.min(values.len() as u64 - 1);
+            Tensor::from_slice(&[values.as_slice::<f32>()?[at as usize]], &[1])
+        }
+    }
+}
+
+/// Adds 1 to a step number, i32 [1], in place.
+#[track_caller]
+pub fn advance(step: &mut Tensor) -> Result<()> {
+    let name = "advance";
+    let _op = memory::operation(name);
+    StepCount::Tensor(step).require(name, step.device())?;
+    match step.device() {
+        Device::Cuda(_) => cuda::advance(step),
+        Device::Cpu => {
+            let step = &mut step.as_mut_slice::<i32>()?[0];
+            *step = step.wrapping_add(1);
+            Ok(())
+        }
+    }
+}
+
+/// Writes values of a step, each f32 of one element, to row `step mod R` of a history, in place: history [R, K] f32,
+/// step [1] i32, K values.
+///
+/// A negative step is an error on the CPU and writes nothing on CUDA devices.
+#[track_caller]
+pub fn record(history: &mut Tensor, step: &Tensor, values: &[&Tensor]) -> Result<()> {
+    let name = "record";
+    let _op = memory::operation(name);
+    history.require_dtype(name, "history", DType::F32)?;
+    if history.rank() != 2 || history.shape()[0] == 0 || history.shape()[1] != values.len() {
+        let text = format!("history must be [rows, {}], a column for each value", values.len());
+        return Err(Error::shape(name, text).argument("history", history));
+    }
+    StepCount::Tensor(step).require(name, history.device())?;
+    for value in values {
+        Scalar::Tensor(value).require(name, "value", history.device())?;
+    }
+    match history.device() {
+        Device::Cuda(_) => cuda::record(history, step, values),
+        Device::Cpu => {
+            let row = StepCount::Tensor(step).read(name)? % history.shape()[0] as u64;
+            let start = row as usize * values.len();
+            let read = values.iter().map(|v| Scalar::Tensor(v).read(name)).collect::<Result<Vec<f32>>>()?;
+            history.as_mut_slice::<f32>()?[start..start + values.len()].copy_from_slice(&read);
+            Ok(())
+        }
     }
 }

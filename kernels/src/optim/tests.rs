@@ -1,77 +1,17 @@
 use super::cases::{Case, cases, strategy};
+use super::check::{self, EPS, Held, Place, RATE, Rule, TRUST, rules, widened};
 use super::reference::State;
 use super::*;
 use crate::array::{Array, Real};
-use crate::compare::check;
+use crate::compare;
 use proptest::prelude::*;
 
-/// Which update, with everything that has no default.
-#[derive(Debug, Clone, Copy)]
-enum Rule {
-    Sgd { momentum: f32, nesterov: bool },
-    Lars(LarsVariant),
-    AdamW { betas: (f32, f32) },
+/// Parameters and their state after the case's steps, on the CPU.
+fn run(case: &Case, rule: Rule, gradient_scale: f32) -> Result<Vec<Held>> {
+    check::run(case, rule, gradient_scale, Place::cpu(DType::F32))
 }
 
-const RATE: f32 = 0.1;
-const TRUST: f32 = 1e-3;
-const EPS: f32 = 1e-8;
-
-fn rules() -> Vec<Rule> {
-    let mut all = vec![
-        Rule::Sgd { momentum: 0.0, nesterov: false },
-        Rule::Sgd { momentum: 0.9, nesterov: false },
-        Rule::Sgd { momentum: 0.9, nesterov: true },
-        Rule::AdamW { betas: (0.9, 0.999) },
-        Rule::AdamW { betas: (0.9, 0.95) },
-    ];
-    all.extend([LarsVariant::Simclr, LarsVariant::Byol, LarsVariant::Lightly].map(Rule::Lars));
-    all
-}
-
-/// Parameters, momenta and second moments after the case's steps, from the launchers.
-fn run(case: &Case, rule: Rule, gradient_scale: f32) -> Result<Vec<[Tensor; 3]>> {
-    let tensor = |x: &[f32]| Tensor::from_slice(x, &[x.len()]);
-    let states = case.states::<f32>(RATE);
-    let mut held = Vec::new();
-    for s in &states {
-        held.push([tensor(&s.w)?, tensor(&s.first)?, tensor(&s.second)?]);
-    }
-    for step in 0..case.steps {
-        let mut gradients = Vec::new();
-        for g in case.gradients::<f32>(step) {
-            gradients.push(tensor(&g)?);
-        }
-        let mut slots = Vec::new();
-        for (i, (([value, first, second], gradient), s)) in
-            held.iter_mut().zip(&gradients).zip(&states).enumerate()
-        {
-            let second = if matches!(rule, Rule::AdamW { .. }) { Some(second) } else { None };
-            let rate_scale = case.rate_scale(i) as f32;
-            slots.push(Slot {
-                value,
-                gradient,
-                first,
-                second,
-                weight_decay: s.decay,
-                rate_scale,
-                adapt: s.adapt,
-            });
-        }
-        match rule {
-            Rule::Sgd { momentum, nesterov } => {
-                sgd(&mut slots, RATE, momentum, nesterov, step == 0, gradient_scale)?;
-            }
-            Rule::Lars(variant) => lars(&mut slots, RATE, 0.9, TRUST, variant, gradient_scale)?,
-            Rule::AdamW { betas } => {
-                adamw(&mut slots, RATE, betas, EPS, step as u64 + 1, gradient_scale)?;
-            }
-        }
-    }
-    Ok(held)
-}
-
-/// The same from the reference.
+/// The same from the references.
 fn expected<T: Real>(case: &Case, rule: Rule, gradient_scale: f32) -> Vec<State<T>> {
     let (of, mut states) = (|x: f32| T::of(f64::from(x)), case.states::<T>(RATE));
     for step in 0..case.steps {
@@ -99,9 +39,9 @@ fn agrees(case: &Case, rule: Rule, gradient_scale: f32) -> Result<()> {
         let naive_array = |x: &[f32]| Array::new(&[x.len()], x.to_vec());
         let what = |name: &str| format!("{name} of parameter {i}, {rule:?}, {case:?}");
         let (n, o) = (&naive[i], &oracle[i]);
-        check(&what("value"), &out[0], &naive_array(&n.w), &array(&o.w), 2.0)?;
-        check(&what("first"), &out[1], &naive_array(&n.first), &array(&o.first), 2.0)?;
-        check(&what("second"), &out[2], &naive_array(&n.second), &array(&o.second), 2.0)?;
+        compare::check(&what("value"), &out.value, &naive_array(&n.w), &array(&o.w), 2.0)?;
+        compare::check(&what("first"), &out.first, &naive_array(&n.first), &array(&o.first), 2.0)?;
+        compare::check(&what("second"), &out.second, &naive_array(&n.second), &array(&o.second), 2.0)?;
     }
     Ok(())
 }
@@ -134,11 +74,13 @@ fn one_step(w: &[f32], g: &[f32], v: &[f32], decay: f32, adapt: bool, variant: L
         gradient: &gradient,
         first: &mut first,
         second: None,
+        low: None,
+        average: None,
         weight_decay: decay,
         rate_scale: 1.0,
         adapt,
     };
-    lars(&mut [slot], 0.5, 0.9, 0.1, variant, 1.0).unwrap();
+    lars(&mut [slot], &Step::at(0.5), 0.9, 0.1, variant).unwrap();
     [value.to_vec().unwrap(), first.to_vec().unwrap()]
 }
 
@@ -216,29 +158,33 @@ fn huge_gradients_and_stale_buffers() {
         gradient: &g,
         first: &mut first,
         second: None,
+        low: None,
+        average: None,
         weight_decay: 0.0,
         rate_scale: 1.0,
         adapt: false,
     };
-    sgd(&mut [slot], 1.0, 0.9, false, true, 1.0).unwrap();
+    sgd(&mut [slot], &Step::at(1.0), 0.9, false, true).unwrap();
     assert_eq!((w.to_vec::<f32>().unwrap(), first.to_vec::<f32>().unwrap()), (vec![-3.0; 2], vec![3.0; 2]));
 }
 
 #[test]
 fn adamw_without_gradient_only_decays_and_late_steps_are_finite() {
     let tensor = |x: f32| Tensor::full(&[5], x, Device::Cpu).unwrap();
-    for step in [1, 1_000_000] {
+    for step in [0, 999_999] {
         let (mut value, zero, mut first, mut second) = (tensor(2.0), tensor(0.0), tensor(0.0), tensor(0.0));
         let slot = Slot {
             value: &mut value,
             gradient: &zero,
             first: &mut first,
             second: Some(&mut second),
+            low: None,
+            average: None,
             weight_decay: 0.5,
             rate_scale: 1.0,
             adapt: true,
         };
-        adamw(&mut [slot], 0.1, (0.9, 0.999), 1e-8, step, 1.0).unwrap();
+        adamw(&mut [slot], &Step::at(0.1), (0.9, 0.999), 1e-8, StepCount::Value(step)).unwrap();
         near(&value.to_vec::<f32>().unwrap(), &[2.0 * (1.0 - 0.05); 5]);
     }
 }
@@ -250,7 +196,7 @@ fn moving_average_closed_form() {
     let (mut targets, online) = (make(0.0), make(1.0));
     for _ in 0..10 {
         let mut pairs: Vec<_> = targets.iter_mut().zip(&online).collect();
-        ema(&mut pairs, 0.9).unwrap();
+        ema(&mut pairs, 0.9.into()).unwrap();
     }
     for t in &targets {
         let right = 1.0 - f64::from(0.9f32).powi(10);
@@ -260,23 +206,23 @@ fn moving_average_closed_form() {
     for (decay, value) in [(1.0, 3.0), (0.0, 1.0)] {
         let mut targets = make(3.0);
         let mut pairs: Vec<_> = targets.iter_mut().zip(&online).collect();
-        ema(&mut pairs, decay).unwrap();
+        ema(&mut pairs, decay.into()).unwrap();
         assert!(targets[2].as_slice::<f32>().unwrap().iter().all(|&x| x == value));
     }
-    ema(&mut [], 0.5).unwrap();
+    ema(&mut [], 0.5.into()).unwrap();
 }
 
 #[test]
 fn norm_of_all_gradients() {
-    assert_eq!(global_norm(&[]).unwrap(), 0.0);
+    assert_eq!(global_norm(&[]).unwrap().item().unwrap(), 0.0);
     let case = Case { sizes: vec![0, 3, 50_000, 17], scale: 2.0, decay: 0.0, zeros: false, steps: 1 };
     let tensors: Vec<Tensor> =
         case.gradients::<f32>(0).iter().map(|g| Tensor::from_slice(g, &[g.len()]).unwrap()).collect();
     let right = reference::global_norm(&case.gradients::<f64>(0));
-    let found = global_norm(&tensors.iter().collect::<Vec<_>>()).unwrap();
+    let found = global_norm(&tensors.iter().collect::<Vec<_>>()).unwrap().item().unwrap();
     assert!((f64::from(found) - right).abs() <= f64::from(f32::EPSILON) * right, "{found} {right}");
     let huge = Tensor::full(&[4], 1e30, Device::Cpu).unwrap();
-    assert_eq!(global_norm(&[&huge]).unwrap(), 2e30);
+    assert_eq!(global_norm(&[&huge]).unwrap().item().unwrap(), 2e30);
 }
 
 #[test]
@@ -289,8 +235,12 @@ fn bits_do_not_depend_on_threads_and_bounds_hold() {
             let bits = pool.install(|| {
                 let scope = memory::guard();
                 let out = run(&case, rule, 1.0).unwrap();
-                let norm = global_norm(&out.iter().map(|o| &o[0]).collect::<Vec<_>>()).unwrap();
-                let values = out.iter().flatten().flat_map(|t| t.to_vec::<f32>().unwrap());
+                let norm =
+                    global_norm(&out.iter().map(|o| &o.value).collect::<Vec<_>>()).unwrap().item().unwrap();
+                let values = out
+                    .iter()
+                    .flat_map(|o| [&o.value, &o.first, &o.second, &o.average])
+                    .flat_map(|t| t.to_vec::<f32>().unwrap());
                 let bits: Vec<u32> = values.chain([norm]).map(f32::to_bits).collect();
                 drop(out);
                 scope.finish().unwrap();
@@ -301,11 +251,62 @@ fn bits_do_not_depend_on_threads_and_bounds_hold() {
     }
 }
 
+/// The bf16 copy is the value rounded, and the average what `ema` makes of it.
+#[test]
+fn copies_and_averages_follow_the_value() {
+    let case = Case { sizes: vec![3, 20_000], scale: 1.0, decay: 0.1, zeros: false, steps: 1 };
+    for rule in rules() {
+        for (held, before) in run(&case, rule, 1.0).unwrap().iter().zip(case.states::<f32>(RATE)) {
+            let rounded = Array::<f64>::from_tensor(&held.value).unwrap().rounded_to(DType::BF16);
+            assert_eq!(Array::<f64>::from_tensor(&widened(&held.low).unwrap()).unwrap().data, rounded.data);
+            let mut average = Tensor::from_slice(&before.w, &[before.w.len()]).unwrap();
+            ema(&mut [(&mut average, &held.value)], 0.9.into()).unwrap();
+            compare::check_equal("average", &held.average, &average).unwrap();
+        }
+    }
+}
+
+/// Numbers from tensors and by value are the same, and numbers that are not numbers are refused.
+#[test]
+fn numbers_from_tensors() {
+    let case = Case { sizes: vec![5, 33], scale: 1.0, decay: 0.1, zeros: false, steps: 3 };
+    for rule in rules() {
+        let from_tensors = Place { misaligned: Some(0), ..Place::cpu(DType::F32) };
+        let found = check::run(&case, rule, 0.5, from_tensors).unwrap();
+        check::same("from tensors", &found, &run(&case, rule, 0.5).unwrap()).unwrap();
+    }
+    let values = Tensor::from_slice(&[3f32, 2.0, 1.0], &[3]).unwrap();
+    let mut step = Tensor::from_slice(&[-1i32], &[1]).unwrap();
+    let mut history = Tensor::zeros(&[2, 2], DType::F32, Device::Cpu).unwrap();
+    let one = Tensor::scalar(1.0).unwrap();
+    assert!(schedule(&values, &step).unwrap_err().message().contains("count from 0"));
+    assert!(record(&mut history, &step, &[&one, &one]).is_err());
+    assert!(record(&mut history, &step, &[&one]).unwrap_err().message().contains("[rows, 1]"));
+    assert!(record(&mut history, &step, &[&one, &values]).unwrap_err().message().contains("one element"));
+    let mut rates = Vec::new();
+    for _ in 0..4 {
+        advance(&mut step).unwrap();
+        let rate = schedule(&values, &step).unwrap();
+        record(&mut history, &step, &[&rate, &one]).unwrap();
+        rates.push(rate.item().unwrap());
+    }
+    assert_eq!(rates, [3.0, 2.0, 1.0, 1.0]);
+    assert_eq!(history.to_vec::<f32>().unwrap(), [1.0; 4]);
+    assert!(advance(&mut history).is_err());
+}
+
+#[test]
+fn clipping_never_scales_up() {
+    let scale = |norm: f32| clip_scale(&Tensor::scalar(norm).unwrap(), 2.0).unwrap().item().unwrap();
+    assert_eq!((scale(0.0), scale(1.0), scale(f32::NAN)), (1.0, 1.0, 1.0));
+    near(&[scale(8.0)], &[0.25]);
+}
+
 #[test]
 fn wrong_slots_are_named() {
     let tensor = |n: usize| Tensor::zeros(&[n], DType::F32, Device::Cpu).unwrap();
     let integers = Tensor::from_slice(&[1i32, 2], &[2]).unwrap();
-    let step = |gradient: &Tensor, n_first: usize, n_second: Option<usize>, step: u64| {
+    let step = |gradient: &Tensor, n_first: usize, n_second: Option<usize>| {
         let (mut good, good_gradient, mut good_first) = (tensor(1), tensor(1), tensor(1));
         let (mut value, mut first, mut second) = (tensor(2), tensor(n_first), n_second.map(tensor));
         let mut good_second = tensor(1);
@@ -314,6 +315,8 @@ fn wrong_slots_are_named() {
             gradient,
             first,
             second,
+            low: None,
+            average: None,
             weight_decay: 0.0,
             rate_scale: 1.0,
             adapt: false,
@@ -322,17 +325,16 @@ fn wrong_slots_are_named() {
             slot(&mut good, &good_gradient, &mut good_first, Some(&mut good_second)),
             slot(&mut value, gradient, &mut first, second.as_mut()),
         ];
-        adamw(&mut slots, 0.1, (0.9, 0.999), 1e-8, step, 1.0).map_err(|e| e.to_string())
+        adamw(&mut slots, &Step::at(0.1), (0.9, 0.999), 1e-8, StepCount::Value(0)).map_err(|e| e.to_string())
     };
     let two = tensor(2);
-    step(&two, 2, Some(2), 1).unwrap();
-    assert!(step(&tensor(3), 2, Some(2), 1).unwrap_err().contains("gradient of slot 1"));
-    assert!(step(&two, 3, Some(2), 1).unwrap_err().contains("first of slot 1"));
-    assert!(step(&two, 2, Some(3), 1).unwrap_err().contains("second of slot 1"));
-    assert!(step(&two, 2, None, 1).unwrap_err().contains("slot 1 has no second moment"));
-    assert!(step(&two, 2, Some(2), 0).unwrap_err().contains("count from 1"));
-    assert!(step(&integers, 2, Some(2), 1).unwrap_err().contains("gradient must be f32"));
+    step(&two, 2, Some(2)).unwrap();
+    assert!(step(&tensor(3), 2, Some(2)).unwrap_err().contains("gradient of slot 1"));
+    assert!(step(&two, 3, Some(2)).unwrap_err().contains("first of slot 1"));
+    assert!(step(&two, 2, Some(3)).unwrap_err().contains("second of slot 1"));
+    assert!(step(&two, 2, None).unwrap_err().contains("slot 1 has no second moment"));
+    assert!(step(&integers, 2, Some(2)).unwrap_err().contains("gradient must be f32"));
     let mut target = tensor(2);
-    assert!(ema(&mut [(&mut target, &tensor(3))], 0.5).unwrap_err().to_string().contains("pair 0"));
+    assert!(ema(&mut [(&mut target, &tensor(3))], 0.5.into()).unwrap_err().to_string().contains("pair 0"));
     assert!(global_norm(&[&integers]).is_err());
 }

@@ -1,6 +1,7 @@
 //! The updates of one chunk, and sums of squares: plain loops, vectorised at every width with the same bits.
 
 use crate::multiversion;
+use half::bf16;
 
 /// Settings of an SGD step.
 #[derive(Debug, Clone, Copy)]
@@ -94,6 +95,13 @@ multiversion! {
         for (t, &o) in target.iter_mut().zip(online) {
             *t = decay * *t + rest * o;
         }
+    }
+}
+
+/// The values in bf16, rounded to nearest.
+pub(super) fn low(value: &[f32], low: &mut [bf16]) {
+    for (low, &value) in low.iter_mut().zip(value) {
+        *low = bf16::from_f32(value);
     }
 }
 

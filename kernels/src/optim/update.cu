@@ -1,0 +1,156 @@
+// One optimiser step over all parameters in one launch.
+//
+// A block updates one chunk of one parameter: each thread reads the chunk's value, gradient and moments in quads of four
+// elements, 16 bytes of float32, and writes value and moments back, and in the same pass the bfloat16 copy of the value
+// and its moving average where there are any. Nothing else is read or written. Where an address does not allow quads,
+// and at the end of a ragged chunk, threads go element by element. In AdamW the block's threads wait for one of them,
+// which makes the factors of the step; otherwise they do not wait for each other.
+//
+// Arithmetic is in float32 with the CPU's formulas in the CPU's order (kernels/src/optim/update.rs), and this file is
+// compiled without contraction, so that both give the same bits.
+
+#include "common/tensor_list.cuh"
+
+// What the moving average of the value keeps and takes: 1 - decay is rounded once.
+struct Average {
+    float decay, rest;
+    __device__ explicit Average(float decay) : decay(decay), rest(float(1.0 - double(decay))) {}
+    __device__ __forceinline__ float operator()(float average, float value) const {
+        return decay * average + rest * value;
+    }
+};
+
+// One chunk of a slot whose gradient is of type Gradient. `update(w, g, m, v)` changes a value and its MOMENTS moments;
+// `fresh` moments are zero and not read.
+template <int MOMENTS, typename Gradient, typename Update>
+__device__ __forceinline__ void sweep_of(const Slot &slot, u32 index, bool fresh, Average average, Update update) {
+    const u64 start = u64(index) * CHUNK;
+    const u32 count = elements_of(slot, index);
+    const Gradient *gradient = static_cast<const Gradient *>(slot.gradient) + start;
+    float *value = slot.value + start;
+    float *first = slot.first + start, *second = slot.second + start;
+    bf16 *low = slot.low + start;
+    float *mean = slot.average + start;
+    const u32 quads = slot.flags & ALIGNED ? count / QUAD : 0;
+    for (u32 i = threadIdx.x * QUAD; i < quads * QUAD; i += THREADS * QUAD) {
+        float w[QUAD], g[QUAD], m[QUAD] = {}, v[QUAD] = {}, a[QUAD] = {};
+        load_quad(value + i, w);
+        load_quad(gradient + i, g);
+        if (MOMENTS > 0 && !fresh) load_quad(first + i, m);
+        if (MOMENTS > 1) load_quad(second + i, v);
+        if (slot.average) load_quad(mean + i, a);
+#pragma unroll
+        for (u32 j = 0; j < QUAD; j++) {
+            update(w[j], g[j], m[j], v[j]);
+            a[j] = average(a[j], w[j]);
+        }
+        store_quad(value + i, w);
+        if (MOMENTS > 0) store_quad(first + i, m);
+        if (MOMENTS > 1) store_quad(second + i, v);
+        if (slot.low) store_quad(low + i, w);
+        if (slot.average) store_quad(mean + i, a);
+    }
+    for (u32 i = quads * QUAD + threadIdx.x; i < count; i += THREADS) {
+        float w = value[i], g = to_float(gradient[i]);
+        float m = MOMENTS > 0 && !fresh ? first[i] : 0.0f;
+        float v = MOMENTS > 1 ? second[i] : 0.0f;
+        update(w, g, m, v);
+        value[i] = w;
+        if (MOMENTS > 0) first[i] = m;
+        if (MOMENTS > 1) second[i] = v;
+        if (slot.low) from_float(w, low[i]);
+        if (slot.average) mean[i] = average(mean[i], w);
+    }
+}
+
+template <int MOMENTS, typename Update>
+__device__ __forceinline__ void sweep(const Slot &slot, u32 index, bool fresh, Average average, Update update) {
+    if (slot.flags & GRADIENT_BF16)
+        sweep_of<MOMENTS, bf16>(slot, index, fresh, average, update);
+    else
+        sweep_of<MOMENTS, float>(slot, index, fresh, average, update);
+}
+
+// v = momentum v + u, w -= rate v or, with Nesterov's momentum, rate (u + momentum v); u = scale g + decay w.
+KERNEL __launch_bounds__(THREADS) optim_sgd(const Slot *slots, const Chunk *chunks, Number rate, Number scale,
+                                             Number average_decay, float momentum, u32 nesterov, u32 first_step) {
+    const Chunk chunk = chunks[blockIdx.x];
+    const Slot slot = slots[chunk.slot];
+    const float step = rate.get() * slot.rate_scale, factor = scale.get(), decay = slot.weight_decay;
+    sweep<1>(slot, chunk.index, first_step, Average(average_decay.get()), [&](float &w, float g, float &v, float &) {
+        float u = g * factor + decay * w;
+        v = momentum * v + u;
+        w -= step * (nesterov ? u + momentum * v : v);
+    });
+}
+
+// Factors of a LARS step for a slot, made by optim_lars_factors.
+struct alignas(16) LarsFactors {
+    float inside, outside, decay, unused;
+};
+
+// v = momentum v + inside u, w -= outside v; u = scale g + decay w. factors: [slots]
+KERNEL __launch_bounds__(THREADS) optim_lars(const Slot *slots, const Chunk *chunks, const LarsFactors *factors,
+                                              Number scale, Number average_decay, float momentum) {
+    const Chunk chunk = chunks[blockIdx.x];
+    const Slot slot = slots[chunk.slot];
+    const LarsFactors f = factors[chunk.slot];
+    const float factor = scale.get();
+    sweep<1>(slot, chunk.index, false, Average(average_decay.get()), [&](float &w, float g, float &v, float &) {
+        float u = g * factor + f.decay * w;
+        v = momentum * v + f.inside * u;
+        w -= f.outside * v;
+    });
+}
+
+// The number of steps before this one, by value or in device memory.
+struct StepNumber {
+    const i32 *at;
+    u64 value;
+    __device__ __forceinline__ u64 get() const { return at ? u64(*at < 0 ? 0 : *at) : value; }
+};
+
+// beta^n by repeated squaring: what is lost, n roundings of a power that is nearly zero when n is large, is far below
+// the float32 rounding of 1 - beta^n.
+__device__ __forceinline__ double power(double beta, u64 n) {
+    double result = 1.0;
+    for (; n; n >>= 1, beta *= beta)
+        if (n & 1) result *= beta;
+    return result;
+}
+
+// w = keep w - rate m / (sqrt(v) root + eps); m and v are moving averages of g and g^2, g multiplied by scale.
+KERNEL __launch_bounds__(THREADS) optim_adamw(const Slot *slots, const Chunk *chunks, Number rate, Number scale,
+                                               Number average_decay, StepNumber steps_before, float beta1, float beta2,
+                                               float eps) {
+    struct Factors {
+        float keep, rate, root;
+    };
+    __shared__ Factors made;
+    const Chunk chunk = chunks[blockIdx.x];
+    const Slot slot = slots[chunk.slot];
+    if (threadIdx.x == 0) {
+        const u64 step = steps_before.get() + 1;
+        const double scaled = double(rate.get()) * double(slot.rate_scale);
+        made.keep = float(1.0 - scaled * double(slot.weight_decay));
+        made.rate = float(scaled / (1.0 - power(beta1, step)));
+        made.root = float(1.0 / sqrt(1.0 - power(beta2, step)));
+    }
+    __syncthreads(); // the factors are made
+    const Factors f = made;
+    const float factor = scale.get(), rest1 = float(1.0 - double(beta1)), rest2 = float(1.0 - double(beta2));
+    sweep<2>(slot, chunk.index, false, Average(average_decay.get()), [&](float &w, float g, float &m, float &v) {
+        g *= factor;
+        m = beta1 * m + rest1 * g;
+        v = beta2 * v + rest2 * (g * g);
+        w = f.keep * w - f.rate * (m / (sqrtf(v) * f.root + eps));
+    });
+}
+
+// value = decay value + (1 - decay) gradient: the slot's gradient is the tensor that is followed.
+KERNEL __launch_bounds__(THREADS) optim_ema(const Slot *slots, const Chunk *chunks, Number decay) {
+    const Chunk chunk = chunks[blockIdx.x];
+    const Slot slot = slots[chunk.slot];
+    const Average average(decay.get());
+    sweep<0>(slot, chunk.index, false, average, [&](float &w, float g, float &, float &) { w = average(w, g); });
+}
