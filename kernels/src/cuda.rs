@@ -3,10 +3,12 @@
 use engine::cuda::Kernel;
 use engine::{DType, Device, Error, Result, Tensor};
 
-/// The files under `kernels/common`, by the names that `#include` uses.
+/// The files under `kernels/common`, and those of families, by the names that `#include` uses.
 pub(crate) const HEADERS: &[(&str, &str)] = &[
     ("common/divisor.cuh", include_str!("../common/divisor.cuh")),
     ("common/divide.cuh", include_str!("../common/divide.cuh")),
+    ("augment/color.cuh", include_str!("augment/color.cuh")),
+    ("augment/resample.cuh", include_str!("augment/resample.cuh")),
     ("common/element.cuh", include_str!("../common/element.cuh")),
     ("common/few.cuh", include_str!("../common/few.cuh")),
     ("common/math.cuh", include_str!("../common/math.cuh")),

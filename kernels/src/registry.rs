@@ -53,6 +53,7 @@ families! {
     softmax_xent: [crate::softmax_xent::cuda::KERNELS],
     attention: [crate::attention::cuda::KERNELS],
     optim: [crate::optim::cuda::KERNELS, crate::optim::cuda::norms::KERNELS, crate::optim::cuda::scalars::KERNELS],
+    augment: [crate::augment::cuda::KERNELS],
 }
 
 impl Family {

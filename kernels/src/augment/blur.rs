@@ -33,7 +33,7 @@ pub(super) fn gaussian(
 ///
 /// Those cannot change an f32 sum of values in \[0, 1\], and as f32 they would be subnormal for some sigma: an
 /// operation with one costs the processor a hundred cycles.
-fn weights(kernel: usize, sigma: f32, out: &mut Vec<f32>) {
+pub(super) fn weights(kernel: usize, sigma: f32, out: &mut Vec<f32>) {
     let at = |x: usize| {
         let x = x as f64 / f64::from(sigma);
         (-0.5 * x * x).exp()

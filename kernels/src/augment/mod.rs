@@ -4,6 +4,9 @@
 //! probabilities) and one counter-based random stream into the numbers of one view of one sample; it is cheap
 //! and always on the CPU. [`apply`] is then a pure function of pixels and numbers. Nothing is drawn per batch.
 //!
+//! [`on_device`] does the second stage for a whole batch on a CUDA device, with the bits of [`apply`]; the draws travel
+//! there as bytes ([`pack`]).
+//!
 //! Semantics are those of torchvision's v2 transforms on float images in \[0, 1\]; memory is HWC. The order is
 //! fixed: crop and resize, flip, jitter (its four operations in a drawn order), grayscale, blur, solarize,
 //! normalise. Everything before `normalise` stays in \[0, 1\]. On images of one channel saturation, hue and
@@ -15,20 +18,27 @@
 
 mod blur;
 pub mod cases;
+pub mod check;
 mod color;
 mod cpu;
+pub(crate) mod cuda;
+#[cfg(test)]
+mod device_tests;
 mod draw;
+mod packed;
 mod recipe;
 pub mod reference;
 mod resample;
 #[cfg(test)]
 mod tests;
+pub mod workloads;
 
 pub use cpu::{Workspace, apply};
 pub use draw::{Jitter, JitterOperation, Parameters, stream_index};
+pub use packed::{Place, pack, record_bytes};
 pub use recipe::{Blur, ColorJitter, CropRule, Normalize, Recipe};
 
-use engine::{Error, Result};
+use engine::{DType, Device, Error, ErrorKind, Result, Tensor};
 
 /// A view of one image: rows of pixels, channels last (HWC).
 #[derive(Debug, Clone, Copy)]
@@ -246,4 +256,53 @@ pub fn normalize(pixels: &mut [f32], mean: &[f32], std: &[f32]) -> Result<()> {
     recipe::check_normalize(mean, std, mean.len())?;
     color::normalize(pixels, mean, std);
     Ok(())
+}
+
+/// All views of a batch, made on the CUDA device that holds its pixels: one tensor \[B, height, width, channels\] a
+/// recipe, f32 or bf16.
+///
+/// `images` is u8, the images of the batch one after another (\[B, H, W, C\] or any other shape); `draws` is u8
+/// \[views, B, [`record_bytes`]\], filled by [`pack`] with the same recipes. In f32 every value has the bits of
+/// [`apply`]; in bf16 it is that value, rounded once. Views of one size that follow one another are made by one launch and
+/// share a storage, in which they lie one after another.
+///
+/// Draws are read by the device alone, so that a captured graph makes the views of whatever lies in both tensors when it
+/// runs. A record that describes no view of an image inside `images` makes its view NaN.
+///
+/// Errors: no CUDA device (the CPU makes views with [`apply`]); shapes that do not fit; no 1 or 3 channels; a type that is
+/// not f32 or bf16; sides over 1024.
+#[track_caller]
+pub fn on_device(
+    images: &Tensor,
+    draws: &Tensor,
+    recipes: &[Recipe],
+    channels: usize,
+    dtype: DType,
+) -> Result<Vec<Tensor>> {
+    let name = "augment";
+    let _operation = engine::memory::operation(name);
+    images.require_dtype(name, "images", DType::U8)?;
+    draws.require_dtype(name, "draws", DType::U8)?;
+    let samples = draws.shape().get(1).copied().unwrap_or(0);
+    draws.require_shape(name, "draws", &[recipes.len(), samples, record_bytes(recipes)])?;
+    if !matches!(channels, 1 | 3) {
+        return Err(Error::shape(name, format!("works on 1 (grey) or 3 (RGB) channels, not {channels}")));
+    }
+    match images.device() {
+        Device::Cpu => {
+            let rule = "the pixels must lie on a CUDA device; on the CPU the loader makes views";
+            return Err(Error::new(ErrorKind::Device, name, rule).argument("images", images));
+        }
+        Device::Cuda(_) => cuda::check(recipes)?,
+    }
+    let mut views = Vec::with_capacity(recipes.len());
+    let size = |recipe: &Recipe| (recipe.height, recipe.width);
+    for group in recipes.chunk_by(|a, b| size(a) == size(b)) {
+        let made = cuda::views(images, draws, &group[0], channels, dtype, views.len(), group.len())?;
+        for i in 0..group.len() {
+            let shape = [samples, group[0].height, group[0].width, channels];
+            views.push(made.narrow(0, i, 1)?.reshape(&shape)?);
+        }
+    }
+    Ok(views)
 }

@@ -1,0 +1,338 @@
+// Views of images: crop and resize, flip, colour jitter, grey, blur, solarize, normalise, from bytes to the element type.
+//
+// A block makes one view of one sample after another. The image between the steps is float32 and lies in shared memory
+// (augment_views), or where it is too large in the block's part of a workspace (augment_large_views); it leaves the
+// block only as the finished view. A strip of rows, resized in one direction, and the weights of the resize are in
+// shared memory; they are never stored for a whole image. Arithmetic is that of the CPU's cpu.rs, operation for
+// operation, compiled without contraction, so that results have its bits; a bf16 result is rounded once.
+//
+// A step ends with a barrier where the next one reads what other threads wrote. The blur goes down a column with one
+// thread, which overwrites what it has read; along the rows it is read only.
+//
+// A record that does not describe a view of an image inside the buffer gives a view of NaN and reads nothing.
+
+#include "augment/color.cuh"
+#include "augment/resample.cuh"
+#include "common/reduce.cuh"
+
+// packed.rs has the same; weights of the blur follow.
+struct Record {
+    u64 offset;
+    u32 image[2];
+    u32 crop[4];
+    float jitter[4];
+    float mean[3], std[3];
+    u32 flags, taps;
+};
+static_assert(sizeof(Record) == 80, "as in packed.rs");
+enum { FLIP = 1, JITTER = 2, GREY = 4, SOLARIZE = 8, BICUBIC = 16, ORDER = 8 };
+
+// cuda.rs has the same.
+struct Sizes {
+    u64 image_bytes;    // of the buffer
+    u32 height, width;  // of a view
+    u32 items;          // views times samples
+    u32 record;         // bytes
+    u32 column_weights; // floats of the parts of shared memory
+    u32 row_weights;
+    u32 strip;
+    u32 unused;
+};
+
+struct Shared {
+    Outputs rows, columns;  // [height], [width]
+    float *column_weights;  // [taps, width]: lanes of a warp have neighbouring columns
+    float *row_weights;     // [rows of a strip, taps]; then the weights of the blur
+    float *strip;           // [rows of a strip, width of the crop, C]; then the rows that the blur remembers
+    float *image;           // [height, width, C]
+};
+
+__device__ __forceinline__ Shared parts(const Sizes &s) {
+    extern __shared__ double dynamic[];
+    Shared parts;
+    parts.rows.total = dynamic;
+    parts.columns.total = parts.rows.total + s.height;
+    parts.rows.start = reinterpret_cast<u32 *>(parts.columns.total + s.width);
+    parts.rows.count = parts.rows.start + s.height;
+    parts.columns.start = parts.rows.count + s.height;
+    parts.columns.count = parts.columns.start + s.width;
+    parts.column_weights = reinterpret_cast<float *>(parts.columns.count + s.width);
+    parts.row_weights = parts.column_weights + s.column_weights;
+    parts.strip = parts.row_weights + s.row_weights;
+    parts.image = parts.strip + s.strip;
+    return parts;
+}
+
+__device__ __forceinline__ bool is_valid(const Record &r, const Sizes &s, int channels) {
+    const u32 limit = 1u << 24; // so that no product overflows
+    const u64 bytes = u64(r.image[0]) * r.image[1] * channels;
+    return r.image[0] <= limit && r.image[1] <= limit && bytes <= s.image_bytes && r.offset <= s.image_bytes - bytes &&
+           r.crop[2] > 0 && r.crop[2] <= r.image[0] && r.crop[0] <= r.image[0] - r.crop[2] && r.crop[3] > 0 &&
+           r.crop[3] <= r.image[1] && r.crop[1] <= r.image[1] - r.crop[3] && r.taps <= s.row_weights &&
+           r.taps <= (s.record - sizeof(Record)) / sizeof(float);
+}
+
+// The weights of the rows first .. first + count of the image; nothing if they do not fit.
+__device__ __forceinline__ void fill_row_weights(const Filter &filter, const Shared &m, u32 first, u32 count) {
+    const u32 bound = filter.bound();
+    for (Walk at(bound); at.row < count; at.next()) {
+        const u32 y = first + at.row;
+        if (at.column < m.rows.count[y])
+            m.row_weights[at.row * bound + at.column] =
+                filter.weight(m.rows.start[y] + at.column, y, m.rows.total[y]);
+    }
+}
+
+// image = the crop, resized, mirrored if asked, in 0 ..= 1. Ends with a barrier.
+//
+// Strip by strip: rows are combined first, all bytes of a row at once, then columns. A crop wider than the strip is cut;
+// sums over its columns go on from cut to cut in the image, so that their order is the same.
+template <int C>
+__device__ __forceinline__ void resize(const u8 *pixels, const Record &r, const Sizes &s, const Shared &m, float *image) {
+    const u32 height = s.height, width = s.width, crop_width = r.crop[3];
+    const bool flip = r.flags & FLIP;
+    const Filter rows(r.crop[2], height, r.flags & BICUBIC), columns(crop_width, width, r.flags & BICUBIC);
+    for (u32 i = threadIdx.x; i < height + width; i += blockDim.x) {
+        if (i < height) m.rows.fill(rows, i);
+        else m.columns.fill(columns, i - height);
+    }
+    __syncthreads(); // totals are there
+
+    const u32 row_bound = rows.bound(), column_bound = columns.bound();
+    const bool rows_fit = row_bound <= s.row_weights;
+    const bool columns_fit = u64(column_bound) * width <= s.column_weights;
+    const u32 cut = min(crop_width, s.strip / C);
+    u32 strip = min(height, s.strip / (cut * C));
+    if (rows_fit) strip = min(strip, s.row_weights / row_bound);
+    if (columns_fit) {
+        for (Walk at(width); at.row < column_bound; at.next())
+            if (at.row < m.columns.count[at.column])
+                m.column_weights[at.row * width + at.column] = columns.weight(
+                    m.columns.start[at.column] + at.row, at.column, m.columns.total[at.column]);
+    }
+    if (rows_fit) fill_row_weights(rows, m, 0, strip);
+
+    const u64 stride = u64(r.image[1]) * C;
+    const u8 *crop = pixels + r.offset + r.crop[0] * stride + u64(r.crop[1]) * C;
+    const Walk pixels_of_view(width);
+    for (u32 top = 0; top < height; top += strip) {
+        const u32 count = min(strip, height - top);
+        for (u32 left = 0; left < crop_width; left += cut) {
+            const u32 right = min(left + cut, crop_width), span = (right - left) * C;
+            __syncthreads(); // weights are there, and the strip before was read
+            for (Walk at(span); at.row < count; at.next()) {
+                const u32 y = top + at.row, taps = m.rows.count[y];
+                const u8 *source = crop + m.rows.start[y] * stride + u64(left) * C + at.column;
+                float sum = 0.0f;
+                for (u32 k = 0; k < taps; k++, source += stride) {
+                    const float weight = rows_fit ? m.row_weights[at.row * row_bound + k]
+                                                  : rows.weight(m.rows.start[y] + k, y, m.rows.total[y]);
+                    sum += weight * float(*source);
+                }
+                m.strip[at.row * span + at.column] = sum / 255.0f;
+            }
+            __syncthreads(); // the strip is there
+            for (Walk at = pixels_of_view; at.row < count; at.next()) {
+                const u32 x = at.column, start = m.columns.start[x], end = start + m.columns.count[x];
+                float *target = image + ((top + at.row) * width + (flip ? width - 1 - x : x)) * C;
+                float sums[C];
+#pragma unroll
+                for (int c = 0; c < C; c++) sums[c] = left == 0 ? 0.0f : target[c];
+                for (u32 j = max(start, left); j < min(end, right); j++) {
+                    const float weight = columns_fit ? m.column_weights[(j - start) * width + x]
+                                                     : columns.weight(j, x, m.columns.total[x]);
+                    const float *source = m.strip + at.row * span + (j - left) * C;
+#pragma unroll
+                    for (int c = 0; c < C; c++) sums[c] += weight * source[c];
+                }
+#pragma unroll
+                for (int c = 0; c < C; c++) target[c] = right == crop_width ? unit(sums[c]) : sums[c];
+            }
+            // The last reader of the weights of these rows came before the barrier above.
+            if (rows_fit && right == crop_width && top + count < height)
+                fill_row_weights(rows, m, top + count, min(strip, height - top - count));
+        }
+    }
+    __syncthreads(); // the image is there
+}
+
+// The mean over the grey image as color.rs has it, to the bit, in every thread; `sum` is this thread's part of the sum.
+//
+// The CPU adds in eight lanes, one pixel after another. Here many threads add in another order; both are within
+// `bound` of the true mean, so where all numbers that near round to one float32 it is the CPU's. Elsewhere (one image of
+// thousands) a warp repeats the CPU's order.
+template <int C> __device__ float mean_of(double sum, const float *image, u32 pixels) {
+    __shared__ double part[32];
+    __shared__ float result;
+    sum = warp_sum(sum);
+    if (lane_id() == 0) part[warp_id()] = sum;
+    __syncthreads(); // part is written
+    if (warp_id() == 0) {
+        double mean = 0.0;
+        for (u32 w = 0; w < blockDim.x / 32; w++) mean += part[w];
+        mean /= double(pixels);
+        // Of either order at most this many roundings, each of 2^-53, of terms that are not negative.
+        const double bound = (double(pixels) / 4.0 + 64.0) * 0x1p-53;
+        float low = float(mean * (1.0 - bound));
+        const float high = float(mean * (1.0 + bound));
+        if (low != high) {
+            double lane = 0.0;
+            if (lane_id() < 8)
+                for (u32 i = lane_id(); i < pixels; i += 8) {
+                    float p[C];
+#pragma unroll
+                    for (int c = 0; c < C; c++) p[c] = image[i * C + c];
+                    lane += double(grey(p));
+                }
+            double total = 0.0;
+            for (int i = 0; i < 8; i++) total += __shfl_sync(ALL_LANES, lane, i);
+            low = float(total / double(pixels));
+        }
+        if (lane_id() == 0) result = low;
+    }
+    __syncthreads(); // the result is there
+    return result;
+}
+
+// Jitter and grey, in place. Ends with a barrier.
+template <int C> __device__ __forceinline__ void colour(const Record &r, u32 pixels, float *image) {
+    if (!(r.flags & (JITTER | GREY))) return;
+    const u32 order = r.flags >> ORDER;
+    const float factors[4] = {r.jitter[0], r.jitter[1], r.jitter[2], r.jitter[3]};
+    int next = 4; // of the jitter's order, after contrast
+    float mean = 0.0f;
+    if (r.flags & JITTER) {
+        next = 0;
+        while (next < 4 && (order >> (2 * next) & 3) != 1) next++;
+        double sum = 0.0;
+        for (u32 i = threadIdx.x; i < pixels; i += blockDim.x) {
+            float p[C];
+#pragma unroll
+            for (int c = 0; c < C; c++) p[c] = image[i * C + c];
+            jitter(p, order, 0, next, factors);
+#pragma unroll
+            for (int c = 0; c < C; c++) image[i * C + c] = p[c];
+            sum += double(grey(p));
+        }
+        mean = mean_of<C>(sum, image, pixels);
+    }
+    for (u32 i = threadIdx.x; i < pixels; i += blockDim.x) {
+        float p[C];
+#pragma unroll
+        for (int c = 0; c < C; c++) p[c] = image[i * C + c];
+        if (r.flags & JITTER) {
+            if (next < 4) mix(p, factors[1], mean);
+            jitter(p, order, next + 1, 4, factors);
+        }
+        if (C == 3 && r.flags & GREY) to_grey(p);
+#pragma unroll
+        for (int c = 0; c < C; c++) image[i * C + c] = p[c];
+    }
+    __syncthreads(); // the image is complete again
+}
+
+// Position i reflected into 0 .. n about the first and last, which are not repeated.
+__device__ __forceinline__ int reflect(int i, int n) {
+    if (n == 1) return 0;
+    while (i < 0 || i >= n) i = i < 0 ? -i : 2 * (n - 1) - i;
+    return i;
+}
+
+// The vertical half of the blur, in place. Ends with a barrier.
+//
+// A thread goes down a column. A row that was overwritten is needed for as long as it is at most taps - 1 rows above, at
+// reflected borders too: the last `taps` rows are remembered as they were, row y in slot y modulo taps.
+__device__ __forceinline__ void blur_columns(const float *weights, int taps, const Sizes &s, const Shared &m, u32 row,
+                                             float *image) {
+    const int height = s.height, half = taps - 1;
+    const u32 group = min(blockDim.x, s.strip / taps);
+    float *memory = m.strip + threadIdx.x; // [taps, group]
+    for (u32 column = threadIdx.x; threadIdx.x < group && column < row; column += group) {
+        int slot = 0;
+        for (int y = 0; y < height; y++) {
+            memory[slot * group] = image[y * row + column];
+            float sum = 0.0f;
+            for (int k = -half; k <= half; k++) {
+                const int from = reflect(y + k, height);
+                int past = slot - (y - from);
+                if (past < 0) past += taps;
+                const float v = from <= y ? memory[past * group] : image[from * row + column];
+                sum += weights[k < 0 ? -k : k] * v;
+            }
+            image[y * row + column] = sum;
+            if (++slot == taps) slot = 0;
+        }
+    }
+    __syncthreads(); // the image is blurred downwards
+}
+
+// view = the image, blurred along its rows, solarized, normalised
+template <int C>
+__device__ __forceinline__ void finish(const Record &r, const float *weights, const Sizes &s, const float *image,
+                                       element *view) {
+    const int half = int(r.taps) - 1, width = s.width;
+    const u32 row = s.width * C;
+    u64 out = threadIdx.x;
+    for (Walk at(row); at.row < s.height; at.next(), out += blockDim.x) {
+        const int x = at.column / C, c = at.column % C;
+        const float *source = image + at.row * row + c;
+        float v;
+        if (r.taps == 0) {
+            v = source[x * C];
+        } else {
+            v = 0.0f;
+            if (x >= half && x + half < width) {
+                for (int k = -half; k <= half; k++) v += weights[k < 0 ? -k : k] * source[(x + k) * C];
+            } else {
+                for (int k = -half; k <= half; k++) v += weights[k < 0 ? -k : k] * source[reflect(x + k, width) * C];
+            }
+            v = unit(v);
+        }
+        if (r.flags & SOLARIZE) v = v >= 0.5f ? 1.0f - v : v;
+        const float mean = c == 0 ? r.mean[0] : (c == 1 ? r.mean[1] : r.mean[2]);
+        const float deviation = c == 0 ? r.std[0] : (c == 1 ? r.std[1] : r.std[2]);
+        from_float((v - mean) / deviation, view[out]);
+    }
+}
+
+// pixels: [image_bytes]; records: [items, record]; out: [items, height, width, C]; workspace: [blocks, height, width, C]
+template <int C, bool LARGE>
+__device__ __forceinline__ void views(const u8 *pixels, const u8 *records, element *out, float *workspace, Sizes s) {
+    __shared__ Record record;
+    const Shared m = parts(s);
+    const u32 count = s.height * s.width;
+    float *image = LARGE ? workspace + u64(blockIdx.x) * count * C : m.image;
+    for (u32 item = blockIdx.x; item < s.items; item += gridDim.x) {
+        const u8 *bytes = records + u64(item) * s.record; // at any address
+        element *view = out + u64(item) * count * C;
+        __syncthreads(); // the view before was finished
+        for (u32 i = threadIdx.x; i < sizeof(Record); i += blockDim.x) reinterpret_cast<u8 *>(&record)[i] = bytes[i];
+        __syncthreads(); // the record is there
+        const Record r = record;
+        if (!is_valid(r, s, C)) {
+            for (u32 i = threadIdx.x; i < count * C; i += blockDim.x)
+                from_float(__uint_as_float(0x7fc00000u), view[i]);
+            continue;
+        }
+        resize<C>(pixels, r, s, m, image);
+        colour<C>(r, count, image);
+        if (r.taps > 0) {
+            for (u32 i = threadIdx.x; i < r.taps * sizeof(float); i += blockDim.x)
+                reinterpret_cast<u8 *>(m.row_weights)[i] = bytes[sizeof(Record) + i];
+            __syncthreads(); // the weights are there
+            blur_columns(m.row_weights, r.taps, s, m, s.width * C, image);
+        }
+        finish<C>(r, m.row_weights, s, image, view);
+    }
+}
+
+#define VIEWS(name, channels, large)                                                                                   \
+    KERNEL __launch_bounds__(512)                                                                                      \
+        ENTRY(name)(const u8 *pixels, const u8 *records, element *out, float *workspace, Sizes s) {                    \
+        views<channels, large>(pixels, records, out, workspace, s);                                                    \
+    }
+
+VIEWS(augment_views_grey, 1, false)
+VIEWS(augment_views_rgb, 3, false)
+VIEWS(augment_large_views_grey, 1, true)
+VIEWS(augment_large_views_rgb, 3, true)
