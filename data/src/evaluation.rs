@@ -1,6 +1,6 @@
 //! Every image once, in order, without randomness.
 
-use crate::batch::{Request, Threads, make};
+use crate::batch::{Request, Threads, make, views};
 use crate::{Batch, Dataset};
 use engine::{Error, Result};
 use kernels::augment::Recipe;
@@ -49,7 +49,7 @@ impl Iterator for Evaluation {
             step,
             indices: &indices,
         };
-        let batch = make(&request, Threads::Pool);
+        let batch = make(views, &request, Threads::Pool);
         self.next = if batch.is_ok() { end } else { self.dataset.len() };
         Some(batch)
     }

@@ -2,6 +2,7 @@
 //!
 //! [`open`] turns a specification such as `fashion-mnist` or `mnist:DIR` into two [`Dataset`]s; a [`Loader`]
 //! turns one of them into shuffled batches of augmented views, [`Evaluation`] into batches in a fixed order.
+//! On a device [`Loader::raw_epoch`] leaves the views to its kernels (`kernels::augment::on_device`).
 //! A batch depends on the seed, the epoch and the samples in it, never on how many threads made it.
 //!
 //! A new source of images is one file in `sources/` and one line in [`SOURCES`].
@@ -14,7 +15,7 @@ mod loader;
 mod sources;
 mod statistics;
 
-pub use batch::Batch;
+pub use batch::{Batch, RawBatch};
 pub use dataset::{Dataset, Image, InMemory, Splits, Subset};
 pub use evaluation::Evaluation;
 pub use loader::{Epoch, Loader, LoaderOptions};

@@ -1,7 +1,7 @@
 //! Shuffled batches, made ahead by worker threads and delivered in order.
 
-use crate::batch::{Request, Threads, make};
-use crate::{Batch, Dataset};
+use crate::batch::{self, Make, Request, Threads, make};
+use crate::{Batch, Dataset, RawBatch};
 use engine::random::Purpose;
 use engine::{Error, ErrorKind, Philox, Result};
 use kernels::augment::{Recipe, stream_index};
@@ -36,6 +36,9 @@ impl Default for LoaderOptions {
 /// The order of an epoch is `Philox(seed, Shuffle, epoch).permutation(n)`; the parameters of a view come from
 /// `Philox(seed, Augment, stream_index(epoch, sample, view))`. So a batch depends on the seed, the epoch and its
 /// samples alone: not on the number of workers, nor on where an interrupted epoch is taken up again.
+///
+/// [`Loader::epoch`] makes the views here; [`Loader::raw_epoch`] gives images and draws, of which a device makes the
+/// views. Both have the same samples in the same order with the same draws.
 pub struct Loader {
     plan: Arc<Plan>,
 }
@@ -89,6 +92,17 @@ impl Loader {
     /// Errors: `start_step` beyond the epoch's end, an epoch of 2^24 or more, no thread to be had.
     #[track_caller]
     pub fn epoch(&self, epoch: usize, start_step: usize) -> Result<Epoch> {
+        self.start(epoch, start_step, batch::views)
+    }
+
+    /// The same batches as [`Loader::epoch`], with the views still to be made: see [`RawBatch`].
+    #[track_caller]
+    pub fn raw_epoch(&self, epoch: usize, start_step: usize) -> Result<Epoch<RawBatch>> {
+        self.start(epoch, start_step, batch::raw)
+    }
+
+    #[track_caller]
+    fn start<B: Send + 'static>(&self, epoch: usize, start_step: usize, make: Make<B>) -> Result<Epoch<B>> {
         stream_index(epoch, 0, 0)?;
         let (plan, end) = (self.plan.clone(), self.plan.steps());
         if start_step > end {
@@ -98,7 +112,8 @@ impl Loader {
         let order =
             Philox::new(plan.options.seed, Purpose::Shuffle, epoch as u64).permutation(plan.dataset.len());
         let state = State { claimed: start_step, delivered: start_step, ready: BTreeMap::new(), stop: false };
-        let shared = Shared { plan, order, epoch, end, state: Mutex::new(state), change: Condvar::new() };
+        let shared =
+            Shared { plan, make, order, epoch, end, state: Mutex::new(state), change: Condvar::new() };
         let mut epoch = Epoch { shared: Arc::new(shared), next: start_step, workers: Vec::new() };
         let workers = self.plan.options.workers.min(self.plan.options.prefetch.max(1)).min(end - start_step);
         for i in 0..workers {
@@ -125,40 +140,41 @@ impl Plan {
 }
 
 /// What the workers of an epoch share.
-struct Shared {
+struct Shared<B> {
     plan: Arc<Plan>,
+    make: Make<B>,
     order: Vec<usize>,
     epoch: usize,
     end: usize,
-    state: Mutex<State>,
+    state: Mutex<State<B>>,
     change: Condvar,
 }
 
-struct State {
+struct State<B> {
     /// The first step that no worker has taken.
     claimed: usize,
     /// The first step that was not yet asked for.
     delivered: usize,
-    ready: BTreeMap<usize, Result<Batch>>,
+    ready: BTreeMap<usize, Result<B>>,
     stop: bool,
 }
 
-impl Shared {
-    fn lock(&self) -> MutexGuard<'_, State> {
+impl<B> Shared<B> {
+    fn lock(&self) -> MutexGuard<'_, State<B>> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn wait<'a>(&self, state: MutexGuard<'a, State>) -> MutexGuard<'a, State> {
+    fn wait<'a>(&self, state: MutexGuard<'a, State<B>>) -> MutexGuard<'a, State<B>> {
         self.change.wait(state).unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn make(&self, step: usize, threads: Threads) -> Result<Batch> {
+    fn make(&self, step: usize, threads: Threads) -> Result<B> {
         let size = self.plan.options.batch;
         let indices = &self.order[step * size..((step + 1) * size).min(self.order.len())];
         let Plan { dataset, views, options } = &*self.plan;
         let request =
             Request { dataset: &**dataset, views, seed: options.seed, epoch: self.epoch, step, indices };
-        make(&request, threads)
+        make(self.make, &request, threads)
     }
 
     /// A worker: takes the next step as long as it is not too far ahead, makes it, puts it down.
@@ -185,14 +201,14 @@ impl Shared {
 /// The batches of one epoch, in order. After an error there are no more.
 ///
 /// Dropping it waits for the batches being made and joins the workers.
-pub struct Epoch {
-    shared: Arc<Shared>,
+pub struct Epoch<B = Batch> {
+    shared: Arc<Shared<B>>,
     next: usize,
     workers: Vec<JoinHandle<()>>,
 }
 
-impl Epoch {
-    fn obtain(&self, step: usize) -> Result<Batch> {
+impl<B> Epoch<B> {
+    fn obtain(&self, step: usize) -> Result<B> {
         if self.workers.is_empty() {
             return self.shared.make(step, Threads::Pool);
         }
@@ -208,10 +224,10 @@ impl Epoch {
     }
 }
 
-impl Iterator for Epoch {
-    type Item = Result<Batch>;
+impl<B> Iterator for Epoch<B> {
+    type Item = Result<B>;
 
-    fn next(&mut self) -> Option<Result<Batch>> {
+    fn next(&mut self) -> Option<Result<B>> {
         if self.next >= self.shared.end {
             return None;
         }
@@ -225,7 +241,7 @@ impl Iterator for Epoch {
     }
 }
 
-impl Drop for Epoch {
+impl<B> Drop for Epoch<B> {
     fn drop(&mut self) {
         self.shared.lock().stop = true;
         self.shared.change.notify_all();

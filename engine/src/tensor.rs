@@ -127,6 +127,11 @@ impl Tensor {
         Arc::as_ptr(&self.storage) as usize
     }
 
+    /// Whether no other tensor shares the storage: writing then keeps it where it is.
+    pub(crate) fn owns_storage(&self) -> bool {
+        Arc::strong_count(&self.storage) == 1
+    }
+
     fn view(&self, layout: Layout) -> Tensor {
         Tensor { layout, ..self.clone() }
     }

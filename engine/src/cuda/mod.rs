@@ -16,6 +16,7 @@ pub mod launch;
 pub mod memory;
 pub mod nvrtc;
 pub mod profile;
+mod staging;
 pub mod transfer;
 
 pub use constant::constant;
@@ -24,6 +25,7 @@ pub use driver::{DeviceInfo, Driver};
 pub use kernel::{Kernel, Module};
 pub use launch::Launch;
 pub use nvrtc::Nvrtc;
+pub use staging::{PARTS, Staging};
 
 /// What the loader says was wrong, which libloading keeps behind "dlopen failed".
 fn explain(error: &libloading::Error) -> String {
