@@ -36,6 +36,9 @@ pub enum Command {
     Archs,
     /// The datasets there are, and which are found here.
     Datasets,
+    /// The CUDA kernels: what there is, how it compiles, whether it is right, what it costs.
+    #[command(subcommand)]
+    Kernels(Kernels),
     /// Run any program that uses the CUDA driver on the emulated device, which checks its kernels.
     Emulate(Emulate),
     /// What this machine has: processor, devices, CUDA, datasets.
@@ -172,6 +175,68 @@ pub struct Embed {
     /// The file to write: tensors train, test and, where there are labels, train_labels, test_labels.
     #[arg(long, value_name = "FILE")]
     pub out: PathBuf,
+}
+
+/// What `kernels` can do.
+#[derive(Debug, Subcommand)]
+pub enum Kernels {
+    /// Every kernel: family, entry, defines, file.
+    List,
+    /// A kernel's source, PTX and machine code (which needs nvdisasm).
+    Show(KernelsShow),
+    /// Run every case of the families on a device and compare with the references.
+    Check(KernelsCheck),
+    /// Write what the compiler says of every kernel (registers, spills, shared memory, instructions) to kernels.lock.
+    Lock(KernelsLock),
+    /// Run typical sizes and show what each launch cost beside what it must cost.
+    Profile(KernelsProfile),
+}
+
+/// Arguments of `kernels show`.
+#[derive(Debug, Args)]
+pub struct KernelsShow {
+    /// The kernel's entry (see `pretext kernels list`).
+    pub entry: String,
+    /// The architecture of PTX and machine code, without its dot.
+    #[arg(long, default_value = "90")]
+    pub arch: String,
+    /// Show one part alone.
+    #[arg(long, value_parser = ["source", "ptx", "resources", "sass"])]
+    pub part: Option<String>,
+}
+
+/// Arguments of `kernels check`.
+#[derive(Debug, Args)]
+pub struct KernelsCheck {
+    /// The family (default: all).
+    pub family: Option<String>,
+    /// Where to run: cuda, cuda:N or emulated (default: a GPU where there is one, else emulated).
+    #[arg(long)]
+    pub device: Option<String>,
+}
+
+/// Arguments of `kernels lock`.
+#[derive(Debug, Args)]
+pub struct KernelsLock {
+    /// Compare with the file instead of writing it; fail if anything differs.
+    #[arg(long)]
+    pub check: bool,
+    /// The file.
+    #[arg(long, default_value = "kernels.lock")]
+    pub file: PathBuf,
+}
+
+/// Arguments of `kernels profile`.
+#[derive(Debug, Args)]
+pub struct KernelsProfile {
+    /// A family, or the beginning of an entry's name (default: all).
+    pub name: Option<String>,
+    /// Where to run: cuda, cuda:N for times, or emulated for counters.
+    #[arg(long, default_value = "emulated")]
+    pub device: String,
+    /// Write the table as Markdown to this file, too.
+    #[arg(long, value_name = "FILE")]
+    pub table: Option<PathBuf>,
 }
 
 /// Arguments of `emulate`. What is not given, the device decides.

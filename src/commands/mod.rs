@@ -4,6 +4,7 @@ pub mod doctor;
 pub mod embed;
 pub mod emulate;
 pub mod evaluate;
+pub mod kernels;
 pub mod list;
 pub mod pretrain;
 
@@ -33,6 +34,7 @@ pub fn run(cli: &Cli) -> Result<()> {
         Command::Methods => list::methods(&output),
         Command::Archs => list::archs(&output),
         Command::Datasets => list::datasets(&output),
+        Command::Kernels(command) => kernels::run(command, &output),
         Command::Emulate(args) => emulate::run(args),
         Command::Doctor(args) => doctor::run(args, &output),
     }

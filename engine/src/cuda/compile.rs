@@ -36,6 +36,19 @@ pub fn compile(module: &Module, arch: &str) -> Result<Compiled> {
     compile_with(Nvrtc::find()?, module, arch)
 }
 
+/// As [`compile`], from the cache if it is there, and kept there.
+#[track_caller]
+pub fn cached(module: &Module, arch: &str) -> Result<Compiled> {
+    let nvrtc = Nvrtc::find()?;
+    let (key, compiler, cache) = (key(module, arch), cache::compiler(nvrtc), Cache::of_environment());
+    if let Some(found) = cache.as_ref().and_then(|cache| cache.load(&key, &compiler)) {
+        return Ok(found);
+    }
+    let compiled = compile_with(nvrtc, module, arch)?;
+    cache::keep(cache.as_ref(), &key, &compiler, &compiled);
+    Ok(compiled)
+}
+
 #[track_caller]
 fn compile_with(nvrtc: &Nvrtc, module: &Module, arch: &str) -> Result<Compiled> {
     nvrtc.compile_with(module.source, module.file, module.headers, arch, &options(module))

@@ -67,7 +67,7 @@ pub enum Code {
 }
 
 /// Where CUDA's libraries may lie beside where the loader looks: `$PRETEXT_CUDA_LIB_DIR`, toolkits, wheels.
-pub(super) fn library_folders() -> Vec<PathBuf> {
+pub fn library_folders() -> Vec<PathBuf> {
     search::folders()
 }
 

@@ -5,8 +5,8 @@ use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-/// The wheel that tests use, with the digests of its files for Linux on x86-64 and on aarch64.
-const VERSION: &str = "12.9.86";
+/// The release of NVRTC that tests use and that `kernels.lock` is of, with the digests of its files for Linux on x86-64 and on aarch64.
+pub const VERSION: &str = "12.9.86";
 const DIGESTS: [&str; 2] = [
     "210cf05005a447e29214e9ce50851e83fc5f4358df8b453155d5e1918094dcb4",
     "096d4de6bda726415dfaf3198d4f5c522b8e70139c97feef5cd2ca6d4cd9cead",

@@ -1,7 +1,7 @@
 //! What a recording says: a table a kernel, and a Chrome trace of the launches.
 
 use super::super::DeviceInfo;
-use super::{GRAPH, Record};
+use super::{GRAPH, Launched, Record};
 use std::collections::HashMap;
 use std::fmt::Write as _;
 use std::io::{self, Write};
@@ -15,6 +15,15 @@ pub struct Peaks {
     pub bf16: f64,
     /// FLOP/s in float32.
     pub f32: f64,
+}
+
+impl Peaks {
+    /// The time that a launch takes at least: its bytes at full bandwidth, or its FLOPs at the full rate of its type
+    /// (float32 for entries that end in `_f32`, else tensor cores).
+    pub fn least_seconds(&self, launch: &Launched) -> f64 {
+        let arithmetic = if launch.kernel.ends_with("_f32") { self.f32 } else { self.bf16 };
+        (launch.bytes as f64 / self.bandwidth).max(launch.flops / arithmetic)
+    }
 }
 
 /// The devices that are known: what their names hold, the first that fits; terabytes and TFLOP/s.
@@ -48,11 +57,13 @@ struct Sum {
     flops: f64,
     /// Milliseconds, bytes and FLOPs of the launches that were timed.
     timed: (f64, f64, f64),
+    /// Seconds that these take at least.
+    least: f64,
     costs: [f64; 6],
 }
 
 /// Kernels with their sums, the most expensive first.
-fn sums(records: &[Record]) -> Vec<(&'static str, Sum)> {
+fn sums(records: &[Record], peaks: Option<Peaks>) -> Vec<(&'static str, Sum)> {
     let mut all: HashMap<&'static str, Sum> = HashMap::new();
     for record in records {
         let (sum, launch) = (all.entry(record.launch.kernel).or_default(), &record.launch);
@@ -63,6 +74,7 @@ fn sums(records: &[Record]) -> Vec<(&'static str, Sum)> {
             sum.timed.0 += f64::from(time);
             sum.timed.1 += launch.bytes as f64;
             sum.timed.2 += launch.flops;
+            sum.least += peaks.map_or(0.0, |peaks| peaks.least_seconds(launch));
         }
         if let Some(c) = &record.counters {
             let costs = [
@@ -106,25 +118,21 @@ pub fn table(records: &[Record], device: &DeviceInfo) -> String {
             "FLOPs",
         ],
     };
-    let sums = sums(records);
-    let whole: f64 = sums.iter().filter(|(name, _)| *name != GRAPH).map(|(_, sum)| sum.timed.0).sum();
     let peaks = peaks(device);
+    let sums = sums(records, peaks);
+    let whole: f64 = sums.iter().filter(|(name, _)| *name != GRAPH).map(|(_, sum)| sum.timed.0).sum();
     let mut rows = vec![header.iter().map(|h| h.to_string()).collect::<Vec<_>>()];
     rows.extend(sums.iter().map(|(kernel, sum)| match device.emulated {
-        false => measured(kernel, sum, whole, peaks),
+        false => measured(kernel, sum, whole, peaks.is_some()),
         true => counted(kernel, sum),
     }));
     aligned(&rows)
 }
 
-fn measured(kernel: &str, sum: &Sum, whole: f64, peaks: Option<Peaks>) -> Vec<String> {
+fn measured(kernel: &str, sum: &Sum, whole: f64, is_known: bool) -> Vec<String> {
     let (milliseconds, bytes, flops) = sum.timed;
     let seconds = milliseconds / 1e3;
     let timed = seconds > 0.0;
-    let roofline = peaks.filter(|_| timed).map(|peaks| {
-        let arithmetic = if kernel.ends_with("_f32") { peaks.f32 } else { peaks.bf16 };
-        100.0 * (bytes / peaks.bandwidth).max(flops / arithmetic) / seconds
-    });
     vec![
         kernel.to_string(),
         sum.calls.to_string(),
@@ -132,7 +140,7 @@ fn measured(kernel: &str, sum: &Sum, whole: f64, peaks: Option<Peaks>) -> Vec<St
         cell((timed && kernel != GRAPH).then_some(100.0 * milliseconds / whole), 1),
         cell(timed.then_some(bytes / seconds / 1e9), 0),
         cell(timed.then_some(flops / seconds / 1e12), 2),
-        cell(roofline, 1),
+        cell((timed && is_known).then_some(100.0 * sum.least / seconds), 1),
     ]
 }
 
@@ -223,7 +231,7 @@ fn escaped(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{Counters, Launched};
+    use super::super::Counters;
     use super::*;
 
     fn device(name: &str, emulated: bool) -> DeviceInfo {
