@@ -86,7 +86,7 @@ fn steps(case: &Case) -> Result<Vec<f64>> {
         let loss = ops::mean(&ops::ntxent(&z, &z, ops::Positive::Column(&positive), 0.5, Some(0))?, &[0])?;
         loss.backward()?;
         drop((h, z, loss));
-        optimizer.step(&mut network, 0.1, None)?;
+        optimizer.step(&mut network, 0.1.into(), None)?;
         if i >= 2 {
             times.push(start.elapsed().as_secs_f64());
         }

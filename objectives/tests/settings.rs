@@ -168,13 +168,13 @@ fn only_weights_decay_and_biases_that_start_at_zero_can_move() {
         let mut fresh = simclr("", &GREY).unwrap();
         fresh.loss(&views, &at).unwrap().value.backward().unwrap();
         Optimizer::new(Algorithm::Sgd { momentum: 0.0, nesterov: false }, decay)
-            .step(fresh.networks(), 1e-3, None)
+            .step(fresh.networks(), 1e-3.into(), None)
             .unwrap();
         let all = parts(fresh.networks()).params;
         values.push(all.iter().map(|(_, p)| p.value().to_vec::<f32>().unwrap()).collect::<Vec<_>>());
     }
     method.loss(&views, &at).unwrap().value.backward().unwrap();
-    Optimizer::new(lars, 1e-4).step(method.networks(), 0.1, None).unwrap();
+    Optimizer::new(lars, 1e-4).step(method.networks(), 0.1.into(), None).unwrap();
     for (i, (name, param)) in parts(method.networks()).params.iter().enumerate() {
         let is_matrix = param.value().rank() > 1;
         assert_eq!(param.role() == Role::Weight, is_matrix, "{name}");

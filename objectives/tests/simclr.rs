@@ -227,7 +227,7 @@ fn descending_lowers_the_loss() {
         let loss = method.loss(&batch, &AT).unwrap();
         losses.push(loss.value.value().item().unwrap());
         loss.value.backward().unwrap();
-        optimizer.step(method.networks(), 0.1, None).unwrap();
+        optimizer.step(method.networks(), 0.1.into(), None).unwrap();
     }
     assert!(losses[29] < losses[0] - 0.5, "{losses:?}");
 }

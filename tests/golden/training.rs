@@ -2,7 +2,7 @@
 
 use super::case::{Case, golden, zeros_like};
 use engine::Tensor;
-use kernels::optim::{self, LarsVariant, Slot};
+use kernels::optim::{self, LarsVariant, Slot, Step, StepCount};
 use objectives::{CosineSchedule, MomentumSchedule};
 
 golden! {
@@ -34,18 +34,21 @@ fn optimiser(case: &Case) {
                 gradient,
                 first,
                 second: (which == "adamw").then_some(second),
+                low: None,
+                average: None,
                 weight_decay: if excluded { 0.0 } else { number("weight_decay") },
                 rate_scale: 1.0,
                 adapt: true,
             });
         }
-        let rate = number("lr");
+        let at = Step::at(number("lr"));
         match which {
-            "sgd" => optim::sgd(&mut slots, rate, number("momentum"), case.flag("nesterov"), step == 1, 1.0),
-            "lars" => {
-                optim::lars(&mut slots, rate, number("momentum"), number("trust"), LarsVariant::Lightly, 1.0)
+            "sgd" => optim::sgd(&mut slots, &at, number("momentum"), case.flag("nesterov"), step == 1),
+            "lars" => optim::lars(&mut slots, &at, number("momentum"), number("trust"), LarsVariant::Lightly),
+            _ => {
+                let before = StepCount::Value(step - 1);
+                optim::adamw(&mut slots, &at, (number("beta1"), number("beta2")), number("eps"), before)
             }
-            _ => optim::adamw(&mut slots, rate, (number("beta1"), number("beta2")), number("eps"), step, 1.0),
         }
         .unwrap();
         // Each step adds a handful of roundings to the last one's: under ten a step.

@@ -4,9 +4,10 @@
 
 use crate::module::{self, Module};
 use crate::param::Role;
+use engine::cuda::graph;
 use engine::safetensors::Contents;
 use engine::{DType, Error, ErrorKind, Result, Tensor};
-use kernels::optim::{self as kernel, LarsVariant, Slot};
+use kernels::optim::{self as kernel, LarsVariant, Scalar, Slot, Step, StepCount};
 use std::collections::BTreeMap;
 
 /// The update rule and its constants.
@@ -60,17 +61,43 @@ impl Optimizer {
         Optimizer { algorithm, weight_decay, steps: 0, state: BTreeMap::new() }
     }
 
-    /// Steps taken.
+    /// Steps taken. Replays of a captured step are not seen here: see [`Optimizer::set_steps`].
     pub fn steps(&self) -> u64 {
         self.steps
     }
 
+    /// Says how many steps were taken, after replays of a captured step.
+    pub fn set_steps(&mut self, steps: u64) {
+        self.steps = steps;
+    }
+
     /// One step at this learning rate, using up the gradients. Gives the global norm of the gradients before
-    /// clipping; with `clip` they are scaled down to that norm.
+    /// clipping, f32 [1] on their device; with `clip` they are scaled down to that norm.
     ///
     /// Errors, naming them, if parameters have no gradient: freeze those that are not meant to be trained.
     #[track_caller]
-    pub fn step<M: Module + ?Sized>(&mut self, network: &mut M, rate: f32, clip: Option<f32>) -> Result<f32> {
+    pub fn step<M: Module + ?Sized>(
+        &mut self,
+        network: &mut M,
+        rate: Scalar,
+        clip: Option<f32>,
+    ) -> Result<Tensor> {
+        let before = StepCount::Value(self.steps);
+        self.step_after(network, rate, clip, before)
+    }
+
+    /// [`Optimizer::step`] with the number of steps before it from elsewhere: from device memory, for a step that is
+    /// captured in a CUDA graph.
+    ///
+    /// A graph must find the state where it is: take one step, or call [`Optimizer::prepare`], before the capture.
+    #[track_caller]
+    pub fn step_after<M: Module + ?Sized>(
+        &mut self,
+        network: &mut M,
+        rate: Scalar,
+        clip: Option<f32>,
+        before: StepCount,
+    ) -> Result<Tensor> {
         let _named = engine::memory::operation("optimiser");
         let parts = module::parts(network);
         let mut trained: Vec<_> = parts.params.into_iter().filter(|(_, p)| p.is_trainable()).collect();
@@ -92,17 +119,11 @@ impl Optimizer {
             .map(|g| kernels::copy::contiguous(&g))
             .collect::<Result<Vec<Tensor>>>()?;
         let norm = kernel::global_norm(&gradients.iter().collect::<Vec<_>>())?;
-        let scale = clip.map_or(1.0, |limit| (limit / (norm + 1e-6)).min(1.0));
-        let first_step = self.steps == 0;
-        let two_moments = matches!(self.algorithm, Algorithm::AdamW { .. });
+        let scale = clip.map(|limit| kernel::clip_scale(&norm, limit)).transpose()?;
+        let gradient_scale = scale.as_ref().map_or(Scalar::Value(1.0), Scalar::Tensor);
+        let step = Step { rate, gradient_scale, average_decay: Scalar::Value(1.0) };
         for (name, param) in &trained {
-            if !self.state.contains_key(name) {
-                let (shape, device) = (param.value().shape(), param.value().device());
-                let zeros = || Tensor::zeros(shape, DType::F32, device);
-                let state =
-                    State { first: zeros()?, second: if two_moments { Some(zeros()?) } else { None } };
-                self.state.insert(name.clone(), state);
-            }
+            self.state_of(name, param.value())?;
         }
         let mut states: BTreeMap<&str, &mut State> =
             self.state.iter_mut().map(|(name, state)| (name.as_str(), state)).collect();
@@ -117,6 +138,8 @@ impl Optimizer {
                 gradient,
                 first: &mut state.first,
                 second: state.second.as_mut(),
+                low: None,
+                average: None,
                 weight_decay: if is_weight { self.weight_decay } else { 0.0 },
                 rate_scale: 1.0,
                 adapt: is_weight,
@@ -124,17 +147,45 @@ impl Optimizer {
         }
         self.steps += 1;
         match self.algorithm {
+            // A momentum that is zero gives what the first step is: a captured step can be any.
             Algorithm::Sgd { momentum, nesterov } => {
-                kernel::sgd(&mut slots, rate, momentum, nesterov, first_step, scale)?
+                kernel::sgd(&mut slots, &step, momentum, nesterov, false)?
             }
             Algorithm::Lars { momentum, trust, variant } => {
-                kernel::lars(&mut slots, rate, momentum, trust, variant, scale)?
+                kernel::lars(&mut slots, &step, momentum, trust, variant)?
             }
-            Algorithm::AdamW { betas, eps } => {
-                kernel::adamw(&mut slots, rate, betas, eps, self.steps, scale)?
-            }
+            Algorithm::AdamW { betas, eps } => kernel::adamw(&mut slots, &step, betas, eps, before)?,
         }
         Ok(norm)
+    }
+
+    /// Makes the state of all trained parameters that have none, which the first step does otherwise.
+    #[track_caller]
+    pub fn prepare<M: Module + ?Sized>(&mut self, network: &mut M) -> Result<()> {
+        let _named = engine::memory::operation("optimiser");
+        for (name, param) in module::parts(network).params.iter().filter(|(_, p)| p.is_trainable()) {
+            self.state_of(name, param.value())?;
+        }
+        Ok(())
+    }
+
+    /// Zeros as the state of a parameter that has none.
+    #[track_caller]
+    fn state_of(&mut self, name: &str, value: &Tensor) -> Result<()> {
+        if self.state.contains_key(name) {
+            return Ok(());
+        }
+        if graph::capturing(value.device()) {
+            let text = format!("{name} has no state yet, which every replay would clear: call prepare first");
+            return Err(Error::new(ErrorKind::Graph, "optimiser", text));
+        }
+        let zeros = || Tensor::zeros(value.shape(), DType::F32, value.device());
+        let second = match self.algorithm {
+            Algorithm::AdamW { .. } => Some(zeros()?),
+            Algorithm::Sgd { .. } | Algorithm::Lars { .. } => None,
+        };
+        self.state.insert(name.to_string(), State { first: zeros()?, second });
+        Ok(())
     }
 
     /// Adds the state to `contents`, names prefixed by `prefix`. The number of steps is the caller's to keep.
@@ -164,7 +215,7 @@ impl Optimizer {
                 let get = |which: &str| -> Result<Tensor> {
                     let tensor = contents.get(&format!("{prefix}{name}.{which}"))?;
                     tensor.require_shape("load optimiser", name, param.value().shape())?;
-                    Ok(tensor.clone())
+                    tensor.to_device(param.value().device())
                 };
                 let second = match self.algorithm {
                     Algorithm::AdamW { .. } => Some(get("second")?),

@@ -9,7 +9,7 @@ use super::extension;
 use crate::memory::{self as host, FENCE, FENCE_BYTE, POISON_BYTE};
 use crate::{Error, ErrorKind, Result};
 use cudarc::driver::{result, sys};
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -50,7 +50,9 @@ pub(super) struct Pool {
 
 #[derive(Default)]
 struct State {
-    free: HashMap<usize, Vec<u64>>,
+    /// By size. The lowest address goes first: a step that finds the same regions free gets the same addresses, whatever
+    /// the order in which they were given back, so that tables of addresses (see [`super::constant`]) repeat.
+    free: HashMap<usize, BTreeSet<u64>>,
     live: usize,
     peak: usize,
     cached: usize,
@@ -220,7 +222,7 @@ impl Block {
         context.bind()?;
         let reused = {
             let mut state = context.pool.state();
-            let found = if pooled { state.free.get_mut(&size).and_then(Vec::pop) } else { None };
+            let found = if pooled { state.free.get_mut(&size).and_then(BTreeSet::pop_first) } else { None };
             if found.is_some() {
                 state.cached -= size;
                 state.reused += 1;
@@ -323,7 +325,7 @@ impl Drop for Block {
             return;
         }
         state.cached += self.size;
-        state.free.entry(self.size).or_default().push(self.region);
+        state.free.entry(self.size).or_default().insert(self.region);
     }
 }
 
@@ -403,15 +405,12 @@ pub(super) fn end_capture(context: &Context, keep: bool) -> Captured {
     let mut taken: Vec<(u64, usize)> = taken.into_iter().collect();
     taken.sort_unstable();
     for &(region, size) in &taken {
-        let idle = state.free.get_mut(&size).and_then(|free| {
-            let at = free.iter().position(|&r| r == region)?;
-            Some(free.swap_remove(at))
-        });
-        if idle.is_some() {
+        let idle = state.free.get_mut(&size).is_some_and(|free| free.remove(&region));
+        if idle {
             state.cached -= size;
             state.reserved += size;
         }
-        state.graphs.insert(region, idle.is_none());
+        state.graphs.insert(region, !idle);
     }
     Captured { regions: taken, constants }
 }
@@ -423,7 +422,7 @@ pub(super) fn release_graph(context: &Context, regions: &[(u64, usize)]) {
         if state.graphs.remove(&region) == Some(false) {
             state.reserved -= size;
             state.cached += size;
-            state.free.entry(size).or_default().push(region);
+            state.free.entry(size).or_default().insert(region);
         }
     }
 }

@@ -184,7 +184,9 @@ pub(super) fn same(what: &str, found: &[Held], expected: &[Held]) -> Result<()> 
 pub(super) fn check_steps(device: Device, case: &Case, rule: Rule, shift: usize, before: u64) -> Result<()> {
     for gradients in FLOATS {
         let expected = run(case, rule, 0.25, Place { before, ..Place::cpu(gradients) })?;
-        for misaligned in [None, Some(shift)] {
+        // The copies of one element type are enough for the aligned path of numbers by value.
+        let places = if gradients == DType::F32 { &[None, Some(shift)][..] } else { &[Some(shift)] };
+        for &misaligned in places {
             let place = Place { device, gradients, misaligned, before };
             let found = guarded(device, || run(case, rule, 0.25, place))?;
             same(&format!("{rule:?}, {place:?}"), &found, &expected)?;

@@ -72,7 +72,7 @@ __device__ __forceinline__ void sweep(const Slot &slot, u32 index, bool fresh, A
 }
 
 // v = momentum v + u, w -= rate v or, with Nesterov's momentum, rate (u + momentum v); u = scale g + decay w.
-KERNEL __launch_bounds__(THREADS) optim_sgd(const Slot *slots, const Chunk *chunks, Number rate, Number scale,
+KERNEL __launch_bounds__(THREADS, 6) optim_sgd(const Slot *slots, const Chunk *chunks, Number rate, Number scale,
                                              Number average_decay, float momentum, u32 nesterov, u32 first_step) {
     const Chunk chunk = chunks[blockIdx.x];
     const Slot slot = slots[chunk.slot];
@@ -90,7 +90,7 @@ struct alignas(16) LarsFactors {
 };
 
 // v = momentum v + inside u, w -= outside v; u = scale g + decay w. factors: [slots]
-KERNEL __launch_bounds__(THREADS) optim_lars(const Slot *slots, const Chunk *chunks, const LarsFactors *factors,
+KERNEL __launch_bounds__(THREADS, 6) optim_lars(const Slot *slots, const Chunk *chunks, const LarsFactors *factors,
                                               Number scale, Number average_decay, float momentum) {
     const Chunk chunk = chunks[blockIdx.x];
     const Slot slot = slots[chunk.slot];
@@ -120,7 +120,7 @@ __device__ __forceinline__ double power(double beta, u64 n) {
 }
 
 // w = keep w - rate m / (sqrt(v) root + eps); m and v are moving averages of g and g^2, g multiplied by scale.
-KERNEL __launch_bounds__(THREADS) optim_adamw(const Slot *slots, const Chunk *chunks, Number rate, Number scale,
+KERNEL __launch_bounds__(THREADS, 5) optim_adamw(const Slot *slots, const Chunk *chunks, Number rate, Number scale,
                                                Number average_decay, StepNumber steps_before, float beta1, float beta2,
                                                float eps) {
     struct Factors {
@@ -148,7 +148,7 @@ KERNEL __launch_bounds__(THREADS) optim_adamw(const Slot *slots, const Chunk *ch
 }
 
 // value = decay value + (1 - decay) gradient: the slot's gradient is the tensor that is followed.
-KERNEL __launch_bounds__(THREADS) optim_ema(const Slot *slots, const Chunk *chunks, Number decay) {
+KERNEL __launch_bounds__(THREADS, 6) optim_ema(const Slot *slots, const Chunk *chunks, Number decay) {
     const Chunk chunk = chunks[blockIdx.x];
     const Slot slot = slots[chunk.slot];
     const Average average(decay.get());
