@@ -7,6 +7,7 @@ use engine::{DType, Device, Error, Result, Tensor};
 pub(crate) const HEADERS: &[(&str, &str)] = &[
     ("common/divisor.cuh", include_str!("../common/divisor.cuh")),
     ("common/divide.cuh", include_str!("../common/divide.cuh")),
+    ("attention/tile.cuh", include_str!("attention/tile.cuh")),
     ("augment/color.cuh", include_str!("augment/color.cuh")),
     ("augment/resample.cuh", include_str!("augment/resample.cuh")),
     ("common/element.cuh", include_str!("../common/element.cuh")),

@@ -7,7 +7,8 @@ use super::memory::Pool;
 use super::{DeviceInfo, constant, driver, extension};
 use crate::{Error, ErrorKind, Result};
 use cudarc::driver::{result, sys};
-use std::sync::{Mutex, OnceLock, PoisonError};
+use std::cell::Cell;
+use std::sync::{Mutex, OnceLock, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 /// Devices of one process at most.
 pub const MAX_DEVICES: usize = 16;
@@ -34,6 +35,8 @@ pub struct Context {
     copy: sys::CUstream,
     info: DeviceInfo,
     limits: Limits,
+    /// Held for reading by whoever puts something on the stream, for writing by whoever captures it.
+    gate: RwLock<()>,
     pub(super) pool: Pool,
     pub(super) constants: constant::Cache,
 }
@@ -96,6 +99,35 @@ pub(super) fn explain(operation: &str, error: result::DriverError) -> Error {
     Error::new(ErrorKind::Device, operation, message)
 }
 
+thread_local! {
+    /// How many [`Bound`] and [`Closed`] this thread holds.
+    static INSIDE: Cell<usize> = const { Cell::new(0) };
+}
+
+/// See [`Context::bind`].
+#[must_use = "the device is this thread's to use until this is dropped"]
+pub(super) struct Bound<'a> {
+    _gate: Option<RwLockReadGuard<'a, ()>>,
+}
+
+impl Drop for Bound<'_> {
+    fn drop(&mut self) {
+        INSIDE.set(INSIDE.get() - 1);
+    }
+}
+
+/// See [`Context::close`].
+#[must_use = "the device is closed to others until this is dropped"]
+pub(super) struct Closed<'a> {
+    _gate: Option<RwLockWriteGuard<'a, ()>>,
+}
+
+impl Drop for Closed<'_> {
+    fn drop(&mut self) {
+        INSIDE.set(INSIDE.get() - 1);
+    }
+}
+
 impl Context {
     fn new(ordinal: usize, info: DeviceInfo) -> std::result::Result<Context, result::DriverError> {
         use sys::CUdevice_attribute::{
@@ -126,16 +158,31 @@ impl Context {
             copy,
             info,
             limits,
+            gate: RwLock::new(()),
             pool,
             constants: constant::Cache::default(),
         })
     }
 
-    /// Makes this device the calling thread's.
+    /// Makes this device the calling thread's, and keeps other threads from starting a capture until the result is
+    /// dropped; waits while another thread captures, for what this one does would become a part of that graph.
     #[track_caller]
-    pub(super) fn bind(&self) -> Result<()> {
+    pub(super) fn bind(&self) -> Result<Bound<'_>> {
+        let inside = INSIDE.get();
+        // A thread that is inside already, or captures, does not wait for itself.
+        let gate = (inside == 0).then(|| self.gate.read().unwrap_or_else(PoisonError::into_inner));
+        INSIDE.set(inside + 1);
+        let bound = Bound { _gate: gate };
         // SAFETY: the context is retained for the rest of the process.
-        unsafe { result::ctx::set_current(self.handle) }.map_err(|e| explain("use CUDA device", e))
+        unsafe { result::ctx::set_current(self.handle) }.map_err(|e| explain("use CUDA device", e))?;
+        Ok(bound)
+    }
+
+    /// Keeps all other threads off the device until the result is dropped: for a capture.
+    pub(super) fn close(&self) -> Closed<'_> {
+        let gate = (INSIDE.get() == 0).then(|| self.gate.write().unwrap_or_else(PoisonError::into_inner));
+        INSIDE.set(INSIDE.get() + 1);
+        Closed { _gate: gate }
     }
 
     /// Its number, from 0.
@@ -177,7 +224,7 @@ impl Context {
     /// Waits until everything on the compute stream is done; faults of kernels show here.
     #[track_caller]
     pub fn synchronize(&self) -> Result<()> {
-        self.bind()?;
+        let _bound = self.bind()?;
         // SAFETY: the stream lives as long as the process.
         unsafe { result::stream::synchronize(self.compute) }.map_err(|e| explain("wait for the device", e))
     }

@@ -50,6 +50,7 @@ impl Graph {
             return Err(Error::new(ErrorKind::Device, operation, "only CUDA devices have graphs"));
         };
         let context = context(ordinal)?;
+        let _closed = context.close();
         context.synchronize()?;
         let stream = context.compute_stream();
         let mode = sys::CUstreamCaptureMode::CU_STREAM_CAPTURE_MODE_RELAXED;
@@ -91,7 +92,7 @@ impl Graph {
     /// Puts a run of all that was captured on the compute stream.
     #[track_caller]
     pub fn launch(&mut self) -> Result<()> {
-        self.context.bind()?;
+        let _bound = self.context.bind()?;
         let observed = profile::begin_replay(self.context, &self.launches);
         // SAFETY: the graph is ready; memory that it uses is kept by this value and by its user.
         let launched = unsafe { result::graph::launch(self.ready, self.context.compute_stream()) };

@@ -94,7 +94,7 @@ fn give(
             text.into_bytes_with_nul()
         }
     };
-    context.bind()?;
+    let _bound = context.bind()?;
     // SAFETY: the image is machine code, or PTX with its final zero, and outlives the call.
     Ok(unsafe { result::module::load_data(image.as_ptr().cast()) })
 }
@@ -188,7 +188,7 @@ impl Kernel {
         use sys::CUfunction_attribute::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES as SHARED;
         /// What a kernel has without asking.
         const WITHOUT_OPTING_IN: usize = 48 << 10;
-        context.bind()?;
+        let _bound = context.bind()?;
         let fail = |e| explain(self.entry, e);
         let name =
             CString::new(self.entry).map_err(|_| Error::value(self.entry, "the name has a zero byte"))?;

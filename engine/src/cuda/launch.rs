@@ -220,7 +220,7 @@ impl Launch {
             return Ok(());
         }
         self.check_arguments()?;
-        self.context.bind()?;
+        let _bound = self.context.bind()?;
         let base: *mut u8 = self.arguments.bytes.as_mut_ptr();
         let mut pointers = [std::ptr::null_mut::<c_void>(); ARGUMENTS];
         for (pointer, place) in pointers.iter_mut().zip(&self.arguments.places[..self.arguments.count]) {

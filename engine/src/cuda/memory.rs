@@ -219,7 +219,7 @@ impl Block {
         let fences = if guard != 0 { 2 * FENCE } else { 0 };
         let size = len.max(1).checked_add(fences).and_then(|n| n.checked_next_multiple_of(ALIGNMENT));
         let size = size.ok_or_else(|| Error::value("allocate", "too many bytes").with("bytes", len))?;
-        context.bind()?;
+        let _bound = context.bind()?;
         let reused = {
             let mut state = context.pool.state();
             let found = if pooled { state.free.get_mut(&size).and_then(BTreeSet::pop_first) } else { None };
@@ -290,6 +290,7 @@ impl Block {
 
     /// Notes if a fence was written.
     fn check_fences(&self) {
+        let Ok(_bound) = self.context.bind() else { return };
         let start = FENCE + self.len.max(1);
         for (offset, len) in [(0, FENCE), (start, self.size - start)] {
             let mut bytes = vec![0u8; len];

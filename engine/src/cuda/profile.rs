@@ -303,7 +303,7 @@ fn records(recording: &Recording) -> Result<Vec<Record>> {
     for Entry { launch, ordinal, host, events } in &recording.entries {
         let (mut start, mut milliseconds) = (None, None);
         if let Some(Events(before, after)) = events {
-            super::context(*ordinal)?.bind()?;
+            let _bound = super::context(*ordinal)?.bind()?;
             if !base.iter().any(|(o, ..)| o == ordinal) {
                 base.push((*ordinal, *before, host.0));
             }

@@ -62,7 +62,7 @@ unsafe impl Send for Pinned {}
 
 impl Drop for Pinned {
     fn drop(&mut self) {
-        let _ = self.context.bind();
+        let _bound = self.context.bind();
         // SAFETY: allocated by `result::malloc_host`; its owner has waited for the copies that read it.
         let _ = unsafe { result::free_host(self.start.as_ptr().cast()) };
     }
@@ -99,7 +99,7 @@ impl Event {
 
 impl Drop for Event {
     fn drop(&mut self) {
-        let _ = self.context.bind();
+        let _bound = self.context.bind();
         // SAFETY: the handle is used here last; what waits for it goes on waiting for the place in the stream.
         let _ = unsafe { result::event::destroy(self.handle) };
     }
@@ -143,7 +143,7 @@ impl Staging {
             return Err(Error::value("staging", "needs at least one slot, and two to copy ahead"));
         }
         let context = context(ordinal)?;
-        context.bind()?;
+        let _bound = context.bind()?;
         let _operation = crate::memory::operation("staging");
         let size = bytes.checked_add(PARTS * ALIGNMENT);
         let size = size.ok_or_else(|| Error::value("staging", "too many bytes").with("bytes", bytes))?;
@@ -184,7 +184,7 @@ impl Staging {
                 format!("all {} slots hold batches that were not taken: take one first", self.slots.len());
             return Err(Error::value("staging", rule));
         }
-        self.context.bind()?;
+        let _bound = self.context.bind()?;
         let fail = |e| explain("staging", e);
         let at = self.put % self.slots.len();
         let slot = &mut self.slots[at];
@@ -254,7 +254,7 @@ impl Staging {
                 return Err(Error::value("staging", rule).argument("target", target));
             }
         }
-        self.context.bind()?;
+        let _bound = self.context.bind()?;
         let fail = |e| explain("staging", e);
         let compute = self.context.compute_stream();
         slot.copied.before(compute).map_err(fail)?;
@@ -284,7 +284,7 @@ impl Drop for Staging {
     fn drop(&mut self) {
         // Copies in flight read host memory and write device memory that others get next. An error here has shown, or
         // will show, where something waits for the device.
-        let _ = self.context.bind();
+        let _bound = self.context.bind();
         for slot in &self.slots {
             // SAFETY: the handle is live.
             let _ = unsafe { result::event::synchronize(slot.copied.handle) };

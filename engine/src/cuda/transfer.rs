@@ -13,7 +13,7 @@ pub(crate) fn upload(bytes: &[u8], block: &Block) -> Result<()> {
     if bytes.is_empty() {
         return Ok(());
     }
-    context.bind()?;
+    let _bound = context.bind()?;
     context.pool.uploads.fetch_add(1, Ordering::Relaxed);
     let fail = |e| explain("copy to the device", e);
     // SAFETY: the block has at least as many bytes (its owner made it for them); the host's bytes outlive the wait.
@@ -31,7 +31,7 @@ pub(super) fn upload_beside(bytes: &[u8], block: &Block) -> Result<()> {
     if bytes.is_empty() {
         return Ok(());
     }
-    context.bind()?;
+    let _bound = context.bind()?;
     context.pool.uploads.fetch_add(1, Ordering::Relaxed);
     let fail = |e| explain("copy to the device", e);
     // SAFETY: as in `upload`.
@@ -48,7 +48,7 @@ pub(crate) fn read_back(block: &Block, offset: usize, bytes: &mut [u8]) -> Resul
     if bytes.is_empty() {
         return Ok(());
     }
-    context.bind()?;
+    let _bound = context.bind()?;
     context.pool.read_backs.fetch_add(1, Ordering::Relaxed);
     let fail = |e| explain("copy from the device", e);
     let from = block.address() + offset as u64;
@@ -67,7 +67,7 @@ pub(crate) fn duplicate(from: &Block, to: &Block) -> Result<()> {
     if bytes == 0 {
         return Ok(());
     }
-    context.bind()?;
+    let _bound = context.bind()?;
     // SAFETY: both blocks have these bytes and lie on one device; they are freed in stream order.
     unsafe { result::memcpy_dtod_async(to.address(), from.address(), bytes, context.compute_stream()) }
         .map_err(|e| explain("copy on the device", e))
@@ -80,7 +80,7 @@ pub(crate) fn fill(block: &Block, byte: u8) -> Result<()> {
     if block.is_empty() {
         return Ok(());
     }
-    context.bind()?;
+    let _bound = context.bind()?;
     // SAFETY: the block has these bytes.
     unsafe { result::memset_d8_async(block.address(), byte, block.len(), context.compute_stream()) }
         .map_err(|e| explain("fill device memory", e))
@@ -94,7 +94,7 @@ pub(crate) fn fill_words(block: &Block, word: u32) -> Result<()> {
     if words == 0 {
         return Ok(());
     }
-    context.bind()?;
+    let _bound = context.bind()?;
     // SAFETY: the block has this many words.
     unsafe { cudarc::driver::sys::cuMemsetD32Async(block.address(), word, words, context.compute_stream()) }
         .result()

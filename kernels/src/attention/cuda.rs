@@ -3,17 +3,9 @@
 //! Head sizes are padded with zeros to 32, 64 or 128, each a variant of its own that is compiled at its first use.
 
 use super::{Forward, Sizes};
-use crate::cuda::Typed;
+use crate::cuda::{HEADERS, Typed};
 use engine::cuda::{Kernel, Launch, Module};
 use engine::{DType, Error, Result, Tensor};
-
-/// The files that the kernels include.
-const HEADERS: &[(&str, &str)] = &[
-    crate::cuda::HEADERS[0],
-    crate::cuda::HEADERS[1],
-    crate::cuda::HEADERS[2],
-    ("attention/tile.cuh", include_str!("tile.cuh")),
-];
 
 /// The largest head size.
 const LARGEST: usize = 128;
