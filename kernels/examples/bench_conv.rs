@@ -104,7 +104,7 @@ fn main() -> Result<()> {
             best(|| pool::max_forward(&x, 3, 2, 1).map(drop))?,
             9.0 * y.len() as f64,
         );
-        let back = best(|| pool::max_backward(&ones, &index, x.shape()).map(drop))?;
+        let back = best(|| pool::max_backward(&ones, &index, x.shape(), 3, 2, 1).map(drop))?;
         line("pool", "max bwd", back, y.len() as f64);
         let x = random(&[256, 7, 7, 64])?;
         line("pool", "average", best(|| pool::global_average_forward(&x).map(drop))?, x.len() as f64);

@@ -54,6 +54,7 @@ families! {
     attention: [crate::attention::cuda::KERNELS],
     optim: [crate::optim::cuda::KERNELS, crate::optim::cuda::norms::KERNELS, crate::optim::cuda::scalars::KERNELS],
     augment: [crate::augment::cuda::KERNELS],
+    pool: [crate::pool::cuda::KERNELS],
 }
 
 impl Family {

@@ -49,7 +49,9 @@ impl Op for MaxPool2d {
 
     fn backward(&self, at: &Backward<'_>) -> Result<Vec<Option<Tensor>>> {
         let dy = contiguous(at.gradient()?)?;
-        Ok(vec![at.when(0, || pool::max_backward(&dy, &at.saved[0], &at.inputs[0].shape))?])
+        let MaxPool2d { kernel, stride, padding } = *self;
+        let shape = &at.inputs[0].shape;
+        Ok(vec![at.when(0, || pool::max_backward(&dy, &at.saved[0], shape, kernel, stride, padding))?])
     }
 }
 

@@ -5,11 +5,17 @@
 //! write the other.
 
 pub mod cases;
+pub(crate) mod check;
 pub mod cpu;
+pub(crate) mod cuda;
+#[cfg(test)]
+mod device_tests;
 pub mod reference;
 #[cfg(test)]
 mod tests;
+pub(crate) mod workloads;
 
+use crate::cuda::require_float;
 use engine::{DType, Device, Error, Result, Tensor, device, memory};
 
 /// All sizes of one pooling.
@@ -68,48 +74,57 @@ impl Sizes {
 ///
 /// `index` (i32) is the position in `H*W` of the maximum, the first one on ties; NaN counts as the largest
 /// value and the last NaN is kept, both as in PyTorch. Errors if the window does not fit, or x is not a
-/// contiguous f32 tensor.
+/// contiguous tensor of f32 (on CUDA devices bf16 too; y has x's type).
 #[track_caller]
 pub fn max_forward(x: &Tensor, kernel: usize, stride: usize, padding: usize) -> Result<(Tensor, Tensor)> {
     let _op = memory::operation("max_pool");
     let sizes = Sizes::new(x.shape(), kernel, stride, padding)?;
-    x.require_dtype("max_pool", "x", DType::F32)?;
+    require_float("max_pool", "x", x)?;
     let shape = [sizes.n, sizes.p, sizes.q, sizes.c];
-    let mut y = Tensor::empty(&shape, DType::F32, x.device())?;
+    let mut y = Tensor::empty(&shape, x.dtype(), x.device())?;
     let mut index = Tensor::empty(&shape, DType::I32, x.device())?;
     match x.device() {
-        Device::Cuda(_) => return Err(crate::cuda::missing()),
+        Device::Cuda(_) => cuda::max_forward(&sizes, x, &mut y, &mut index)?,
         Device::Cpu => cpu::max_forward(&sizes, x.as_slice()?, y.as_mut_slice()?, index.as_mut_slice()?),
     }
     Ok((y, index))
 }
 
-/// Gradient of [`max_forward`]: dy and index `[N, P, Q, C]`, result `input_shape` `[N, H, W, C]`.
+/// Gradient of [`max_forward`] with the same kernel, stride and padding: dy and index `[N, P, Q, C]`, result
+/// `input_shape` `[N, H, W, C]`. f32 (on CUDA devices bf16 too, added in f32).
 ///
-/// Each window's gradient goes to its maximum; overlapping windows add in order. Errors if shapes do not
-/// fit, an argument is not contiguous, or an index is outside the image.
+/// Each window's gradient goes to its maximum; overlapping windows add in order. Errors if shapes do not fit, or an
+/// argument is not contiguous. An index outside the image is an error on the CPU; on CUDA devices, where a pixel looks at the
+/// windows that cover it, an index that is no pixel of its window is left out.
 #[track_caller]
-pub fn max_backward(dy: &Tensor, index: &Tensor, input_shape: &[usize]) -> Result<Tensor> {
-    let _op = memory::operation("max_pool_bwd");
-    let device = device::common("max_pool_bwd", &["dy", "index"], &[dy, index])?;
-    dy.require_dtype("max_pool_bwd", "dy", DType::F32)?;
-    index.require_dtype("max_pool_bwd", "index", DType::I32)?;
-    index.require_shape("max_pool_bwd", "index", dy.shape())?;
-    let (&[n, h, w, c], &[batch, p, q, channels]) = (input_shape, dy.shape()) else {
-        return Err(Error::shape("max_pool_bwd", "dy and the input must have rank 4")
-            .argument("dy", dy)
-            .with("input", input_shape));
-    };
-    if (batch, channels) != (n, c) {
-        return Err(Error::shape("max_pool_bwd", "dy and the input must have equal batch and channels")
-            .argument("dy", dy)
-            .with("input", input_shape));
-    }
-    let mut dx = Tensor::empty(input_shape, DType::F32, device)?;
+pub fn max_backward(
+    dy: &Tensor,
+    index: &Tensor,
+    input_shape: &[usize],
+    kernel: usize,
+    stride: usize,
+    padding: usize,
+) -> Result<Tensor> {
+    let name = "max_pool_bwd";
+    let _op = memory::operation(name);
+    let device = device::common(name, &["dy", "index"], &[dy, index])?;
+    require_float(name, "dy", dy)?;
+    index.require_dtype(name, "index", DType::I32)?;
+    let z = Sizes::new(input_shape, kernel, stride, padding)?;
+    dy.require_shape(name, "dy", &[z.n, z.p, z.q, z.c])?;
+    index.require_shape(name, "index", dy.shape())?;
+    let mut dx = Tensor::empty(input_shape, dy.dtype(), device)?;
     match device {
-        Device::Cuda(_) => return Err(crate::cuda::missing()),
+        Device::Cuda(_) => cuda::max_backward(&z, dy, index, &mut dx)?,
         Device::Cpu => {
-            cpu::max_backward(h * w, p * q, c, dy.as_slice()?, index.as_slice()?, dx.as_mut_slice()?)?;
+            cpu::max_backward(
+                z.h * z.w,
+                z.p * z.q,
+                z.c,
+                dy.as_slice()?,
+                index.as_slice()?,
+                dx.as_mut_slice()?,
+            )?;
         }
     }
     Ok(dx)
@@ -117,11 +132,11 @@ pub fn max_backward(dy: &Tensor, index: &Tensor, input_shape: &[usize]) -> Resul
 
 /// Average over all pixels: x `[N, H, W, C]` -> `[N, C]`.
 ///
-/// Errors if x has no pixels, or is not a contiguous f32 tensor of rank 4.
+/// Errors if x has no pixels, or is not a contiguous tensor of rank 4 of f32 (on CUDA devices bf16 too, added in f32).
 #[track_caller]
 pub fn global_average_forward(x: &Tensor) -> Result<Tensor> {
     let _op = memory::operation("global_average_pool");
-    x.require_dtype("global_average_pool", "x", DType::F32)?;
+    require_float("global_average_pool", "x", x)?;
     let (n, pixels, c) = match *x.shape() {
         [n, h, w, c] if h * w > 0 => (n, h * w, c),
         _ => {
@@ -129,29 +144,31 @@ pub fn global_average_forward(x: &Tensor) -> Result<Tensor> {
             return Err(Error::shape("global_average_pool", rule).argument("x", x));
         }
     };
-    let mut y = Tensor::empty(&[n, c], DType::F32, x.device())?;
     match x.device() {
-        Device::Cuda(_) => return Err(crate::cuda::missing()),
-        Device::Cpu => cpu::global_average_forward(pixels, c, x.as_slice()?, y.as_mut_slice()?),
+        Device::Cuda(_) => cuda::global_average_forward(x, [n, pixels, c]),
+        Device::Cpu => {
+            let mut y = Tensor::empty(&[n, c], DType::F32, Device::Cpu)?;
+            cpu::global_average_forward(pixels, c, x.as_slice()?, y.as_mut_slice()?);
+            Ok(y)
+        }
     }
-    Ok(y)
 }
 
 /// Gradient of [`global_average_forward`]: dy `[N, C]`, result `input_shape` `[N, H, W, C]`.
 ///
-/// Errors if shapes do not fit, or dy is not a contiguous f32 tensor.
+/// Errors if shapes do not fit, or dy is not a contiguous tensor of f32 (on CUDA devices bf16 too).
 #[track_caller]
 pub fn global_average_backward(dy: &Tensor, input_shape: &[usize]) -> Result<Tensor> {
     let _op = memory::operation("global_average_pool_bwd");
-    dy.require_dtype("global_average_pool_bwd", "dy", DType::F32)?;
+    require_float("global_average_pool_bwd", "dy", dy)?;
     let &[n, h, w, c] = input_shape else {
         return Err(Error::shape("global_average_pool_bwd", "the input must be [N, H, W, C]")
             .with("input", input_shape));
     };
     dy.require_shape("global_average_pool_bwd", "dy", &[n, c])?;
-    let mut dx = Tensor::empty(input_shape, DType::F32, dy.device())?;
+    let mut dx = Tensor::empty(input_shape, dy.dtype(), dy.device())?;
     match dy.device() {
-        Device::Cuda(_) => return Err(crate::cuda::missing()),
+        Device::Cuda(_) => cuda::global_average_backward(dy, &mut dx)?,
         Device::Cpu => cpu::global_average_backward(h * w, c, dy.as_slice()?, dx.as_mut_slice()?),
     }
     Ok(dx)

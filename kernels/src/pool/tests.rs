@@ -16,7 +16,7 @@ fn exact(case: &Case) -> Result<()> {
     check_equal(&format!("{case:?}"), &y, &expected.to_tensor()?)?;
     assert_eq!(index.as_slice::<i32>()?, at, "{case:?}");
     let dy = Array::<f32>::integers(&expected.shape, 2, 4);
-    let dx = max_backward(&dy.to_tensor()?, &index, &case.input)?;
+    let dx = max_backward(&dy.to_tensor()?, &index, &case.input, case.kernel, case.stride, case.padding)?;
     check_equal(&format!("{case:?}"), &dx, &reference::max_backward(&dy, &at, &case.input).to_tensor()?)
 }
 
@@ -75,7 +75,7 @@ fn the_number_of_threads_changes_no_bit() {
         let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
         pool.install(|| {
             let (y, index) = max_forward(&x, 3, 1, 1).unwrap();
-            let dx = max_backward(&y, &index, x.shape()).unwrap();
+            let dx = max_backward(&y, &index, x.shape(), 3, 1, 1).unwrap();
             [global_average_forward(&x).unwrap(), y, dx]
         })
     };
@@ -95,6 +95,8 @@ fn empty_sizes_and_wrong_arguments() {
     let padding = max_forward(&zeros(&[1, 4, 4, 1]), 3, 2, 2).unwrap_err();
     assert!(padding.message().contains("half the kernel"), "{padding}");
     let index = Tensor::from_slice(&[16i32], &[1, 1, 1, 1]).unwrap();
-    let outside = max_backward(&zeros(&[1, 1, 1, 1]), &index, &[1, 4, 4, 1]).unwrap_err();
+    let outside = max_backward(&zeros(&[1, 1, 1, 1]), &index, &[1, 4, 4, 1], 4, 4, 0).unwrap_err();
     assert!(outside.message().contains("index 16 at element 0"), "{outside}");
+    let other = max_backward(&zeros(&[1, 1, 1, 1]), &index, &[1, 4, 4, 1], 2, 2, 0).unwrap_err();
+    assert!(other.message().contains("dy must have shape [1, 2, 2, 1]"), "{other}");
 }
