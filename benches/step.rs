@@ -10,7 +10,7 @@ use autograd::optim::{Algorithm, Optimizer};
 use autograd::param::Role;
 use autograd::{Module, Param, Var, module, ops};
 use engine::random::Purpose;
-use engine::{Result, Tensor};
+use engine::{Device, Result, Tensor};
 use models::{Encoder, Mode};
 use std::process::Command;
 use std::time::Instant;
@@ -57,7 +57,8 @@ impl Module for Network {
 fn network(case: &Case) -> Result<Network> {
     let encoder = models::build(case.arch, case.channels, None, 1)?;
     let d = encoder.dim();
-    let normal = |shape: &[usize], i| kernels::random::normal(shape, 0.0, 0.05, 1, Purpose::Test, i);
+    let normal =
+        |shape: &[usize], i| kernels::random::normal(shape, 0.0, 0.05, 1, Purpose::Test, i, Device::Cpu);
     let head = [
         Param::new(normal(&[d, d], 1)?, Role::Weight),
         Param::new(normal(&[d], 2)?, Role::Bias),
@@ -72,7 +73,7 @@ fn steps(case: &Case) -> Result<Vec<f64>> {
     let mut network = network(case)?;
     let mut optimizer = Optimizer::new(Algorithm::Sgd { momentum: 0.9, nesterov: false }, 0.0);
     let shape = [2 * case.batch, case.side, case.side, case.channels];
-    let x = Var::constant(kernels::random::normal(&shape, 0.0, 1.0, 1, Purpose::Test, 0)?);
+    let x = Var::constant(kernels::random::normal(&shape, 0.0, 1.0, 1, Purpose::Test, 0, Device::Cpu)?);
     let n = 2 * case.batch as i32;
     let positive: Vec<i32> = (0..n).map(|i| (i + n / 2) % n).collect();
     let positive = Var::constant(Tensor::from_slice(&positive, &[positive.len()])?);

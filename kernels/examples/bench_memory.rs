@@ -29,7 +29,7 @@ fn show(what: &str, bytes: usize, seconds: f64) {
 }
 
 fn values(shape: &[usize], index: u64) -> Result<Tensor> {
-    random::normal(shape, 0.0, 1.0, 1, Purpose::Test, index)
+    random::normal(shape, 0.0, 1.0, 1, Purpose::Test, index, Device::Cpu)
 }
 
 fn batch(shape: &[usize]) -> Result<()> {
@@ -77,8 +77,16 @@ fn rows(shape: &[usize]) -> Result<()> {
     show("gelu", elementwise::bytes(n, 1), least(|| elementwise::gelu(&x))?);
     show("gelu, backward", elementwise::bytes(n, 2), least(|| elementwise::gelu_backward(&dy, &x))?);
     show("transposed", copy::bytes(n, 4), least(|| copy::contiguous(&x.transpose(0, 1)?))?);
-    show("uniform", random::bytes(n), least(|| random::uniform(shape, 0.0, 1.0, 1, Purpose::Test, 0))?);
-    show("normal", random::bytes(n), least(|| random::normal(shape, 0.0, 1.0, 1, Purpose::Test, 0))?);
+    show(
+        "uniform",
+        random::bytes(n),
+        least(|| random::uniform(shape, 0.0, 1.0, 1, Purpose::Test, 0, Device::Cpu))?,
+    );
+    show(
+        "normal",
+        random::bytes(n),
+        least(|| random::normal(shape, 0.0, 1.0, 1, Purpose::Test, 0, Device::Cpu))?,
+    );
     Ok(())
 }
 

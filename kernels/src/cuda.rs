@@ -13,6 +13,7 @@ pub(crate) const HEADERS: &[(&str, &str)] = &[
     ("common/element.cuh", include_str!("../common/element.cuh")),
     ("common/few.cuh", include_str!("../common/few.cuh")),
     ("common/math.cuh", include_str!("../common/math.cuh")),
+    ("common/philox.cuh", include_str!("../common/philox.cuh")),
     ("common/reduce.cuh", include_str!("../common/reduce.cuh")),
     ("common/tile.cuh", include_str!("../common/tile.cuh")),
     ("common/tensor_list.cuh", include_str!("../common/tensor_list.cuh")),

@@ -41,7 +41,7 @@ macro_rules! families {
 }
 
 families! {
-    elementwise: [crate::elementwise::cuda::KERNELS],
+    elementwise: [crate::elementwise::cuda::KERNELS, crate::elementwise::cuda::fused::KERNELS],
     reduce: [crate::reduce::cuda::sums::KERNELS, crate::reduce::cuda::argmax::KERNELS],
     matmul: [crate::matmul::cuda::large::KERNELS, crate::matmul::cuda::tall::KERNELS, crate::matmul::cuda::wide::KERNELS, crate::matmul::cuda::small::KERNELS, crate::matmul::cuda::KERNELS],
     copy: [
@@ -55,6 +55,7 @@ families! {
     optim: [crate::optim::cuda::KERNELS, crate::optim::cuda::norms::KERNELS, crate::optim::cuda::scalars::KERNELS],
     augment: [crate::augment::cuda::KERNELS],
     pool: [crate::pool::cuda::KERNELS],
+    random: [crate::random::cuda::KERNELS],
 }
 
 impl Family {

@@ -36,13 +36,13 @@ impl Initializer {
     pub fn kaiming_normal_fan_out(&self, name: &str, shape: [usize; 4]) -> Result<Tensor> {
         let fan_out = shape[0] * shape[1] * shape[2];
         let std = (2.0 / fan_out as f64).sqrt() as f32;
-        random::normal(&shape, 0.0, std, self.seed, Purpose::Initialise, self.stream(name))
+        random::normal(&shape, 0.0, std, self.seed, Purpose::Initialise, self.stream(name), Device::Cpu)
     }
 
     /// Uniform within 1 / sqrt(`fan_in`) of zero: PyTorch's default for the weight and bias of a linear layer.
     pub fn uniform_fan_in(&self, name: &str, shape: &[usize], fan_in: usize) -> Result<Tensor> {
         let bound = (1.0 / (fan_in as f64).sqrt()) as f32;
-        random::uniform(shape, -bound, bound, self.seed, Purpose::Initialise, self.stream(name))
+        random::uniform(shape, -bound, bound, self.seed, Purpose::Initialise, self.stream(name), Device::Cpu)
     }
 }
 

@@ -26,28 +26,17 @@ __device__ __forceinline__ void load_columns(const element *row, u64 width, u64 
         if (start + column(0, k) < width) v[k] = to_float(row[start + column(0, k)]);
 }
 
-// 16 bytes. As an instruction, for the compiler makes four stores of the assignment here.
-__device__ __forceinline__ void store_words(void *at, u32 a, u32 b, u32 c, u32 d) {
-    asm volatile("st.global.v4.u32 [%0], {%1, %2, %3, %4};" ::"l"(at), "r"(a), "r"(b), "r"(c), "r"(d) : "memory");
-}
-
-__device__ __forceinline__ void store_all(float *at, const float (&v)[PACK]) {
+__device__ __forceinline__ void store_pack_global(float *at, const float (&v)[8]) {
 #pragma unroll
-    for (int k = 0; k < PACK; k += 4)
-        store_words(at + k, __float_as_uint(v[k]), __float_as_uint(v[k + 1]), __float_as_uint(v[k + 2]),
-                    __float_as_uint(v[k + 3]));
-}
-__device__ __forceinline__ void store_all(bf16 *at, const float (&v)[PACK]) {
-    u32 words[4] = {};
-#pragma unroll
-    for (int k = 0; k < PACK / 2; k++) words[k] = pack_bf16(v[2 * k], v[2 * k + 1]);
-    store_words(at, words[0], words[1], words[2], words[3]);
+    for (int k = 0; k < 8; k += 4)
+        store_global(at + k, __float_as_uint(v[k]), __float_as_uint(v[k + 1]), __float_as_uint(v[k + 2]),
+                     __float_as_uint(v[k + 3]));
 }
 
 template <typename Out>
 __device__ __forceinline__ void store_columns(Out *row, u64 width, u64 start, u32 vector, const float (&v)[PACK]) {
     if (vector) {
-        if (start + column(1, 0) < width) store_all(row + start + column(1, 0), v);
+        if (start + column(1, 0) < width) store_pack_global(row + start + column(1, 0), v);
         return;
     }
 #pragma unroll

@@ -3,7 +3,8 @@
 use super::cases::{Case, cases};
 use super::*;
 use crate::array::{Array, Real};
-use crate::check::check_launcher;
+use crate::check::{FLOATS, check_launcher, guarded, misaligned, on_device};
+use crate::compare;
 
 /// A launcher of one or two inputs by name, with its reference.
 struct Check {
@@ -109,11 +110,90 @@ fn check_case(device: Device, case: &Case) -> Result<()> {
     Ok(())
 }
 
+/// Whole packs and their neighbours, several blocks, several pieces of rows.
+fn fused_shapes() -> Vec<Vec<usize>> {
+    let shapes: [&[usize]; 10] = [
+        &[1, 1],
+        &[0, 3],
+        &[2, 0],
+        &[5, 7],
+        &[3, 5, 8],
+        &[2, 3, 64],
+        &[2, 9, 264],
+        &[31, 67],
+        &[7, 50, 16],
+        &[3, 5, 7, 33],
+    ];
+    shapes.iter().map(|s| s.to_vec()).collect()
+}
+
+fn check_bias(device: Device, case: &Case) -> Result<()> {
+    let n = case.shape[case.shape.len() - 1];
+    let (x, bias) = (case.operand(1), Array::random(&[n], case.seed, 1.0));
+    fn gelus<T: Real>(x: &[Array<T>]) -> Vec<Array<T>> {
+        let pre = reference::add_bias(&x[0], &x[1]);
+        vec![reference::gelu(&pre), pre]
+    }
+    fn relus<T: Real>(x: &[Array<T>]) -> Vec<Array<T>> {
+        vec![reference::relu(&reference::add_bias(&x[0], &x[1]))]
+    }
+    let gelu = |x: &[Tensor]| bias_gelu(&x[0], &x[1]).map(|(y, pre)| vec![y, pre]);
+    check_launcher(device, "bias_gelu", &[&x, &bias], 2.0, gelu, gelus, gelus)?;
+    let relu = |x: &[Tensor]| Ok(vec![bias_relu(&x[0], &x[1])?]);
+    check_launcher(device, "bias_relu", &[&x, &bias], 2.0, relu, relus, relus)
+}
+
+/// With and without scale and keep, which are f32 beside a branch of either type.
+fn check_residual(device: Device, case: &Case) -> Result<()> {
+    let (samples, n) = (case.shape[0], case.shape[case.shape.len() - 1]);
+    let scale = Array::<f64>::random(&[n], case.seed + 1, 1.0);
+    let keep = Array::<f64>::random(&[samples], case.seed + 2, 1.0).map(|v| if v < 0.0 { 0.0 } else { 1.25 });
+    for (with_scale, with_keep) in [(false, false), (true, false), (false, true), (true, true)] {
+        let (scale, keep) = (with_scale.then_some(&scale), with_keep.then_some(&keep));
+        let single = [scale, keep].map(|f| f.map(Array::cast::<f32>));
+        let [s32, k32] = [single[0].as_ref(), single[1].as_ref()];
+        for dtype in FLOATS {
+            let (x, branch) = (case.operand(1).rounded_to(dtype), case.operand(2).rounded_to(dtype));
+            let (x32, branch32) = (x.cast(), branch.cast());
+            let naive = reference::residual_scale(&x32, &branch32, s32, k32);
+            let oracle = reference::residual_scale(&x, &branch, scale, keep);
+            let naive_back = reference::residual_scale_backward(&x32, &branch32, s32, k32);
+            let oracle_back = reference::residual_scale_backward(&x, &branch, scale, keep);
+            for put in [on_device as fn(&_, _, _) -> _, misaligned] {
+                let (y, dbranch, dscale) = guarded(device, || {
+                    let (tx, tb) = (put(&x, dtype, device)?, put(&branch, dtype, device)?);
+                    let factor = |f: Option<&Array<f64>>| f.map(|f| put(f, DType::F32, device)).transpose();
+                    let (s, k) = (factor(scale)?, factor(keep)?);
+                    let y = residual_scale(&tx, &tb, s.as_ref(), k.as_ref())?;
+                    let (db, ds) = residual_scale_backward(&tx, &tb, s.as_ref(), k.as_ref())?;
+                    let host = |t: Tensor| t.to_device(Device::Cpu);
+                    Ok((host(y)?, host(db)?, ds.map(host).transpose()?))
+                })?;
+                y.require_dtype("residual_scale", "y", dtype)?;
+                compare::check("residual_scale", &y, &naive, &oracle, 2.0)?;
+                dbranch.require_dtype("residual_scale_backward", "dbranch", dtype)?;
+                compare::check("dbranch", &dbranch, &naive_back.0, &oracle_back.0, 2.0)?;
+                if let Some(dscale) = dscale {
+                    dscale.require_dtype("residual_scale_backward", "dscale", DType::F32)?;
+                    compare::check("dscale", &dscale, &naive_back.1, &oracle_back.1, 3.0)?;
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
 /// Runs every case on a CUDA device and gives their number. The error names the case.
 pub fn check(device: Device) -> Result<usize> {
     let cases = cases();
     for case in &cases {
         check_case(device, case).map_err(|e| e.with("case", case))?;
     }
-    Ok(cases.len())
+    let fused = fused_shapes();
+    for (i, shape) in fused.iter().enumerate() {
+        let case = Case { shape: shape.clone(), seed: i as u64 };
+        check_bias(device, &case).map_err(|e| e.with("case", &case))?;
+        check_residual(device, &case).map_err(|e| e.with("case", &case))?;
+    }
+    Ok(cases.len() + fused.len())
 }

@@ -136,3 +136,63 @@ pub fn add_bias(x: &[f32], bias: &[f32], out: &mut [f32]) {
     let step = (GRAIN / bias.len()).max(1) * bias.len();
     chunks(out, step, |start, out| part(&x[start..][..out.len()], bias, out));
 }
+
+/// Calls `part` for pieces of whole rows of `width` elements.
+fn by_rows(width: usize, out: &mut [f32], part: impl Fn(usize, &mut [f32]) + Sync) {
+    if !out.is_empty() {
+        chunks(out, (GRAIN / width).max(1) * width, part);
+    }
+}
+
+/// gelu(x + bias) for every row, and x + bias.
+pub fn bias_gelu(x: &[f32], bias: &[f32], y: &mut [f32], pre: &mut [f32]) {
+    add_bias(x, bias, pre);
+    gelu(pre, y);
+}
+
+/// relu(x + bias) for every row.
+pub fn bias_relu(x: &[f32], bias: &[f32], out: &mut [f32]) {
+    multiversion! {
+        fn part(x: &[f32], bias: &[f32], out: &mut [f32]) {
+            for (o, x) in out.chunks_exact_mut(bias.len()).zip(x.chunks_exact(bias.len())) {
+                for ((o, &x), &b) in o.iter_mut().zip(x).zip(bias) {
+                    let pre = x + b;
+                    *o = if pre < 0.0 { 0.0 } else { pre };
+                }
+            }
+        }
+    }
+    by_rows(bias.len(), out, |start, out| part(&x[start..][..out.len()], bias, out));
+}
+
+/// scale[j] keep[s] branch[r, j] for row r of sample s = r / `rows`; without a scale or a keep that factor is 1.
+pub fn scale_rows(
+    branch: &[f32],
+    (scale, keep): (Option<&[f32]>, Option<&[f32]>),
+    width: usize,
+    rows: usize,
+    out: &mut [f32],
+) {
+    multiversion! {
+        fn row(branch: &[f32], scale: Option<&[f32]>, keep: f32, out: &mut [f32]) {
+            match scale {
+                Some(scale) => {
+                    for ((o, &b), &s) in out.iter_mut().zip(branch).zip(scale) {
+                        *o = s * keep * b;
+                    }
+                }
+                None => {
+                    for (o, &b) in out.iter_mut().zip(branch) {
+                        *o = keep * b;
+                    }
+                }
+            }
+        }
+    }
+    by_rows(width, out, |start, out| {
+        for (i, out) in out.chunks_exact_mut(width).enumerate() {
+            let r = start / width + i;
+            row(&branch[r * width..][..width], scale, keep.map_or(1.0, |keep| keep[r / rows]), out);
+        }
+    });
+}

@@ -1,8 +1,10 @@
-//! Launches of `elementwise.cu`.
+//! Launches of `elementwise.cu` and `fused.cu`.
 
-use crate::cuda::{THREADS, Typed, typed_kernels};
+use super::fused::Factors;
+use crate::cuda::{Divisor, THREADS, Typed, typed_kernels};
+use crate::reduce;
 use engine::cuda::Launch;
-use engine::{Result, Tensor};
+use engine::{DType, Result, Tensor};
 
 typed_kernels! {
     family: "elementwise", file: "elementwise.cu", options: [];
@@ -17,6 +19,16 @@ typed_kernels! {
     GELU_BWD = "elementwise_gelu_bwd";
     BLEND = "elementwise_blend";
     ADD_BIAS = "elementwise_add_bias";
+}
+
+pub(crate) mod fused {
+    crate::cuda::typed_kernels! {
+        family: "elementwise", file: "fused.cu", options: [];
+        BIAS_GELU = "elementwise_bias_gelu";
+        BIAS_RELU = "elementwise_bias_relu";
+        RESIDUAL_SCALE = "elementwise_residual_scale";
+        RESIDUAL_SCALE_BWD = "elementwise_residual_scale_bwd";
+    }
 }
 
 /// Blocks for `n` elements of `size` bytes, a pack of 16 bytes a thread.
@@ -120,4 +132,123 @@ pub fn add_bias(x: &Tensor, bias: &Tensor) -> Result<Tensor> {
         .block(THREADS)
         .run()?;
     Ok(out)
+}
+
+/// Whether rows of `width` elements can be read in packs of 16 bytes from all tensors.
+fn vector(width: usize, tensors: &[&Tensor]) -> u32 {
+    u32::from(width.is_multiple_of(16 / tensors[0].dtype().size()) && aligned(tensors) == 1)
+}
+
+/// gelu(x + bias), and x + bias.
+#[track_caller]
+pub fn bias_gelu(x: &Tensor, bias: &Tensor) -> Result<(Tensor, Tensor)> {
+    let name = "bias_gelu";
+    let mut y = Tensor::empty(x.shape(), x.dtype(), x.device())?;
+    let mut pre = Tensor::empty(x.shape(), x.dtype(), x.device())?;
+    Launch::new(fused::BIAS_GELU.of(name, x.dtype())?, x.device())?
+        .read(x)?
+        .read(bias)?
+        .write(&mut y)?
+        .write(&mut pre)?
+        .value(x.len() as u64)
+        .value(Divisor::new(name, bias.len().max(1))?)
+        .value(vector(bias.len(), &[x, bias]))
+        .grid(blocks(x.len(), x.dtype().size()))
+        .block(THREADS)
+        .run()?;
+    Ok((y, pre))
+}
+
+/// relu(x + bias).
+#[track_caller]
+pub fn bias_relu(x: &Tensor, bias: &Tensor) -> Result<Tensor> {
+    let name = "bias_relu";
+    let mut y = Tensor::empty(x.shape(), x.dtype(), x.device())?;
+    Launch::new(fused::BIAS_RELU.of(name, x.dtype())?, x.device())?
+        .read(x)?
+        .read(bias)?
+        .write(&mut y)?
+        .write_optional(None)?
+        .value(x.len() as u64)
+        .value(Divisor::new(name, bias.len().max(1))?)
+        .value(vector(bias.len(), &[x, bias]))
+        .grid(blocks(x.len(), x.dtype().size()))
+        .block(THREADS)
+        .run()?;
+    Ok(y)
+}
+
+/// x + scale keep branch, without x if there is none.
+#[track_caller]
+pub(super) fn residual_scale(x: Option<&Tensor>, branch: &Tensor, factors: Factors<'_>) -> Result<Tensor> {
+    let name = "residual_scale";
+    let Factors { scale, keep, width, rows } = factors;
+    let (n, dtype) = (branch.len(), branch.dtype());
+    let mut out = Tensor::empty(branch.shape(), dtype, branch.device())?;
+    let tensors: Vec<&Tensor> = [Some(branch), x, scale].into_iter().flatten().collect();
+    Launch::new(fused::RESIDUAL_SCALE.of(name, dtype)?, branch.device())?
+        .read_optional(x)?
+        .read(branch)?
+        .read_optional(scale)?
+        .read_optional(keep)?
+        .write(&mut out)?
+        .value(n as u64)
+        .value(Divisor::new(name, width.max(1))?)
+        .value(Divisor::new(name, rows.max(1))?)
+        .value(vector(width, &tensors))
+        .grid(blocks(n, dtype.size()))
+        .block(THREADS)
+        .run()?;
+    Ok(out)
+}
+
+/// scale keep dy, and the sum over all rows of keep dy branch in f32.
+#[track_caller]
+pub(super) fn residual_scale_backward(
+    dy: &Tensor,
+    branch: &Tensor,
+    scale: &Tensor,
+    factors: Factors<'_>,
+) -> Result<(Tensor, Tensor)> {
+    let name = "residual_scale_backward";
+    let Factors { keep, width, rows, .. } = factors;
+    let (device, dtype) = (dy.device(), dy.dtype());
+    let mut dbranch = Tensor::empty(dy.shape(), dtype, device)?;
+    if dy.is_empty() {
+        return Ok((dbranch, Tensor::zeros(&[width], DType::F32, device)?));
+    }
+    let total = dy.len() / width;
+    let vector = vector(width, &[dy, branch, scale]);
+    let packs = if vector == 1 { width * dtype.size() / 16 } else { width };
+    let lanes = packs.next_power_of_two().min(32);
+    let tiles = packs.div_ceil(lanes);
+    // As many pieces as fill a large device, of at least eight rows a lane.
+    let at_once = 8 * 32 / lanes;
+    let wanted = (512 / tiles).min(total / (8 * at_once)).max(1);
+    let step = total.div_ceil(wanted);
+    let pieces = total.div_ceil(step);
+    let mut partial = Tensor::empty(&[pieces, width], DType::F32, device)?;
+    Launch::new(fused::RESIDUAL_SCALE_BWD.of(name, dtype)?, device)?
+        .read(dy)?
+        .read(branch)?
+        .read(scale)?
+        .read_optional(keep)?
+        .write(&mut dbranch)?
+        .write(&mut partial)?
+        .value(total as u64)
+        .value(width as u64)
+        .value(step as u64)
+        .value(tiles as u32)
+        .value(lanes.trailing_zeros())
+        .value(Divisor::new(name, rows)?)
+        .value(vector)
+        .grid(tiles * pieces)
+        .block(THREADS)
+        .flops(4.0 * dy.len() as f64)
+        .run()?;
+    let dscale = match pieces {
+        1 => partial.reshape(&[width])?,
+        _ => reduce::cuda::sum_middle(name, &partial, [1, pieces, width], 1.0, &[width], DType::F32)?,
+    };
+    Ok((dbranch, dscale))
 }

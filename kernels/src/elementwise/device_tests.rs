@@ -30,6 +30,34 @@ fn nan_stays_where_it_is() {
     }
 }
 
+/// A kept branch of a dropped sample adds nothing, and NaN goes through one row of the bias's activations.
+#[test]
+fn fused_chains_have_their_edges() {
+    let x = on_device(&Array::new(&[2, 2], vec![1.0, f64::NAN, -1.0, 3.0]), DType::F32, device()).unwrap();
+    let bias = on_device(&Array::new(&[2], vec![0.5, 0.5]), DType::F32, device()).unwrap();
+    let (y, pre) = bias_gelu(&x, &bias).unwrap();
+    for y in [y, pre, bias_relu(&x, &bias).unwrap()] {
+        let y = y.to_vec::<f32>().unwrap();
+        assert!(!y[0].is_nan() && y[1].is_nan() && !y[2].is_nan() && !y[3].is_nan(), "{y:?}");
+    }
+    let keep = on_device(&Array::new(&[2], vec![2.0, 0.0]), DType::F32, device()).unwrap();
+    let ones = on_device(&Array::new(&[2, 2], vec![1.0; 4]), DType::F32, device()).unwrap();
+    let y = residual_scale(&ones, &ones, None, Some(&keep)).unwrap();
+    assert_eq!(y.to_vec::<f32>().unwrap(), [3.0, 3.0, 1.0, 1.0]);
+}
+
+#[test]
+fn gradients_of_a_scale_have_the_same_bits_every_time() {
+    for dtype in crate::check::FLOATS {
+        let dy = on_device(&Array::random(&[3, 60, 24], 1, 1.0), dtype, device()).unwrap();
+        let branch = on_device(&Array::random(&[3, 60, 24], 2, 1.0), dtype, device()).unwrap();
+        let scale = on_device(&Array::random(&[24], 3, 1.0), DType::F32, device()).unwrap();
+        let run = || residual_scale_backward(&dy, &branch, Some(&scale), None).unwrap().1.unwrap();
+        let first = run().to_vec::<f32>().unwrap();
+        (1..20).for_each(|_| assert_eq!(first, run().to_vec::<f32>().unwrap(), "{dtype}"));
+    }
+}
+
 /// The device that tests use is what it says, and what is wrong is an error there too.
 #[test]
 fn devices_do_not_mix() {

@@ -9,10 +9,13 @@ mod cpu;
 pub(crate) mod cuda;
 #[cfg(test)]
 mod device_tests;
+mod fused;
 pub mod reference;
 #[cfg(test)]
 pub(crate) mod tests;
 pub(crate) mod workloads;
+
+pub use fused::{bias_gelu, bias_relu, residual_scale, residual_scale_backward};
 
 use crate::cuda::{Typed, require_float};
 use engine::device::common;

@@ -60,3 +60,44 @@ pub fn add_bias<T: Real>(x: &Array<T>, bias: &Array<T>) -> Array<T> {
     let n = bias.len();
     Array::new(&x.shape, x.data.iter().enumerate().map(|(i, &v)| v + bias.data[i % n]).collect())
 }
+
+/// x + scale[c] keep[n] branch, [N, .., C]; no scale or keep is 1.
+pub fn residual_scale<T: Real>(
+    x: &Array<T>,
+    branch: &Array<T>,
+    scale: Option<&Array<T>>,
+    keep: Option<&Array<T>>,
+) -> Array<T> {
+    let factors = residual_factors(&x.shape, scale, keep);
+    let data = (0..x.len()).map(|i| x.data[i] + factors[i].0 * factors[i].1 * branch.data[i]).collect();
+    Array::new(&x.shape, data)
+}
+
+/// Gradients of the branch and of the scale, the latter [C] whether there is a scale or not.
+pub fn residual_scale_backward<T: Real>(
+    dy: &Array<T>,
+    branch: &Array<T>,
+    scale: Option<&Array<T>>,
+    keep: Option<&Array<T>>,
+) -> (Array<T>, Array<T>) {
+    let factors = residual_factors(&dy.shape, scale, keep);
+    let width = dy.shape[dy.shape.len() - 1];
+    let mut dscale = Array::zeros(&[width]);
+    for (i, (&dy, &b)) in dy.data.iter().zip(&branch.data).enumerate() {
+        dscale.data[i % width] += factors[i].1 * dy * b;
+    }
+    let data = (0..dy.len()).map(|i| factors[i].0 * factors[i].1 * dy.data[i]).collect();
+    (Array::new(&dy.shape, data), dscale)
+}
+
+/// The scale and the keep of each element.
+fn residual_factors<T: Real>(
+    shape: &[usize],
+    scale: Option<&Array<T>>,
+    keep: Option<&Array<T>>,
+) -> Vec<(T, T)> {
+    let (n, width) = (shape.iter().product::<usize>(), shape[shape.len() - 1]);
+    let sample = n / shape[0].max(1);
+    let of = |factor: Option<&Array<T>>, i: usize| factor.map_or(T::ONE, |f| f.data[i]);
+    (0..n).map(|i| (of(scale, i % width), of(keep, i / sample))).collect()
+}

@@ -53,11 +53,50 @@ fn check_case(case: &Case) -> Result<()> {
     Ok(())
 }
 
+/// The fused chains, where a case has rows: equal to their steps, bit for bit where the CPU takes the same ones.
+fn check_fused(case: &Case) -> Result<()> {
+    let (a, b) = (case.operand(1), case.operand(2));
+    let (ta, tb) = (a.to_tensor()?, b.to_tensor()?);
+    let (Some(&samples), Some(&n)) = (case.shape.first(), case.shape.last()) else { return Ok(()) };
+    let bias = Array::<f64>::random(&[n], case.seed, 1.0).to_tensor()?;
+    let (y, pre) = bias_gelu(&ta, &bias)?;
+    check_equal("bias_gelu's pre-activation", &pre, &add_bias(&ta, &bias)?)?;
+    check_equal("bias_gelu", &y, &gelu(&pre)?)?;
+    check_equal("bias_relu", &bias_relu(&ta, &bias)?, &relu(&pre)?)?;
+    if case.shape.len() < 2 {
+        return Ok(());
+    }
+    let scale = Array::<f64>::random(&[n], case.seed + 1, 1.0);
+    let keep = Array::<f64>::random(&[samples], case.seed + 2, 1.0).map(|v| if v < 0.0 { 0.0 } else { 1.25 });
+    for (scale, keep) in
+        [(None, None), (Some(&scale), None), (None, Some(&keep)), (Some(&scale), Some(&keep))]
+    {
+        let tensors = [scale, keep].map(|f| f.map(|f| f.to_tensor().unwrap()));
+        let [s, k] = [tensors[0].as_ref(), tensors[1].as_ref()];
+        let cast = [scale, keep].map(|f| f.map(Array::cast::<f32>));
+        let [s32, k32] = [cast[0].as_ref(), cast[1].as_ref()];
+        let (a32, b32) = (a.cast::<f32>(), b.cast::<f32>());
+        let naive = reference::residual_scale(&a32, &b32, s32, k32);
+        let oracle = reference::residual_scale(&a, &b, scale, keep);
+        check("residual_scale", &residual_scale(&ta, &tb, s, k)?, &naive, &oracle, 2.0)?;
+        let (dbranch, dscale) = residual_scale_backward(&ta, &tb, s, k)?;
+        let naive = reference::residual_scale_backward(&a32, &b32, s32, k32);
+        let oracle = reference::residual_scale_backward(&a, &b, scale, keep);
+        check("dbranch", &dbranch, &naive.0, &oracle.0, 2.0)?;
+        assert_eq!(dscale.is_some(), scale.is_some());
+        if let Some(dscale) = dscale {
+            check("dscale", &dscale, &naive.1, &oracle.1, 3.0)?;
+        }
+    }
+    Ok(())
+}
+
 #[test]
 fn all_cases_agree_with_the_reference() {
     for case in cases() {
         let guard = memory::guard();
         check_case(&case).unwrap_or_else(|e| panic!("{case:?}: {e}"));
+        check_fused(&case).unwrap_or_else(|e| panic!("{case:?}: {e}"));
         guard.finish().unwrap();
     }
 }
@@ -67,6 +106,7 @@ proptest! {
     #[test]
     fn random_cases_agree_with_the_reference(case in strategy()) {
         check_case(&case).unwrap();
+        check_fused(&case).unwrap();
     }
 }
 
@@ -109,6 +149,17 @@ fn wrong_arguments_are_errors() {
     assert_eq!(gelu_backward(&i, &x).unwrap_err().kind(), engine::ErrorKind::DType);
     assert!(add_bias(&Tensor::scalar(1.0).unwrap(), &x).is_err());
     assert!(add_bias(&y, &x).is_err());
+    assert!(bias_gelu(&y, &x).is_err() && bias_relu(&y, &x).is_err());
+    let one = Tensor::from_slice(&[1f32], &[1]).unwrap();
+    assert!(residual_scale(&y, &y, Some(&one), Some(&x)).is_ok());
+    assert!(
+        residual_scale(&y, &y, Some(&x), None).unwrap_err().message().contains("scale must have shape [1]")
+    );
+    assert!(
+        residual_scale(&y, &y, None, Some(&one)).unwrap_err().message().contains("keep must have shape [2]")
+    );
+    assert!(residual_scale(&x, &x, None, None).unwrap_err().message().contains("samples and channels"));
+    assert!(residual_scale_backward(&y, &x, None, None).is_err());
     let wide = Tensor::from_slice(&[0f32; 6], &[2, 3]).unwrap().transpose(0, 1).unwrap();
     assert!(relu(&wide).unwrap_err().message().contains("contiguous"));
 }

@@ -12,6 +12,17 @@ fn operand(seed: u64, shape: &[usize], device: Device, dtype: DType) -> Result<T
     on_device(&Array::random(shape, seed, 1.0), dtype, device)
 }
 
+type Residual = fn(&Tensor, &Tensor, Option<&Tensor>, Option<&Tensor>) -> Result<()>;
+
+/// 512 rows of eight samples, with a scale and a keep.
+fn residual(device: Device, dtype: DType, f: Residual) -> Result<Run> {
+    let shape = [8, SHAPE[0] / 8, SHAPE[1]];
+    let (x, branch) = (operand(1, &shape, device, dtype)?, operand(2, &shape, device, dtype)?);
+    let scale = operand(3, &SHAPE[1..], device, DType::F32)?;
+    let keep = operand(4, &[8], device, DType::F32)?;
+    Ok(Box::new(move || f(&x, &branch, Some(&scale), Some(&keep))))
+}
+
 /// The family's workloads.
 pub fn workloads() -> Vec<Workload> {
     fn two(device: Device, dtype: DType, f: fn(&Tensor, &Tensor) -> Result<Tensor>) -> Result<Run> {
@@ -31,6 +42,26 @@ pub fn workloads() -> Vec<Workload> {
                 let x = operand(1, &SHAPE, device, dtype)?;
                 let bias = operand(2, &SHAPE[1..], device, dtype)?;
                 Ok(Box::new(move || add_bias(&x, &bias).map(drop)))
+            },
+        },
+        Workload {
+            label: "bias_gelu 512x512",
+            prepare: |device, dtype| {
+                let x = operand(1, &SHAPE, device, dtype)?;
+                let bias = operand(2, &SHAPE[1..], device, dtype)?;
+                Ok(Box::new(move || bias_gelu(&x, &bias).map(drop)))
+            },
+        },
+        Workload {
+            label: "residual_scale 512x512",
+            prepare: |device, dtype| {
+                residual(device, dtype, |x, b, s, k| residual_scale(x, b, s, k).map(drop))
+            },
+        },
+        Workload {
+            label: "residual_scale_backward 512x512",
+            prepare: |device, dtype| {
+                residual(device, dtype, |x, b, s, k| residual_scale_backward(x, b, s, k).map(drop))
             },
         },
     ]

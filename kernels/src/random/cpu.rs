@@ -38,13 +38,18 @@ fn normal_pair(a: u32, b: u32) -> [f32; 2] {
 }
 
 /// `value` of each block of the stream, four elements a block.
-fn by_block(out: &mut [f32], stream: Stream, value: impl Fn([u32; 4]) -> [f32; 4] + Sync) {
+fn by_block<T: Copy + Send>(out: &mut [T], stream: Stream, value: impl Fn([u32; 4]) -> [T; 4] + Sync) {
     chunks(out, GRAIN / 4, |start, out| {
         for (i, out) in out.chunks_mut(4).enumerate() {
             let values = value(stream.block((start / 4 + i) as u32));
             out.copy_from_slice(&values[..out.len()]);
         }
     });
+}
+
+/// The words themselves.
+pub fn words(out: &mut [i32], stream: Stream) {
+    by_block(out, stream, |words| words.map(|w| w as i32));
 }
 
 /// Uniform in [low, high).

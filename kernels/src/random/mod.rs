@@ -1,15 +1,22 @@
 //! Tensors of random numbers, made in parallel.
 //!
 //! Element i depends on (seed, purpose, index, i) alone: it is a function of Philox4x32-10 blocks whose counters
-//! are known from i, so that any number of threads, or another device, gives the same numbers.
+//! are known from i, so that any number of threads, or another device, gives the same numbers. On CUDA devices [`words`]
+//! and [`uniform`] are the CPU's bits; the others agree but for the last bits of the device's logarithms, sines, cosines and
+//! exponentials, and a candidate of [`truncated_normal`] that lies that near its bound may be decided otherwise.
 //! [`uniform`] and the even elements of [`normal`] are the numbers that [`engine::Philox`] gives one after another.
 //! Bound by computing: 4 bytes an element are written, nothing is read.
 
 pub mod cases;
+pub(crate) mod check;
 mod cpu;
+pub(crate) mod cuda;
+#[cfg(test)]
+mod device_tests;
 pub mod reference;
 #[cfg(test)]
 mod tests;
+pub(crate) mod workloads;
 
 use engine::random::Purpose;
 use engine::{DType, Device, Error, Result, Tensor, memory};
@@ -21,14 +28,20 @@ pub fn bytes(elements: usize) -> usize {
 
 /// An empty tensor if its elements need at most 2^32 Philox blocks of `per_block` elements each.
 #[track_caller]
-fn prepare(name: &'static str, shape: &[usize], per_block: u128) -> Result<Tensor> {
+fn prepare(
+    name: &'static str,
+    shape: &[usize],
+    per_block: u128,
+    dtype: DType,
+    device: Device,
+) -> Result<Tensor> {
     let elements = shape.iter().fold(1u128, |n, &s| n.saturating_mul(s as u128));
     let limit = per_block << 32;
     if elements > limit {
         let text = format!("at most {limit} elements have numbers of their own: make several tensors");
         return Err(Error::value(name, text).with("shape", shape));
     }
-    Tensor::empty(shape, DType::F32, Device::Cpu)
+    Tensor::empty(shape, dtype, device)
 }
 
 #[track_caller]
@@ -39,8 +52,23 @@ fn finite(name: &'static str, values: &[(&'static str, f32)]) -> Result<()> {
     }
 }
 
-/// Uniform in [low, high): element i is low + (high - low) u, u the i-th [`engine::Philox::uniform`] of the stream
-/// (seed, purpose, index). At most 2^34 elements.
+/// The words of the stream (seed, purpose, index) as they are, in i32: element i is the i-th
+/// [`engine::Philox::next_u32`]. At most 2^34 elements.
+#[track_caller]
+pub fn words(shape: &[usize], seed: u64, purpose: Purpose, index: u64, device: Device) -> Result<Tensor> {
+    let name = "words";
+    let _op = memory::operation(name);
+    let mut out = prepare(name, shape, 4, DType::I32, device)?;
+    let stream = cpu::Stream { seed, purpose: purpose as u32, index };
+    match device {
+        Device::Cpu => cpu::words(out.as_mut_slice()?, stream),
+        Device::Cuda(_) => cuda::words(&mut out, stream)?,
+    }
+    Ok(out)
+}
+
+/// Uniform in [low, high), in f32 on any device: element i is low + (high - low) u, u the i-th
+/// [`engine::Philox::uniform`] of the stream (seed, purpose, index). At most 2^34 elements.
 #[track_caller]
 pub fn uniform(
     shape: &[usize],
@@ -49,12 +77,17 @@ pub fn uniform(
     seed: u64,
     purpose: Purpose,
     index: u64,
+    device: Device,
 ) -> Result<Tensor> {
     let name = "uniform";
     let _op = memory::operation(name);
     finite(name, &[("low", low), ("high", high), ("high - low", high - low)])?;
-    let mut out = prepare(name, shape, 4)?;
-    cpu::uniform(out.as_mut_slice()?, low, high, cpu::Stream { seed, purpose: purpose as u32, index });
+    let mut out = prepare(name, shape, 4, DType::F32, device)?;
+    let stream = cpu::Stream { seed, purpose: purpose as u32, index };
+    match device {
+        Device::Cpu => cpu::uniform(out.as_mut_slice()?, low, high, stream),
+        Device::Cuda(_) => cuda::uniform(&mut out, low, high, stream)?,
+    }
     Ok(out)
 }
 
@@ -69,12 +102,17 @@ pub fn normal(
     seed: u64,
     purpose: Purpose,
     index: u64,
+    device: Device,
 ) -> Result<Tensor> {
     let name = "normal";
     let _op = memory::operation(name);
     finite(name, &[("mean", mean), ("std", std)])?;
-    let mut out = prepare(name, shape, 4)?;
-    cpu::normal(out.as_mut_slice()?, mean, std, cpu::Stream { seed, purpose: purpose as u32, index });
+    let mut out = prepare(name, shape, 4, DType::F32, device)?;
+    let stream = cpu::Stream { seed, purpose: purpose as u32, index };
+    match device {
+        Device::Cpu => cpu::normal(out.as_mut_slice()?, mean, std, stream),
+        Device::Cuda(_) => cuda::normal(&mut out, mean, std, stream)?,
+    }
     Ok(out)
 }
 
@@ -92,6 +130,7 @@ pub fn truncated_normal(
     seed: u64,
     purpose: Purpose,
     index: u64,
+    device: Device,
 ) -> Result<Tensor> {
     let name = "truncated_normal";
     let _op = memory::operation(name);
@@ -99,8 +138,11 @@ pub fn truncated_normal(
     if bound_in_std <= 0.0 {
         return Err(Error::value(name, "the bound must be above 0").with("bound_in_std", bound_in_std));
     }
-    let mut out = prepare(name, shape, 1)?;
+    let mut out = prepare(name, shape, 1, DType::F32, device)?;
     let stream = cpu::Stream { seed, purpose: purpose as u32, index };
-    cpu::truncated_normal(out.as_mut_slice()?, std, bound_in_std, stream);
+    match device {
+        Device::Cpu => cpu::truncated_normal(out.as_mut_slice()?, std, bound_in_std, stream),
+        Device::Cuda(_) => cuda::truncated_normal(&mut out, std, bound_in_std, stream)?,
+    }
     Ok(out)
 }

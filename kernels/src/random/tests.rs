@@ -10,16 +10,19 @@ fn check_case(case: &Case) -> Result<()> {
     let Case { shape, seed, index } = case;
     let (seed, index) = (*seed, *index);
     let n: usize = shape.iter().product();
-    let found = uniform(shape, -2.0, 3.0, seed, PURPOSE, index)?;
+    let found = uniform(shape, -2.0, 3.0, seed, PURPOSE, index, Device::Cpu)?;
     assert_eq!(found.shape(), shape);
     assert_eq!(found.to_vec::<f32>()?, reference::uniform(n, -2.0, 3.0, seed, PURPOSE, index));
-    let found = normal(shape, 0.5, 2.0, seed, PURPOSE, index)?.to_vec::<f32>()?;
+    let mut stream = Philox::new(seed, PURPOSE, index);
+    let expected: Vec<i32> = (0..n).map(|_| stream.next_u32() as i32).collect();
+    assert_eq!(words(shape, seed, PURPOSE, index, Device::Cpu)?.to_vec::<i32>()?, expected);
+    let found = normal(shape, 0.5, 2.0, seed, PURPOSE, index, Device::Cpu)?.to_vec::<f32>()?;
     assert_eq!(found, reference::normal(n, 0.5, 2.0, seed, PURPOSE, index));
     let mut stream = Philox::new(seed, PURPOSE, index);
     for v in found.iter().step_by(2) {
         assert_eq!(*v, 0.5 + 2.0 * stream.normal());
     }
-    let found = truncated_normal(shape, 0.02, 1.5, seed, PURPOSE, index)?.to_vec::<f32>()?;
+    let found = truncated_normal(shape, 0.02, 1.5, seed, PURPOSE, index, Device::Cpu)?.to_vec::<f32>()?;
     for (i, v) in found.iter().enumerate() {
         assert_eq!(*v, reference::truncated_normal(i as u32, 0.02, 1.5, seed, PURPOSE, index));
     }
@@ -76,10 +79,10 @@ fn distributions_have_their_moments() {
         assert!((m - mean).abs() < 5.0 * (variance / n).sqrt(), "mean {m}, not {mean}");
         assert!((v / variance - 1.0).abs() < 5.0 * (2.0 / n).sqrt(), "variance {v}, not {variance}");
     };
-    near(&uniform(&[n], -1.0, 3.0, 1, PURPOSE, 0).unwrap(), 1.0, 16.0 / 12.0);
-    near(&normal(&[n], 2.0, 0.5, 2, PURPOSE, 0).unwrap(), 2.0, 0.25);
+    near(&uniform(&[n], -1.0, 3.0, 1, PURPOSE, 0, Device::Cpu).unwrap(), 1.0, 16.0 / 12.0);
+    near(&normal(&[n], 2.0, 0.5, 2, PURPOSE, 0, Device::Cpu).unwrap(), 2.0, 0.25);
     for bound in [0.01, 0.5, 0.99, 1.0, 2.0, 4.0] {
-        let x = truncated_normal(&[n], 2.0, bound, 3, PURPOSE, 0).unwrap();
+        let x = truncated_normal(&[n], 2.0, bound, 3, PURPOSE, 0, Device::Cpu).unwrap();
         assert!(x.to_vec::<f32>().unwrap().iter().all(|v| v.abs() <= 2.0 * bound));
         near(&x, 0.0, 4.0 * truncated_variance(f64::from(bound)));
     }
@@ -88,7 +91,7 @@ fn distributions_have_their_moments() {
 /// Neighbours in a Box-Muller pair share a radius: their correlation must still be 0.
 #[test]
 fn pairs_are_uncorrelated() {
-    let x = normal(&[200_000], 0.0, 1.0, 9, PURPOSE, 0).unwrap().to_vec::<f32>().unwrap();
+    let x = normal(&[200_000], 0.0, 1.0, 9, PURPOSE, 0, Device::Cpu).unwrap().to_vec::<f32>().unwrap();
     let product: f64 = x.chunks(2).map(|p| f64::from(p[0] * p[1])).sum::<f64>() / 100_000.0;
     assert!(product.abs() < 5.0 / 100_000f64.sqrt(), "{product}");
 }
@@ -97,21 +100,21 @@ fn pairs_are_uncorrelated() {
 fn threads_do_not_matter() {
     same_on_any_number_of_threads("random", || {
         vec![
-            uniform(&[50_001], 0.0, 1.0, 1, PURPOSE, 2).unwrap(),
-            normal(&[50_001], 0.0, 1.0, 1, PURPOSE, 2).unwrap(),
-            truncated_normal(&[50_001], 1.0, 2.0, 1, PURPOSE, 2).unwrap(),
+            uniform(&[50_001], 0.0, 1.0, 1, PURPOSE, 2, Device::Cpu).unwrap(),
+            normal(&[50_001], 0.0, 1.0, 1, PURPOSE, 2, Device::Cpu).unwrap(),
+            truncated_normal(&[50_001], 1.0, 2.0, 1, PURPOSE, 2, Device::Cpu).unwrap(),
         ]
     });
 }
 
 #[test]
 fn wrong_arguments_are_errors() {
-    let u = |shape: &[usize], low, high| uniform(shape, low, high, 0, PURPOSE, 0);
+    let u = |shape: &[usize], low, high| uniform(shape, low, high, 0, PURPOSE, 0, Device::Cpu);
     assert!(u(&[2], f32::NAN, 1.0).is_err());
     assert!(u(&[2], f32::MIN, f32::MAX).is_err());
     assert!(u(&[1 << 34, 2], 0.0, 1.0).unwrap_err().message().contains("at most"));
     assert!(u(&[usize::MAX, usize::MAX, 3], 0.0, 1.0).is_err());
-    assert!(normal(&[2], 0.0, f32::INFINITY, 0, PURPOSE, 0).is_err());
-    assert!(truncated_normal(&[2], 1.0, 0.0, 0, PURPOSE, 0).is_err());
-    assert!(truncated_normal(&[(1 << 32) + 1], 1.0, 2.0, 0, PURPOSE, 0).is_err());
+    assert!(normal(&[2], 0.0, f32::INFINITY, 0, PURPOSE, 0, Device::Cpu).is_err());
+    assert!(truncated_normal(&[2], 1.0, 0.0, 0, PURPOSE, 0, Device::Cpu).is_err());
+    assert!(truncated_normal(&[(1 << 32) + 1], 1.0, 2.0, 0, PURPOSE, 0, Device::Cpu).is_err());
 }
