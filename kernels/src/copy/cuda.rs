@@ -222,8 +222,8 @@ fn transpose(
         && out.is_aligned(4)
         && [dim.size, dim.to, last.size, last.from, from, to].into_iter().all(even)
         && batch.iter().all(|s| even(s.from) && even(s.to));
-    // 32 x 32, or a side as long as a short dimension and the other as long as that leaves.
-    let log = |n: usize| n.next_power_of_two().trailing_zeros();
+    // 32 x 32, or a side as long as a short dimension (4 at least) and the other as long as that leaves.
+    let log = |n: usize| n.next_power_of_two().trailing_zeros().max(2);
     let (log_near, log_last) = match (log(dim.size), log(last.size)) {
         _ if pairs => (log(PAIRS), log(PAIRS)),
         (_, last) if last < LOG_TILE / 2 => (LOG_TILE - last, last),

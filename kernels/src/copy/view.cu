@@ -102,23 +102,27 @@ __device__ __forceinline__ void copy_tiles(const Unit *x, Unit *out, const View 
     find(view, batch, from, to);
     const u32 near = plane.near - near0, last = plane.last - last0;
 
+    // A side is at most a block's threads, so that a thread keeps its i while it reads and its j while it writes.
+    const u32 t = threadIdx.x;
     Unit unit[TILE / THREADS];
+    {
+        const u32 i = t & ((1u << plane.log_near) - 1), j = t >> plane.log_near, rows = THREADS >> plane.log_near;
+        const Unit *at = x + from + i * plane.near_from + j * plane.last_from;
+        const u64 step = rows * plane.last_from;
 #pragma unroll
-    for (int k = 0; k < TILE / THREADS; k++) {
-        const u32 t = k * THREADS + threadIdx.x, i = t & ((1u << plane.log_near) - 1), j = t >> plane.log_near;
-        if (i < near && j < last) unit[k] = x[from + i * plane.near_from + j * plane.last_from];
-    }
+        for (int k = 0; k < TILE / THREADS; k++, at += step)
+            if (i < near && j + k * rows < last) unit[k] = *at;
 #pragma unroll
-    for (int k = 0; k < TILE / THREADS; k++) {
-        const u32 t = k * THREADS + threadIdx.x, i = t & ((1u << plane.log_near) - 1), j = t >> plane.log_near;
-        if (i < near && j < last) tile[place(i, j, plane.log_last)] = unit[k];
+        for (int k = 0; k < TILE / THREADS; k++)
+            if (i < near && j + k * rows < last) tile[place(i, j + k * rows, plane.log_last)] = unit[k];
     }
     __syncthreads(); // the tile is complete
+    const u32 i = t >> plane.log_last, j = t & ((1u << plane.log_last) - 1), rows = THREADS >> plane.log_last;
+    Unit *at = out + to + i * plane.near_to + j;
+    const u64 step = rows * plane.near_to;
 #pragma unroll
-    for (int k = 0; k < TILE / THREADS; k++) {
-        const u32 t = k * THREADS + threadIdx.x, i = t >> plane.log_last, j = t & ((1u << plane.log_last) - 1);
-        if (i < near && j < last) out[to + i * plane.near_to + j] = Unit(tile[place(i, j, plane.log_last)]);
-    }
+    for (int k = 0; k < TILE / THREADS; k++, at += step)
+        if (i + k * rows < near && j < last) *at = Unit(tile[place(i + k * rows, j, plane.log_last)]);
 }
 
 // Everything in elements, all even but near's step, which is 1; the sides of a tile are 64.
@@ -133,30 +137,31 @@ __device__ __forceinline__ void copy_pairs(const u16 *x, u16 *out, const View &v
     find(view, batch, from, to);
     const u32 near = (plane.near - near0) / 2, last = (plane.last - last0) / 2; // in pairs
 
+    constexpr int ROWS = THREADS / 32; // of pairs at once
+    const u32 i = threadIdx.x & 31, j = threadIdx.x >> 5;
     u32 even[TILE / THREADS], odd[TILE / THREADS]; // along last
+    const u16 *at = x + from + 2 * i + 2 * j * plane.last_from;
 #pragma unroll
-    for (int k = 0; k < TILE / THREADS; k++) {
-        const u32 t = k * THREADS + threadIdx.x, i = t & 31, j = t >> 5;
-        if (i < near && j < last) {
-            const u16 *at = x + from + 2 * i + 2 * j * plane.last_from;
+    for (int k = 0; k < TILE / THREADS; k++, at += 2 * ROWS * plane.last_from) {
+        if (i < near && j + k * ROWS < last) {
             even[k] = *reinterpret_cast<const u32 *>(at);
             odd[k] = *reinterpret_cast<const u32 *>(at + plane.last_from);
         }
     }
 #pragma unroll
     for (int k = 0; k < TILE / THREADS; k++) {
-        const u32 t = k * THREADS + threadIdx.x, i = t & 31, j = t >> 5;
-        if (i < near && j < last) {
-            tile[0][place(i, j, 5)] = __byte_perm(even[k], odd[k], 0x5410);
-            tile[1][place(i, j, 5)] = __byte_perm(even[k], odd[k], 0x7632);
+        if (i < near && j + k * ROWS < last) {
+            tile[0][place(i, j + k * ROWS, 5)] = __byte_perm(even[k], odd[k], 0x5410);
+            tile[1][place(i, j + k * ROWS, 5)] = __byte_perm(even[k], odd[k], 0x7632);
         }
     }
     __syncthreads(); // both tiles are complete
+    // Now j counts rows of the result, single ones along near, and i pairs along last.
+    u16 *to_row = out + to + j * plane.near_to + 2 * i;
 #pragma unroll
-    for (int k = 0; k < 2 * TILE / THREADS; k++) {
-        const u32 t = k * THREADS + threadIdx.x, i = t >> 5, j = t & 31;
-        if (i / 2 < near && j < last)
-            *reinterpret_cast<u32 *>(out + to + i * plane.near_to + 2 * j) = tile[i % 2][place(i / 2, j, 5)];
+    for (int k = 0; k < 2 * TILE / THREADS; k++, to_row += ROWS * plane.near_to) {
+        const u32 row = j + k * ROWS;
+        if (row / 2 < near && i < last) *reinterpret_cast<u32 *>(to_row) = tile[row % 2][place(row / 2, i, 5)];
     }
 }
 
