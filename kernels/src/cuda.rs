@@ -4,6 +4,7 @@ use engine::cuda::Kernel;
 use engine::{DType, Device, Error, Result, Tensor};
 
 /// The files under `kernels/common`, and those of families, by the names that `#include` uses.
+/// The files under `kernels/common`, and what the files of one family share, by the names that `#include` uses.
 pub(crate) const HEADERS: &[(&str, &str)] = &[
     ("common/divisor.cuh", include_str!("../common/divisor.cuh")),
     ("common/divide.cuh", include_str!("../common/divide.cuh")),
@@ -17,6 +18,7 @@ pub(crate) const HEADERS: &[(&str, &str)] = &[
     ("common/reduce.cuh", include_str!("../common/reduce.cuh")),
     ("common/tile.cuh", include_str!("../common/tile.cuh")),
     ("common/tensor_list.cuh", include_str!("../common/tensor_list.cuh")),
+    ("ntxent/tile.cuh", include_str!("ntxent/tile.cuh")),
 ];
 
 /// One computation in every element type that has a kernel.

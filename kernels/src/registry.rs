@@ -56,6 +56,7 @@ families! {
     augment: [crate::augment::cuda::KERNELS],
     pool: [crate::pool::cuda::KERNELS],
     random: [crate::random::cuda::KERNELS],
+    ntxent: [crate::ntxent::cuda::forward::KERNELS, crate::ntxent::cuda::backward::KERNELS],
 }
 
 impl Family {

@@ -15,12 +15,18 @@
 //! where rows and columns are the same tensor and one tile serves both. See README.md.
 
 pub mod cases;
+pub(crate) mod check;
 pub mod cpu;
+pub(crate) mod cuda;
+#[cfg(test)]
+mod device_tests;
 pub mod reference;
 #[cfg(test)]
 mod tests;
 mod tile;
+pub(crate) mod workloads;
 
+use crate::cuda::require_float;
 use engine::device::common;
 use engine::{DType, Device, Error, Result, Tensor, memory};
 
@@ -29,7 +35,7 @@ use engine::{DType, Device, Error, Result, Tensor, memory};
 pub enum Positive<'a> {
     /// i32 [R]: which column is the row's positive.
     Column(&'a Tensor),
-    /// f32 [R, D]: a positive that is not among the columns, such as MoCo's key.
+    /// [R, D] of the rows' type: a positive that is not among the columns, such as MoCo's key.
     Vector(&'a Tensor),
 }
 
@@ -50,14 +56,15 @@ pub struct Spec {
     pub self_column: Option<usize>,
 }
 
+/// R, C and D.
 #[track_caller]
-fn checked<'a>(
+fn checked(
     operation: &str,
-    rows: &'a Tensor,
-    columns: &'a Tensor,
-    positive: Positive<'a>,
+    rows: &Tensor,
+    columns: &Tensor,
+    positive: Positive,
     spec: Spec,
-) -> Result<cpu::Problem<'a>> {
+) -> Result<[usize; 3]> {
     let (&[r, d], &[c, d2]) = (rows.shape(), columns.shape()) else {
         return Err(Error::shape(operation, "rows must be [R, D] and columns [C, D]")
             .argument("rows", rows)
@@ -68,22 +75,39 @@ fn checked<'a>(
             .argument("rows", rows)
             .argument("columns", columns));
     }
-    rows.require_dtype(operation, "rows", DType::F32)?;
-    columns.require_dtype(operation, "columns", DType::F32)?;
+    require_float(operation, "rows", rows)?;
+    columns.require_dtype(operation, "columns", rows.dtype())?;
     if !(spec.temperature > 0.0 && spec.temperature.is_finite()) {
         return Err(
             Error::value(operation, "the temperature must be positive").with("temperature", spec.temperature)
         );
     }
-    let positive = match positive {
+    match positive {
         Positive::Vector(vectors) => {
             vectors.require_shape(operation, "positive", &[r, d])?;
-            vectors.require_dtype(operation, "positive", DType::F32)?;
-            cpu::Positive::Vector(vectors.as_slice()?)
+            vectors.require_dtype(operation, "positive", rows.dtype())?;
         }
         Positive::Column(index) => {
             index.require_shape(operation, "positive", &[r])?;
             index.require_dtype(operation, "positive", DType::I32)?;
+        }
+    }
+    Ok([r, c, d])
+}
+
+/// The arguments' elements on the CPU, where positives are looked at before they are used.
+#[track_caller]
+fn problem_on_cpu<'a>(
+    operation: &str,
+    rows: &'a Tensor,
+    columns: &'a Tensor,
+    positive: Positive<'a>,
+    spec: Spec,
+) -> Result<cpu::Problem<'a>> {
+    let (r, c) = (rows.shape()[0], columns.shape()[0]);
+    let positive = match positive {
+        Positive::Vector(vectors) => cpu::Positive::Vector(vectors.as_slice()?),
+        Positive::Column(index) => {
             let index = index.as_slice::<i32>()?;
             for (row, &column) in index.iter().enumerate() {
                 if column < 0 || column as usize >= c {
@@ -102,7 +126,7 @@ fn checked<'a>(
     Ok(cpu::Problem {
         rows: rows.as_slice()?,
         columns: columns.as_slice()?,
-        d,
+        d: rows.shape()[1],
         positive,
         temperature: spec.temperature,
         self_column: spec.self_column,
@@ -113,25 +137,30 @@ fn checked<'a>(
 
 /// Loss of each row and its log-sum-exp: `(loss [R], lse [R])`. No mean is taken.
 ///
-/// `rows` is [R, D], `columns` [C, D]; normalising them is the caller's affair, and any finite similarities
-/// are handled. Errors: shapes, types or devices that do not fit; a temperature that is not positive; a
-/// positive outside the columns, or one that its row must not see (both named).
+/// `rows` is [R, D], `columns` [C, D], both f32 or on CUDA devices both bf16; loss and lse are f32. Normalising the
+/// vectors is the caller's affair, and any finite similarities are handled. Errors: shapes, types or devices that do
+/// not fit; a temperature that is not positive; on the CPU a positive outside the columns, or one that its row must not
+/// see (both named). A CUDA device does not look at positives beforehand: with such a one the row's loss and gradient
+/// are NaN, and the row adds nothing to the columns' gradients.
 #[track_caller]
 pub fn forward(rows: &Tensor, columns: &Tensor, positive: Positive, spec: Spec) -> Result<(Tensor, Tensor)> {
     let _op = memory::operation("ntxent");
     let names = ["rows", "columns", "positive"];
     let device = common("ntxent", &names, &[rows, columns, positive.tensor()])?;
-    let problem = checked("ntxent", rows, columns, positive, spec)?;
-    let mut loss = Tensor::empty(&[problem.row_count], DType::F32, device)?;
-    let mut lse = Tensor::empty(&[problem.row_count], DType::F32, device)?;
+    let [r, _, _] = checked("ntxent", rows, columns, positive, spec)?;
+    let mut loss = Tensor::empty(&[r], DType::F32, device)?;
+    let mut lse = Tensor::empty(&[r], DType::F32, device)?;
     match device {
-        Device::Cuda(_) => return Err(crate::cuda::missing()),
-        Device::Cpu => cpu::forward(&problem, loss.as_mut_slice()?, lse.as_mut_slice()?)?,
+        Device::Cuda(_) => cuda::loss(rows, columns, positive, spec, &mut loss, &mut lse)?,
+        Device::Cpu => {
+            let problem = problem_on_cpu("ntxent", rows, columns, positive, spec)?;
+            cpu::forward(&problem, loss.as_mut_slice()?, lse.as_mut_slice()?)?;
+        }
     }
     Ok((loss, lse))
 }
 
-/// Gradients of the losses.
+/// Gradients of the losses, of the rows' element type.
 #[derive(Debug)]
 pub struct Backward {
     /// [R, D], with respect to the rows (as rows only, also where they are the columns' storage).
@@ -142,7 +171,7 @@ pub struct Backward {
     pub dpositive: Option<Tensor>,
 }
 
-/// Gradients of `sum_i dloss_i loss_i`; `lse` [R] is what [`forward`] returned for the same arguments.
+/// Gradients of `sum_i dloss_i loss_i`; `dloss` [R] is f32, and `lse` [R] what [`forward`] returned for the same arguments.
 ///
 /// Without `want_columns` the columns are constants, as MoCo's queue is. Errors as [`forward`].
 #[track_caller]
@@ -159,23 +188,27 @@ pub fn backward(
     let _op = memory::operation("ntxent");
     let names = ["dloss", "rows", "columns", "positive", "lse"];
     let device = common(OP, &names, &[dloss, rows, columns, positive.tensor(), lse])?;
-    let problem = checked(OP, rows, columns, positive, spec)?;
+    let [r, _, _] = checked(OP, rows, columns, positive, spec)?;
     for (name, x) in [("dloss", dloss), ("lse", lse)] {
-        x.require_shape(OP, name, &[problem.row_count])?;
+        x.require_shape(OP, name, &[r])?;
         x.require_dtype(OP, name, DType::F32)?;
     }
-    let mut drows = Tensor::empty(rows.shape(), DType::F32, device)?;
+    let mut drows = Tensor::empty(rows.shape(), rows.dtype(), device)?;
     let mut dcolumns = match want_columns {
-        true => Some(Tensor::empty(columns.shape(), DType::F32, device)?),
+        true => Some(Tensor::empty(columns.shape(), rows.dtype(), device)?),
         false => None,
     };
     let mut dpositive = match positive {
-        Positive::Vector(v) => Some(Tensor::empty(v.shape(), DType::F32, device)?),
+        Positive::Vector(v) => Some(Tensor::empty(v.shape(), rows.dtype(), device)?),
         Positive::Column(_) => None,
     };
     match device {
-        Device::Cuda(_) => return Err(crate::cuda::missing()),
+        Device::Cuda(_) => {
+            let (dcolumns, dpositive) = (dcolumns.as_mut(), dpositive.as_mut());
+            cuda::gradients(dloss, rows, columns, positive, spec, lse, &mut drows, dcolumns, dpositive)?;
+        }
         Device::Cpu => {
+            let problem = problem_on_cpu(OP, rows, columns, positive, spec)?;
             let upstream = cpu::Upstream { dloss: dloss.as_slice()?, lse: lse.as_slice()? };
             let dcolumns = dcolumns.as_mut().map(Tensor::as_mut_slice).transpose()?;
             cpu::gradients(&problem, &upstream, drows.as_mut_slice()?, dcolumns)?;

@@ -1,70 +1,20 @@
 use super::cases::{Case, Data, Values, cases, positive, strategy};
-use super::reference::Gradients;
+use super::check::expected;
 use super::*;
-use crate::array::{Array, Real};
+use crate::array::Array;
 use crate::compare::check_equal;
 use proptest::prelude::*;
 
 /// Loss, lse, drows, dcolumns, and dpositive of positives that are vectors.
 fn run(case: &Case, data: &Data) -> Result<Vec<Tensor>> {
-    let (rows, columns) = (data.rows.to_tensor()?, data.columns.to_tensor()?);
-    let of = data.positive_tensor()?;
-    let (loss, lse) = forward(&rows, &columns, positive(&of), case.spec)?;
-    let dloss = data.dloss.to_tensor()?;
-    let g = backward(&dloss, &rows, &columns, positive(&of), case.spec, &lse, true)?;
-    let mut out = vec![loss, lse, g.drows];
-    out.extend(g.dcolumns);
-    out.extend(g.dpositive);
-    Ok(out)
+    super::check::run(case, data, Array::to_tensor)
 }
 
-/// The reference in one precision, in the order of [`run`].
-fn expected<T: Real>(case: &Case, data: &Data) -> Vec<Array<T>> {
-    let (rows, columns, dloss) = (data.rows.cast::<T>(), data.columns.cast(), data.dloss.cast());
-    let of = match &data.positive {
-        reference::Positive::Column(index) => reference::Positive::Column(index.clone()),
-        reference::Positive::Vector(v) => reference::Positive::Vector(v.cast()),
-    };
-    let (loss, lse) = reference::forward(&rows, &columns, &of, case.spec);
-    let Gradients { drows, dcolumns, dpositive } =
-        reference::backward(&dloss, &rows, &columns, &of, case.spec);
-    vec![loss, lse, drows, dcolumns, dpositive]
-}
-
-/// The largest sum of magnitudes behind an element of each gradient: what its rounding is relative to.
-fn magnitudes(data: &Data, case: &Case) -> [f64; 3] {
-    let Data { rows, columns, positive: of, dloss } = data;
-    let all = reference::weights(dloss, rows, columns, of, case.spec);
-    let all: Vec<_> = all.into_iter().map(|(i, j, g)| (i, j, g.abs())).collect();
-    let of = match of {
-        reference::Positive::Vector(v) => reference::Positive::Vector(v.map(f64::abs)),
-        other => other.clone(),
-    };
-    let g = reference::products(&all, &rows.map(f64::abs), &columns.map(f64::abs), &of);
-    [g.drows, g.dcolumns, g.dpositive].map(|x| x.data.iter().fold(0.0, |m: f64, &x| m.max(x)))
-}
-
-/// Within twice the naive error, or within what rounding must cost: with few rows the naive sums are now and
-/// then exact by luck. Loss and lse are differences and sums of similarities, each an inner product with a few
-/// units of rounding; the gradients carry half a unit of the lse, kept in f32, in every weight, and a few units
-/// of the sums of magnitudes.
 fn agrees(case: &Case) -> Result<()> {
     let data = case.data();
-    let (naive, oracle) = (expected::<f32>(case, &data), expected::<f64>(case, &data));
-    let lse = oracle[1].data.iter().fold(1.0, |m: f64, x| m.max(x.abs()));
-    let rounding = magnitudes(&data, case).map(|m| (4.0 + lse / 2.0) * m);
-    let rounding = [&[4.0 * lse; 2], &rounding[..]].concat();
-    for (i, actual) in run(case, &data)?.iter().enumerate() {
-        let values = |x: &[f32]| x.iter().map(|&x| f64::from(x)).collect::<Vec<_>>();
-        let far = |x: &[f64]| x.iter().zip(&oracle[i].data).fold(0.0, |m: f64, (a, b)| m.max((a - b).abs()));
-        let found = far(&values(actual.as_slice()?));
-        let allowed = 2.0 * far(&values(&naive[i].data)) + rounding[i] * f64::from(f32::EPSILON);
-        let finite = actual.as_slice::<f32>()?.iter().all(|x| x.is_finite());
-        let name = ["loss", "lse", "drows", "dcolumns", "dpositive"][i];
-        assert_eq!(actual.shape(), oracle[i].shape);
-        assert!(finite && found <= allowed, "{name} of {case:?}: {found:.3e}, allowed {allowed:.3e}");
-    }
-    Ok(())
+    super::check::Expected::new(case, &data)
+        .require(&run(case, &data)?)
+        .map_err(|e| e.with("case", format!("{case:?}")))
 }
 
 #[test]

@@ -1,0 +1,232 @@
+//! Launches of `forward.cu` and `backward.cu`.
+
+use super::{Positive, Spec};
+use crate::cuda::THREADS as MERGE_THREADS;
+use engine::cuda::Launch;
+use engine::{DType, Error, Result, Tensor};
+
+/// Kernels of `forward.cu`.
+pub(crate) mod forward {
+    crate::cuda::typed_kernels! {
+        family: "ntxent", file: "forward.cu", options: [];
+        TILES = "ntxent_fwd_tiles";
+        MERGE = "ntxent_fwd_merge";
+    }
+}
+
+/// Kernels of `backward.cu`.
+pub(crate) mod backward {
+    crate::cuda::typed_kernels! {
+        family: "ntxent", file: "backward.cu", options: [];
+        ROWS = "ntxent_bwd_rows";
+        COLUMNS = "ntxent_bwd_columns";
+        POSITIVE = "ntxent_bwd_positive";
+    }
+}
+
+/// Threads of a block that makes tiles, vectors that it owns, vectors that it meets at a time, and elements of a gradient
+/// that it owns: as in `tile.cuh` and `backward.cu`.
+const THREADS: usize = 128;
+const OWN: usize = 64;
+const OTHER: usize = 128;
+const WIDTH: usize = 128;
+/// Rows of a block where a warp has a row.
+const ROWS: usize = MERGE_THREADS / 32;
+/// Blocks that forward wants at least: two for each processor of the largest devices. A fixed number, so that the bits do
+/// not depend on the device.
+const BLOCKS: usize = 264;
+
+/// `struct Problem` of `tile.cuh`.
+#[repr(C)]
+#[derive(Clone, Copy, bytemuck::NoUninit)]
+struct Problem {
+    temperature: f32,
+    inverse: f32,
+    rows: i32,
+    columns: i32,
+    d: i32,
+    self_offset: i32,
+    aligned: u32,
+}
+
+const _: () = assert!(size_of::<Problem>() == 28);
+
+impl Problem {
+    #[track_caller]
+    fn new(
+        operation: &str,
+        rows: &Tensor,
+        columns: &Tensor,
+        positive: Positive,
+        spec: Spec,
+    ) -> Result<Problem> {
+        /// So that numbers of vectors and elements, with those of a tile more, fit an i32.
+        const MOST: usize = 1 << 30;
+        let (r, c, d) = (rows.shape()[0], columns.shape()[0], rows.shape()[1]);
+        if r.max(c).max(d) > MOST {
+            let text = format!("R, C and D are at most {MOST} on CUDA devices");
+            return Err(Error::shape(operation, text).argument("rows", rows).argument("columns", columns));
+        }
+        let vectors = positive.vectors().is_none_or(|v| v.is_aligned(16));
+        let aligned =
+            (d * rows.dtype().size()).is_multiple_of(16) && rows.is_aligned(16) && columns.is_aligned(16);
+        Ok(Problem {
+            temperature: spec.temperature,
+            inverse: 1.0 / spec.temperature,
+            rows: r as i32,
+            columns: c as i32,
+            d: d as i32,
+            // A column behind the last is none, whatever the row.
+            self_offset: spec
+                .self_column
+                .filter(|&offset| offset < c)
+                .map_or(i32::MIN, |offset| offset as i32),
+            aligned: u32::from(aligned && vectors),
+        })
+    }
+
+    /// Operations of `count` products of the size of the similarities.
+    fn flops(&self, count: usize) -> f64 {
+        2.0 * f64::from(self.rows) * f64::from(self.columns) * f64::from(self.d) * count as f64
+    }
+}
+
+impl<'a> Positive<'a> {
+    fn columns(self) -> Option<&'a Tensor> {
+        match self {
+            Positive::Column(index) => Some(index),
+            Positive::Vector(_) => None,
+        }
+    }
+
+    fn vectors(self) -> Option<&'a Tensor> {
+        match self {
+            Positive::Column(_) => None,
+            Positive::Vector(vectors) => Some(vectors),
+        }
+    }
+}
+
+/// How many parts the columns of R rows and C columns are shared out in, and tiles of each but the last.
+pub(super) fn splits(r: usize, c: usize) -> (usize, usize) {
+    let (row_tiles, column_tiles) = (r.div_ceil(OWN).max(1), c.div_ceil(OTHER));
+    let wanted = BLOCKS.div_ceil(row_tiles);
+    let tiles = column_tiles.div_ceil(wanted).max(1);
+    (column_tiles.div_ceil(tiles), tiles)
+}
+
+/// Floats that forward needs beside its results: the largest product and the sum of each part, and the positive's
+/// product, a row. Backward needs one a row where positives are vectors.
+#[cfg(test)]
+pub(super) fn workspace(r: usize, c: usize) -> usize {
+    (2 * splits(r, c).0 + 1) * r
+}
+
+/// `loss` [R] and `lse` [R], f32.
+#[track_caller]
+pub fn loss(
+    rows: &Tensor,
+    columns: &Tensor,
+    positive: Positive,
+    spec: Spec,
+    loss: &mut Tensor,
+    lse: &mut Tensor,
+) -> Result<()> {
+    const OP: &str = "ntxent";
+    let (dtype, device) = (rows.dtype(), rows.device());
+    let problem = Problem::new(OP, rows, columns, positive, spec)?;
+    let r = rows.shape()[0];
+    let (splits, tiles) = splits(r, columns.shape()[0]);
+    let mut part_max = Tensor::empty(&[splits, r], DType::F32, device)?;
+    let mut part_sum = Tensor::empty(&[splits, r], DType::F32, device)?;
+    let mut positive_product = Tensor::empty(&[r], DType::F32, device)?;
+    Launch::new(forward::TILES.of(OP, dtype)?, device)?
+        .read(rows)?
+        .read(columns)?
+        .read_optional(positive.columns())?
+        .write(&mut part_max)?
+        .write(&mut part_sum)?
+        .write(&mut positive_product)?
+        .value(problem)
+        .value(tiles as i32)
+        .flops(problem.flops(1))
+        .grid3([r.div_ceil(OWN), splits, 1])
+        .block(THREADS)
+        .run()?;
+    Launch::new(forward::MERGE.of(OP, dtype)?, device)?
+        .read(rows)?
+        .read_optional(positive.columns())?
+        .read_optional(positive.vectors())?
+        .read(&part_max)?
+        .read(&part_sum)?
+        .read(&positive_product)?
+        .write(loss)?
+        .write(lse)?
+        .value(problem)
+        .value(splits as i32)
+        .grid(r.div_ceil(ROWS))
+        .block(MERGE_THREADS)
+        .run()
+}
+
+/// `drows` [R, D], `dcolumns` [C, D] if it is wanted, and `dpositive` [R, D] where positives are vectors.
+#[track_caller]
+pub fn gradients(
+    dloss: &Tensor,
+    rows: &Tensor,
+    columns: &Tensor,
+    positive: Positive,
+    spec: Spec,
+    lse: &Tensor,
+    drows: &mut Tensor,
+    dcolumns: Option<&mut Tensor>,
+    dpositive: Option<&mut Tensor>,
+) -> Result<()> {
+    const OP: &str = "ntxent_backward";
+    let (dtype, device) = (rows.dtype(), rows.device());
+    let problem = Problem::new(OP, rows, columns, positive, spec)?;
+    let (r, c, d) = (rows.shape()[0], columns.shape()[0], rows.shape()[1]);
+    let mut weights = None;
+    if let (Some(vectors), Some(dpositive)) = (positive.vectors(), dpositive) {
+        let weights = weights.insert(Tensor::empty(&[r], DType::F32, device)?);
+        Launch::new(backward::POSITIVE.of(OP, dtype)?, device)?
+            .read(rows)?
+            .read(vectors)?
+            .read(dloss)?
+            .read(lse)?
+            .write(weights)?
+            .write(dpositive)?
+            .value(problem)
+            .grid(r.div_ceil(ROWS))
+            .block(MERGE_THREADS)
+            .run()?;
+    }
+    let widths = d.div_ceil(WIDTH);
+    Launch::new(backward::ROWS.of(OP, dtype)?, device)?
+        .read(rows)?
+        .read(columns)?
+        .read_optional(positive.columns())?
+        .read(dloss)?
+        .read(lse)?
+        .read_optional(positive.vectors())?
+        .read_optional(weights.as_ref())?
+        .write(drows)?
+        .value(problem)
+        .flops(problem.flops(widths + 1))
+        .grid3([r.div_ceil(OWN), widths, 1])
+        .block(THREADS)
+        .run()?;
+    let Some(dcolumns) = dcolumns else { return Ok(()) };
+    Launch::new(backward::COLUMNS.of(OP, dtype)?, device)?
+        .read(rows)?
+        .read(columns)?
+        .read_optional(positive.columns())?
+        .read(dloss)?
+        .read(lse)?
+        .write(dcolumns)?
+        .value(problem)
+        .flops(problem.flops(widths + 1))
+        .grid3([c.div_ceil(OWN), widths, 1])
+        .block(THREADS)
+        .run()
+}
