@@ -64,8 +64,9 @@ __device__ __forceinline__ void store_part(element *vector, int k, int d, bool a
         if (k + e < d) from_float(v[e], vector[k + e]);
 }
 
-// sums[i][e] += G times the others for own vectors r + 8 i and elements 4 c + e, and 64 + 4 c + e - 4 from e = 4 on;
-// `weights` is G: [OWN, PART others of a tile], `others`: [PART, WIDTH].
+// sums[i][e] += G times the others for own vectors r + 8 i and elements 4 c + e of each of HALVES halves of WIDTH, the
+// second from e = 4 on; `weights` is G: [OWN, PART others of a tile], `others`: [PART, WIDTH].
+template <int HALVES>
 __device__ __forceinline__ void accumulate(float (&sums)[8][8], const float *weights, const float *others) {
 #pragma unroll
     for (int at = 0; at < PART; at += 4) {
@@ -78,14 +79,16 @@ __device__ __forceinline__ void accumulate(float (&sums)[8][8], const float *wei
         }
 #pragma unroll
         for (int q = 0; q < 4; q++) {
-            const float *other = others + (at + q) * WIDTH + 4 * other_lane();
-            const float4 low = *reinterpret_cast<const float4 *>(other);
-            const float4 high = *reinterpret_cast<const float4 *>(other + WIDTH / 2);
-            const float v[8] = {low.x, low.y, low.z, low.w, high.x, high.y, high.z, high.w};
 #pragma unroll
-            for (int i = 0; i < 8; i++)
+            for (int half = 0; half < HALVES; half++) {
+                const float *other = others + (at + q) * WIDTH + half * (WIDTH / 2) + 4 * other_lane();
+                const float4 four = *reinterpret_cast<const float4 *>(other);
+                const float v[4] = {four.x, four.y, four.z, four.w};
 #pragma unroll
-                for (int e = 0; e < 8; e++) sums[i][e] = fmaf(g[i][q], v[e], sums[i][e]);
+                for (int i = 0; i < 8; i++)
+#pragma unroll
+                    for (int e = 0; e < 4; e++) sums[i][4 * half + e] = fmaf(g[i][q], v[e], sums[i][4 * half + e]);
+            }
         }
     }
 }
@@ -128,7 +131,8 @@ __device__ __forceinline__ void gradient(const element *own, int own_count, cons
             __syncthreads(); // whoever still reads the others before these is done
             stage<PART, WIDTH, WIDTH>(others, other, start + part, other_count, width_start, p.d, p.aligned);
             __syncthreads(); // the others are written, and G
-            accumulate(sums, shared + part, others);
+            if (width_start + WIDTH / 2 < p.d) accumulate<2>(sums, shared + part, others);
+            else accumulate<1>(sums, shared + part, others);
         }
     }
     if (BY_ROW) __syncthreads(); // the facts are written where there was no other

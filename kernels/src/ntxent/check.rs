@@ -145,29 +145,43 @@ fn check_case(device: Device, case: &Case) -> Result<()> {
     Ok(())
 }
 
-/// Tiles of 64 and 128 vectors and 128 elements with their neighbours, and columns in several parts.
-fn more_cases() -> Vec<Case> {
-    let mut all = vec![
-        Case::simclr(6, 129, 0.1, Values::Unit),
-        Case::simclr(5, 260, 0.01, Values::Unit),
+/// The CPU's cases but for large ones, and the tiles of the CUDA kernels: 64 and 128 vectors and 128 elements with their
+/// neighbours, columns in several parts, every mask with every kind of positive.
+fn device_cases() -> Vec<Case> {
+    let small = |case: &Case| match case.r == case.c {
+        true => case.r <= 130 && case.d <= 128,
+        // Of both kinds of positive with three masks, two.
+        false => case.r * case.c < 512 && [None, Some(3)][usize::from(!case.vector)] == case.spec.self_column,
+    };
+    let mut all: Vec<Case> = cases().into_iter().filter(small).collect();
+    all.extend([
+        Case::simclr(3, 129, 0.1, Values::Unit),
+        Case::simclr(3, 260, 0.01, Values::Unit),
         Case::simclr(2, 1024, 0.07, Values::Unit),
         Case::simclr(8, 16, 0.01, Values::Normal(1.0)),
-    ];
-    for (r, c) in [(63, 127), (64, 128), (65, 129), (2, 640)] {
-        for vector in [false, true] {
-            let spec = Spec { temperature: 0.2, self_column: Some(1) };
-            all.push(Case { r, c, d: 8, vector, spec, values: Values::Unit });
+    ]);
+    let mut add = |r, c, d, vector, self_column| {
+        let spec = Spec { temperature: 0.2, self_column };
+        all.push(Case { r, c, d, vector, spec, values: Values::Unit });
+    };
+    for vector in [false, true] {
+        for self_column in [None, Some(0), Some(3)] {
+            add(5, 9, 6, vector, self_column);
         }
+        add(65, 129, 8, vector, Some(1));
     }
+    add(63, 127, 8, true, Some(1));
+    add(64, 128, 8, false, Some(1));
+    add(17, 383, 13, false, Some(3));
+    add(130, 5, 13, true, None);
+    add(2, 640, 8, false, None);
+    all.sort_by_key(|case| case.r * case.c);
     all
 }
 
 /// Runs every case on a CUDA device and gives their number. The error names the case.
 pub fn check(device: Device) -> Result<usize> {
-    let mut all = [cases(), more_cases()].concat();
-    // Large ones say little that these do not, and take long under all schedules of the emulated device.
-    all.retain(|case| case.r * case.c <= 64 * 1024);
-    all.sort_by_key(|case| case.r * case.c);
+    let all = device_cases();
     for case in &all {
         check_case(device, case).map_err(|e| e.with("case", format!("{case:?}")))?;
         // The emulated device copies all memory for every schedule: no case should carry the others' along.

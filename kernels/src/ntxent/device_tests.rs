@@ -30,7 +30,7 @@ const PLAIN: Spec = Spec { temperature: 0.1, self_column: None };
 #[test]
 fn runs_are_equal_bit_for_bit() {
     for (dtype, vector) in [(DType::F32, false), (DType::BF16, true)] {
-        let case = Case { r: 17, c: 300, d: 9, vector, spec: PLAIN, values: Values::Unit };
+        let case = Case { r: 3, c: 140, d: 9, vector, spec: PLAIN, values: Values::Unit };
         let data = case.data();
         let first = run(&case, &data, dtype);
         for _ in 0..20 {

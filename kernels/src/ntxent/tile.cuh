@@ -66,10 +66,15 @@ __device__ __forceinline__ void stage(float *tile, const element *x, int first, 
             const int vector = at / PACKS, offset = at % PACKS * PACK;
             float v[PACK] = {};
             if (first + vector < n && k + offset < d) load_pack(x + u64(first + vector) * d + k + offset, v);
+            // Without padding, eight threads that write the first halves of packs of 32 bytes would meet in half the
+            // banks: every other four of them write the second halves first.
+            const int flip = PACK == 8 && STRIDE_ % 32 == 0 && (at / 4) % 2 == 1 ? 4 : 0;
 #pragma unroll
             for (int i = 0; i < PACK; i += 4) {
-                float4 four = make_float4(v[i], v[i + 1], v[i + 2], v[i + 3]);
-                *reinterpret_cast<float4 *>(tile + vector * STRIDE_ + offset + i) = four;
+                const int other = (i ^ 4) % PACK;
+                const float4 four = flip ? make_float4(v[other], v[other + 1], v[other + 2], v[other + 3])
+                                         : make_float4(v[i], v[i + 1], v[i + 2], v[i + 3]);
+                *reinterpret_cast<float4 *>(tile + vector * STRIDE_ + offset + (i ^ flip)) = four;
             }
         }
         return;

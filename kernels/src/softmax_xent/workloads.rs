@@ -5,7 +5,7 @@ use super::*;
 use crate::check::on_device;
 use crate::registry::{Run, Workload};
 
-const SHORT: (usize, usize) = (256, 1000);
+const SHORT: (usize, usize) = (256, 2048);
 const LONG: (usize, usize) = (4, 65_536);
 
 /// One direction of the cross-entropy of M rows of V classes.
@@ -33,12 +33,12 @@ fn cross_entropy(
 /// The family's workloads.
 pub fn workloads() -> Vec<Workload> {
     vec![
-        Workload { label: "forward 256x1000", prepare: |d, t| cross_entropy(d, t, SHORT, false, false) },
-        Workload { label: "backward 256x1000", prepare: |d, t| cross_entropy(d, t, SHORT, false, true) },
+        Workload { label: "forward 256x2048", prepare: |d, t| cross_entropy(d, t, SHORT, false, false) },
+        Workload { label: "backward 256x2048", prepare: |d, t| cross_entropy(d, t, SHORT, false, true) },
         Workload { label: "forward soft 4x65536", prepare: |d, t| cross_entropy(d, t, LONG, true, false) },
         Workload { label: "backward soft 4x65536", prepare: |d, t| cross_entropy(d, t, LONG, true, true) },
         Workload {
-            label: "softmax 256x1000",
+            label: "softmax 256x2048",
             prepare: |device, dtype| {
                 let case =
                     Case { m: SHORT.0, v: SHORT.1, soft: false, smoothing: 0.0, values: Values::Normal(2.0) };
