@@ -18,7 +18,7 @@ fn agrees(case: &Case) -> Result<()> {
 
 #[test]
 fn agrees_with_the_reference() {
-    for case in cases() {
+    for case in cases().into_iter().chain([Case::new(2, 197, 3, 64), Case::new(1, 577, 1, 80)]) {
         agrees(&case).unwrap();
     }
 }

@@ -82,20 +82,27 @@ template <typename T> __device__ __forceinline__ T *rows_of(T *out, Place at, co
 }
 __device__ __forceinline__ u64 row_stride(const Problem &p) { return u64(p.heads) * p.size; }
 
-// 2 floats, or a pack, to shared memory and back. A pack of bf16 is two float4: where a row is 8 packs or more, every second group of
-// 4 lanes takes its second half first, so that 8 lanes always touch different banks.
-__device__ __forceinline__ bool second_half_first() { return HEAD > 32 && (threadIdx.x & 4); }
+// 2 floats, or a pack, to shared memory and back. A pack of bf16 is two float4: where a row is 8 packs or more, every
+// second group of 4 lanes takes its second half first, so that 8 lanes always touch different banks. (Offsets and
+// selections, since the compiler would make two branches of two whole cases.)
+__device__ __forceinline__ int first_half() { return HEAD > 32 ? threadIdx.x & 4 : 0; }
 __device__ __forceinline__ void put(float *at, const float (&v)[2]) {
     *reinterpret_cast<float2 *>(at) = make_float2(v[0], v[1]);
 }
 __device__ __forceinline__ void put(float *at, const float (&v)[4]) {
-    *reinterpret_cast<float4 *>(at) = make_float4(v[0], v[1], v[2], v[3]);
+    // Written out, since the compiler takes some of these stores apart.
+    asm volatile("st.shared.v4.f32 [%0], {%1, %2, %3, %4};"
+                 :
+                 : "r"(u32(__cvta_generic_to_shared(at))), "f"(v[0]), "f"(v[1]), "f"(v[2]), "f"(v[3])
+                 : "memory");
 }
 __device__ __forceinline__ void put(float *at, const float (&v)[8]) {
-    const float4 low = make_float4(v[0], v[1], v[2], v[3]), high = make_float4(v[4], v[5], v[6], v[7]);
-    const bool swap = second_half_first();
-    *reinterpret_cast<float4 *>(at + (swap ? 4 : 0)) = swap ? high : low;
-    *reinterpret_cast<float4 *>(at + (swap ? 0 : 4)) = swap ? low : high;
+    const int first = first_half();
+    float a[4], b[4];
+#pragma unroll
+    for (int i = 0; i < 4; i++) a[i] = first ? v[4 + i] : v[i], b[i] = first ? v[i] : v[4 + i];
+    put(at + first, a);
+    put(at + (first ^ 4), b);
 }
 __device__ __forceinline__ void get(const float *at, float (&v)[2]) {
     const float2 both = *reinterpret_cast<const float2 *>(at);
@@ -106,12 +113,12 @@ __device__ __forceinline__ void get(const float *at, float (&v)[4]) {
     v[0] = all.x, v[1] = all.y, v[2] = all.z, v[3] = all.w;
 }
 __device__ __forceinline__ void get(const float *at, float (&v)[8]) {
-    const bool swap = second_half_first();
-    const float4 a = *reinterpret_cast<const float4 *>(at + (swap ? 4 : 0));
-    const float4 b = *reinterpret_cast<const float4 *>(at + (swap ? 0 : 4));
-    const float4 low = swap ? b : a, high = swap ? a : b;
-    v[0] = low.x, v[1] = low.y, v[2] = low.z, v[3] = low.w;
-    v[4] = high.x, v[5] = high.y, v[6] = high.z, v[7] = high.w;
+    const int first = first_half();
+    float a[4], b[4];
+    get(at + first, a);
+    get(at + (first ^ 4), b);
+#pragma unroll
+    for (int i = 0; i < 4; i++) v[i] = first ? b[i] : a[i], v[4 + i] = first ? a[i] : b[i];
 }
 
 // tile[r][c] = rows[first + r][c], zero where that row is `end` or beyond and in the padding. By the whole block.
