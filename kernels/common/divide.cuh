@@ -10,6 +10,8 @@ struct Divider {
 };
 __device__ __forceinline__ u32 divide(u32 n, Divider by) { return (__umulhi(n, by.multiplier) + n) >> by.shift; }
 __device__ __forceinline__ u32 divide(u32 n, u32 by) { return n / by; }
+__device__ __forceinline__ u32 divisor(Divider by) { return by.divisor; }
+__device__ __forceinline__ u32 divisor(u32 by) { return by; }
 
 // Divides n and returns the remainder.
 __device__ __forceinline__ u32 take_remainder(u32 &n, Divider by) {

@@ -57,6 +57,20 @@ families! {
     pool: [crate::pool::cuda::KERNELS],
     random: [crate::random::cuda::KERNELS],
     ntxent: [crate::ntxent::cuda::forward::KERNELS, crate::ntxent::cuda::backward::KERNELS],
+    elementwise: [crate::elementwise::cuda::KERNELS],
+    matmul: [
+        crate::matmul::cuda::large::KERNELS,
+        crate::matmul::cuda::tall::KERNELS,
+        crate::matmul::cuda::wide::KERNELS,
+        crate::matmul::cuda::small::KERNELS,
+        crate::matmul::cuda::KERNELS
+    ],
+    conv2d: [
+        crate::conv2d::cuda::large::KERNELS,
+        crate::conv2d::cuda::tall::KERNELS,
+        crate::conv2d::cuda::wide::KERNELS,
+        crate::conv2d::cuda::small::KERNELS
+    ],
 }
 
 impl Family {

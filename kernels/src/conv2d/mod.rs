@@ -2,14 +2,20 @@
 //!
 //! Images are NHWC, weights `[O, R, S, C]` (out, kernel height, kernel width, in). With `P x Q` output
 //! pixels each of the three passes costs `2 N P Q O R S C` operations ([`flops`]) and must move at least
-//! `4 (N H W C + O R S C + N P Q O)` bytes ([`bytes`]). No pass builds an im2col matrix.
+//! `N H W C + O R S C + N P Q O` elements ([`bytes`]). No pass builds an im2col matrix.
 
 pub mod cases;
+pub(crate) mod check;
 pub mod cpu;
+pub(crate) mod cuda;
+#[cfg(test)]
+mod device_tests;
 pub mod reference;
 #[cfg(test)]
 mod tests;
+pub(crate) mod workloads;
 
+use crate::cuda::require_float;
 use engine::{DType, Device, Error, Result, Tensor, device, memory};
 
 /// Stride and zero padding, the same in both directions.
@@ -99,9 +105,9 @@ pub fn flops(sizes: &Sizes) -> f64 {
 }
 
 /// Bytes that one pass must read and write.
-pub fn bytes(sizes: &Sizes) -> f64 {
+pub fn bytes(sizes: &Sizes, dtype: DType) -> f64 {
     let product = |shape: [usize; 4]| shape.iter().product::<usize>() as f64;
-    4.0 * (product(sizes.input()) + product(sizes.weight()) + product(sizes.output()))
+    dtype.size() as f64 * (product(sizes.input()) + product(sizes.weight()) + product(sizes.output()))
 }
 
 /// Shape `[N, P, Q, O]` of the convolution of an `[N, H, W, C]` image with `[O, R, S, C]` weights.
@@ -112,17 +118,18 @@ pub fn output_shape(input: &[usize], weight: &[usize], g: Geometry) -> Result<[u
 
 /// Convolution: x `[N, H, W, C]`, weight `[O, R, S, C]`, result `[N, P, Q, O]`.
 ///
-/// Errors if shapes do not fit, or an argument is not a contiguous f32 tensor.
+/// f32; on CUDA devices bf16 too, with sums in float32 that are rounded once. Errors if shapes or types do not fit, or an
+/// argument is not contiguous.
 #[track_caller]
 pub fn forward(x: &Tensor, weight: &Tensor, g: Geometry) -> Result<Tensor> {
     let _op = memory::operation("conv2d");
     let device = device::common("conv2d", &["x", "weight"], &[x, weight])?;
     let sizes = Sizes::new("conv2d", x.shape(), weight.shape(), g)?;
-    x.require_dtype("conv2d", "x", DType::F32)?;
-    weight.require_dtype("conv2d", "weight", DType::F32)?;
-    let mut y = Tensor::empty(&sizes.output(), DType::F32, device)?;
+    require_float("conv2d", "x", x)?;
+    weight.require_dtype("conv2d", "weight", x.dtype())?;
+    let mut y = Tensor::empty(&sizes.output(), x.dtype(), device)?;
     match device {
-        Device::Cuda(_) => return Err(crate::cuda::missing()),
+        Device::Cuda(_) => cuda::forward(&sizes, x, weight, &mut y)?,
         Device::Cpu => cpu::forward(&sizes, x.as_slice()?, weight.as_slice()?, y.as_mut_slice()?)?,
     }
     Ok(y)
@@ -130,18 +137,19 @@ pub fn forward(x: &Tensor, weight: &Tensor, g: Geometry) -> Result<Tensor> {
 
 /// Gradient with respect to the input: dy `[N, P, Q, O]`, weight `[O, R, S, C]`, result `input_shape`.
 ///
-/// Errors if shapes do not fit, or an argument is not a contiguous f32 tensor.
+/// f32; on CUDA devices bf16 too, with sums in float32 that are rounded once. Errors if shapes or types do not fit, or an
+/// argument is not contiguous.
 #[track_caller]
 pub fn input_gradient(dy: &Tensor, weight: &Tensor, input_shape: &[usize], g: Geometry) -> Result<Tensor> {
     let _op = memory::operation("conv2d_dgrad");
     let device = device::common("conv2d_dgrad", &["dy", "weight"], &[dy, weight])?;
     let sizes = Sizes::new("conv2d_dgrad", input_shape, weight.shape(), g)?;
-    dy.require_dtype("conv2d_dgrad", "dy", DType::F32)?;
-    weight.require_dtype("conv2d_dgrad", "weight", DType::F32)?;
+    require_float("conv2d_dgrad", "dy", dy)?;
+    weight.require_dtype("conv2d_dgrad", "weight", dy.dtype())?;
     dy.require_shape("conv2d_dgrad", "dy", &sizes.output())?;
-    let mut dx = Tensor::empty(input_shape, DType::F32, device)?;
+    let mut dx = Tensor::empty(input_shape, dy.dtype(), device)?;
     match device {
-        Device::Cuda(_) => return Err(crate::cuda::missing()),
+        Device::Cuda(_) => cuda::input_gradient(&sizes, dy, weight, &mut dx)?,
         Device::Cpu => cpu::input_gradient(&sizes, dy.as_slice()?, weight.as_slice()?, dx.as_mut_slice()?)?,
     }
     Ok(dx)
@@ -149,18 +157,19 @@ pub fn input_gradient(dy: &Tensor, weight: &Tensor, input_shape: &[usize], g: Ge
 
 /// Gradient with respect to the weights: x `[N, H, W, C]`, dy `[N, P, Q, O]`, result `weight_shape`.
 ///
-/// Errors if shapes do not fit, or an argument is not a contiguous f32 tensor.
+/// f32; on CUDA devices bf16 too, with sums in float32 that are rounded once. Errors if shapes or types do not fit, or an
+/// argument is not contiguous.
 #[track_caller]
 pub fn weight_gradient(x: &Tensor, dy: &Tensor, weight_shape: &[usize], g: Geometry) -> Result<Tensor> {
     let _op = memory::operation("conv2d_wgrad");
     let device = device::common("conv2d_wgrad", &["x", "dy"], &[x, dy])?;
     let sizes = Sizes::new("conv2d_wgrad", x.shape(), weight_shape, g)?;
-    x.require_dtype("conv2d_wgrad", "x", DType::F32)?;
-    dy.require_dtype("conv2d_wgrad", "dy", DType::F32)?;
+    require_float("conv2d_wgrad", "x", x)?;
+    dy.require_dtype("conv2d_wgrad", "dy", x.dtype())?;
     dy.require_shape("conv2d_wgrad", "dy", &sizes.output())?;
-    let mut dw = Tensor::empty(weight_shape, DType::F32, device)?;
+    let mut dw = Tensor::empty(weight_shape, x.dtype(), device)?;
     match device {
-        Device::Cuda(_) => return Err(crate::cuda::missing()),
+        Device::Cuda(_) => cuda::weight_gradient(&sizes, x, dy, &mut dw)?,
         Device::Cpu => cpu::weight_gradient(&sizes, x.as_slice()?, dy.as_slice()?, dw.as_mut_slice()?)?,
     }
     Ok(dw)

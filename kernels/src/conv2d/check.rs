@@ -1,0 +1,137 @@
+//! The CUDA kernels against the references: exactly on integers, where the three passes are adjoint too, and within
+//! twice the naive error on random values.
+
+use super::cases::{Case, cases};
+use super::*;
+use crate::array::{Array, Real};
+use crate::check::{FLOATS, guarded, misaligned, on_device};
+use crate::compare;
+
+/// n, h, w, c, o, r, s, stride, padding: packs of 4 and 8 channels within windows, weight gradients in parts, kernels
+/// that a stride skips, one residue class of several with pixels, padding beyond the stride, larger tiles.
+const MORE: &[[usize; 9]] = &[
+    [2, 9, 9, 8, 8, 3, 3, 1, 1],
+    [1, 8, 7, 12, 24, 3, 3, 2, 1],
+    [2, 7, 9, 8, 16, 4, 5, 3, 2],
+    [1, 7, 9, 8, 8, 7, 6, 2, 1],
+    [1, 5, 5, 8, 8, 1, 1, 3, 0],
+    [2, 2, 3, 8, 4, 2, 2, 4, 2],
+    [1, 8, 8, 3, 8, 4, 4, 4, 0],
+    [3, 24, 23, 8, 9, 3, 3, 1, 1],
+    [3, 9, 15, 72, 68, 2, 2, 1, 0],
+    [4, 12, 12, 16, 8, 1, 1, 1, 0],
+    [1, 1, 8, 8, 8, 1, 3, 1, 1],
+];
+
+/// Multiplications of the largest pass that the emulated device is given: the checks are to take seconds there.
+const MOST_EMULATED: usize = 4_000_000;
+
+fn device_cases() -> Result<Vec<Case>> {
+    let most = if engine::cuda::extension::is_emulated() { MOST_EMULATED as f64 } else { f64::INFINITY };
+    let more = MORE.iter().map(|&[n, h, w, c, o, r, s, stride, padding]| {
+        let g = Geometry { stride, padding };
+        Case { n, h, w, c, o, r, s, g }
+    });
+    let mut found = Vec::new();
+    for case in cases().into_iter().chain(more) {
+        if flops(&case.sizes()?) <= 2.0 * most {
+            found.push(case);
+        }
+    }
+    Ok(found)
+}
+
+/// x, w and dy of a case.
+fn operands(z: &Sizes, make: impl Fn([usize; 4], u64) -> Array<f64>) -> [Array<f64>; 3] {
+    [make(z.input(), 1), make(z.weight(), 2), make(z.output(), 3)]
+}
+
+/// y, dx, dw by the reference.
+fn expected<T: Real>(z: &Sizes, [x, w, dy]: &[Array<f64>; 3]) -> [Array<T>; 3] {
+    let (x, w, dy) = (x.cast(), w.cast(), dy.cast());
+    [
+        reference::forward(z, &x, &w),
+        reference::input_gradient(z, &dy, &w),
+        reference::weight_gradient(z, &x, &dy),
+    ]
+}
+
+/// y, dx, dw by the kernels, on the CPU.
+fn found(
+    device: Device,
+    case: &Case,
+    operands: &[Array<f64>; 3],
+    dtype: DType,
+    put: fn(&Array<f64>, DType, Device) -> Result<Tensor>,
+) -> Result<[Tensor; 3]> {
+    guarded(device, || {
+        let [x, w, dy] = operands;
+        let (x, w, dy) = (put(x, dtype, device)?, put(w, dtype, device)?, put(dy, dtype, device)?);
+        let back = |y: Tensor| y.to_device(Device::Cpu);
+        Ok([
+            back(forward(&x, &w, case.g)?)?,
+            back(input_gradient(&dy, &w, x.shape(), case.g)?)?,
+            back(weight_gradient(&x, &dy, w.shape(), case.g)?)?,
+        ])
+    })
+}
+
+const PASSES: [&str; 3] = ["forward", "dgrad", "wgrad"];
+
+/// Random values, with outliers: twice the naive error, three times for the weights.
+fn bounded(device: Device, case: &Case) -> Result<()> {
+    let z = case.sizes()?;
+    let values = operands(&z, |shape, seed| {
+        let x = Array::random(&shape, seed, if seed == 2 { 0.3 } else { 1.0 });
+        if seed == 1 { x.map(|v| if v > 2.0 { 40.0 * v } else { v }) } else { x }
+    });
+    for dtype in FLOATS {
+        let values = values.each_ref().map(|x| x.rounded_to(dtype));
+        let (naive, oracle) = (expected::<f32>(&z, &values), expected::<f64>(&z, &values));
+        let found = found(device, case, &values, dtype, on_device)?;
+        for (i, factor) in [2.0, 2.0, 3.0].into_iter().enumerate() {
+            found[i].require_dtype(PASSES[i], "result", dtype)?;
+            let what = format!("{} {dtype}", PASSES[i]);
+            compare::check(&what, &found[i], &naive[i], &oracle[i], factor)?;
+        }
+    }
+    Ok(())
+}
+
+fn dot(a: &Array<f64>, b: &Array<f64>) -> f64 {
+    a.data.iter().zip(&b.data).map(|(x, y)| x * y).sum()
+}
+
+/// Integers: the reference rounded once, bit for bit; and `<y, dy> = <x, dx> = <w, dw>` from the kernels' own results.
+fn exact(device: Device, case: &Case) -> Result<()> {
+    let z = case.sizes()?;
+    let values = operands(&z, |shape, seed| Array::integers(&shape, seed, 3));
+    let expected = expected::<f32>(&z, &values);
+    for (dtype, put) in
+        [(DType::F32, on_device as fn(&_, _, _) -> _), (DType::F32, misaligned), (DType::BF16, misaligned)]
+    {
+        let found = found(device, case, &values, dtype, put)?;
+        let found = [0, 1, 2].map(|i| Array::<f64>::from_tensor(&found[i]));
+        let [y, dx, dw] = found;
+        let found = [y?, dx?, dw?];
+        for i in 0..3 {
+            let what = format!("{} of integers, {dtype}", PASSES[i]);
+            compare::check_equal(&what, &found[i].to_tensor()?, &expected[i].rounded_to(dtype).to_tensor()?)?;
+        }
+        let [x, w, dy] = &values;
+        let products = [dot(&found[0], dy), dot(x, &found[1]), dot(w, &found[2])];
+        if dtype == DType::F32 && products.iter().any(|p| *p != products[0]) {
+            return Err(Error::value("conv2d", "the passes are not adjoint").with("products", products));
+        }
+    }
+    Ok(())
+}
+
+/// Runs every case on a CUDA device and gives their number. The error names the case.
+pub fn check(device: Device) -> Result<usize> {
+    let cases = device_cases()?;
+    for case in &cases {
+        exact(device, case).and_then(|()| bounded(device, case)).map_err(|e| e.with("case", case))?;
+    }
+    Ok(cases.len())
+}

@@ -1,0 +1,220 @@
+//! Launches of `conv2d.cu`. Convolutions of one pixel to one pixel are launches of [`crate::matmul`].
+
+use super::Sizes;
+use crate::cuda::Typed;
+use crate::matmul::cuda::{Sizes as Product, TOGETHER, product, sum_parts};
+use crate::matmul::divider::{Divider, side};
+use crate::matmul::tile::{Tile, parts};
+use engine::cuda::Launch;
+use engine::{DType, Result, Tensor};
+
+/// The kernels of one tile size: a module compiled when it is first used.
+macro_rules! tile {
+    ($module:ident, $fwd:literal, $dgrad:literal, $wgrad:literal, $m:literal, $n:literal) => {
+        pub(crate) mod $module {
+            crate::cuda::typed_kernels! {
+                family: "conv2d", file: "conv2d.cu", options: [$m, $n];
+                FWD = $fwd;
+                DGRAD = $dgrad;
+                WGRAD = $wgrad;
+            }
+        }
+    };
+}
+#[rustfmt::skip]
+tile!(large, "conv2d_fwd_64x64", "conv2d_dgrad_64x64", "conv2d_wgrad_64x64",
+      "--define-macro=TILE_M=64", "--define-macro=TILE_N=64");
+#[rustfmt::skip]
+tile!(tall, "conv2d_fwd_64x16", "conv2d_dgrad_64x16", "conv2d_wgrad_64x16",
+      "--define-macro=TILE_M=64", "--define-macro=TILE_N=16");
+#[rustfmt::skip]
+tile!(wide, "conv2d_fwd_16x64", "conv2d_dgrad_16x64", "conv2d_wgrad_16x64",
+      "--define-macro=TILE_M=16", "--define-macro=TILE_N=64");
+#[rustfmt::skip]
+tile!(small, "conv2d_fwd_16x16", "conv2d_dgrad_16x16", "conv2d_wgrad_16x16",
+      "--define-macro=TILE_M=16", "--define-macro=TILE_N=16");
+
+/// The kernel of a pass, in the order large, tall, wide, small.
+fn kernel(tile: Tile, pass: [&'static Typed; 4]) -> &'static Typed {
+    match tile {
+        Tile::Large => pass[0],
+        Tile::Tall => pass[1],
+        Tile::Wide => pass[2],
+        Tile::Small => pass[3],
+    }
+}
+
+/// `Convolution` of `conv2d.cu`.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, bytemuck::NoUninit)]
+struct Convolution {
+    /// N, H, W, C, R, S, O, P, Q, stride, padding.
+    sizes: [u32; 11],
+    part: u32,
+    packs_a: u32,
+    packs_b: u32,
+    together: u32,
+    tiles_n: Divider,
+    tiles_m: Divider,
+    outer: Divider,
+    rows: Divider,
+    columns: Divider,
+    channels: Divider,
+}
+const _: () = assert!(size_of::<Convolution>() == 132);
+
+/// What tells one pass's launch from another's.
+struct Pass<'a> {
+    tile: Tile,
+    /// Rows and columns of the result.
+    result: [usize; 2],
+    /// The operands, with the size of their contiguous direction.
+    a: (&'a Tensor, usize),
+    b: (&'a Tensor, usize),
+    /// Steps of a sum that a block takes.
+    part: usize,
+    outer: usize,
+    /// Rows and columns of the pixels that are counted.
+    pixels: [usize; 2],
+    channels: usize,
+}
+
+impl Convolution {
+    #[track_caller]
+    fn new(name: &str, z: &Sizes, pass: &Pass) -> Result<Convolution> {
+        let sizes = [z.n, z.h, z.w, z.c, z.r, z.s, z.o, z.p, z.q, z.stride, z.padding];
+        // What kernels count in 32 bits: pixels, the steps of a window, and a padded image's coordinates.
+        side(name, (z.n * z.p * z.q).max(z.n * z.h * z.w))?;
+        side(name, (z.r * z.s * z.c.max(z.o)).max(2 * (z.h.max(z.w) + 2 * z.padding + 2 * z.stride)))?;
+        let packs = |(tensor, contiguous): (&Tensor, usize)| {
+            u32::from(contiguous.is_multiple_of(16 / tensor.dtype().size()) && tensor.is_aligned(16))
+        };
+        let mut small = [0; 11];
+        for (small, size) in small.iter_mut().zip(sizes) {
+            *small = side(name, size)?;
+        }
+        Ok(Convolution {
+            sizes: small,
+            part: side(name, pass.part)?,
+            packs_a: packs(pass.a),
+            packs_b: packs(pass.b),
+            together: u32::from(pass.result[1].is_multiple_of(TOGETHER)),
+            tiles_n: Divider::new(name, pass.tile.across(pass.result[1]))?,
+            tiles_m: Divider::new(name, pass.tile.down(pass.result[0]))?,
+            outer: Divider::new(name, pass.outer)?,
+            rows: Divider::new(name, pass.pixels[0])?,
+            columns: Divider::new(name, pass.pixels[1])?,
+            channels: Divider::new(name, pass.channels)?,
+        })
+    }
+}
+
+/// Blocks that cover a result once.
+fn blocks(tile: Tile, [rows, columns]: [usize; 2]) -> usize {
+    tile.down(rows) * tile.across(columns)
+}
+
+/// y = x * w.
+#[track_caller]
+pub(crate) fn forward(z: &Sizes, x: &Tensor, w: &Tensor, y: &mut Tensor) -> Result<()> {
+    let name = "conv2d";
+    let (m, n, k) = (z.n * z.p * z.q, z.o, z.r * z.s * z.c);
+    if z.is_product() {
+        let sizes = Product { batch: 1, m, n, k, transpose_a: false, transpose_b: true };
+        return product(name, sizes, x, w, None, y);
+    }
+    let tile = Tile::for_result(m, n);
+    let pass = Pass {
+        tile,
+        result: [m, n],
+        a: (x, z.c),
+        b: (w, k),
+        part: k,
+        outer: 1,
+        pixels: [z.p, z.q],
+        channels: z.c,
+    };
+    let kernel = kernel(tile, [&large::FWD, &tall::FWD, &wide::FWD, &small::FWD]);
+    Launch::new(kernel.of(name, x.dtype())?, x.device())?
+        .read(x)?
+        .read(w)?
+        .write(y)?
+        .value(Convolution::new(name, z, &pass)?)
+        .grid(blocks(tile, pass.result))
+        .block(tile.threads())
+        .flops(super::flops(z))
+        .bytes(super::bytes(z, x.dtype()) as usize)
+        .run()
+}
+
+/// dx from dy: a product for each residue class of input pixels, in one launch.
+#[track_caller]
+pub(crate) fn input_gradient(z: &Sizes, dy: &Tensor, w: &Tensor, dx: &mut Tensor) -> Result<()> {
+    let name = "conv2d_dgrad";
+    if z.is_product() {
+        let sizes =
+            Product { batch: 1, m: z.n * z.h * z.w, n: z.c, k: z.o, transpose_a: false, transpose_b: false };
+        return product(name, sizes, dy, w, None, dx);
+    }
+    // Pixels of a class.
+    let [rows, columns] = [z.h.div_ceil(z.stride), z.w.div_ceil(z.stride)];
+    let m = z.n * rows * columns;
+    let tile = Tile::for_result(m, z.c);
+    let pass = Pass {
+        tile,
+        result: [m, z.c],
+        a: (dy, z.o),
+        b: (w, z.c),
+        part: 0,
+        outer: z.stride,
+        pixels: [rows, columns],
+        channels: z.o,
+    };
+    let kernel = kernel(tile, [&large::DGRAD, &tall::DGRAD, &wide::DGRAD, &small::DGRAD]);
+    Launch::new(kernel.of(name, dy.dtype())?, dy.device())?
+        .read(dy)?
+        .read(w)?
+        .write(dx)?
+        .value(Convolution::new(name, z, &pass)?)
+        .grid(blocks(tile, pass.result) * z.stride * z.stride)
+        .block(tile.threads())
+        .flops(super::flops(z))
+        .bytes(super::bytes(z, dy.dtype()) as usize)
+        .run()
+}
+
+/// dw from x and dy, the output pixels shared out to parts where the weights are few.
+#[track_caller]
+pub(crate) fn weight_gradient(z: &Sizes, x: &Tensor, dy: &Tensor, dw: &mut Tensor) -> Result<()> {
+    let name = "conv2d_wgrad";
+    let (m, n, k) = (z.o, z.r * z.s * z.c, z.n * z.p * z.q);
+    if z.is_product() {
+        let sizes = Product { batch: 1, m, n, k, transpose_a: true, transpose_b: false };
+        return product(name, sizes, dy, x, None, dw);
+    }
+    let tile = Tile::for_result(m, n);
+    let (count, part) = parts(blocks(tile, [m, n]), k);
+    let pass = Pass {
+        tile,
+        result: [m, n],
+        a: (dy, z.o),
+        b: (x, z.c),
+        part,
+        outer: count,
+        pixels: [z.p, z.q],
+        channels: z.c,
+    };
+    let kernel = kernel(tile, [&large::WGRAD, &tall::WGRAD, &wide::WGRAD, &small::WGRAD]);
+    let launch = Launch::new(kernel.of(name, x.dtype())?, x.device())?
+        .grid(blocks(tile, pass.result) * count)
+        .block(tile.threads())
+        .flops(super::flops(z));
+    let launch = launch.read(x)?.read(dy)?;
+    let sizes = Convolution::new(name, z, &pass)?;
+    if count == 1 {
+        return launch.write(dw)?.value(0u64).value(sizes).bytes(super::bytes(z, x.dtype()) as usize).run();
+    }
+    let mut partial = Tensor::empty(&[count, m * n], DType::F32, x.device())?;
+    launch.value(0u64).write(&mut partial)?.value(sizes).run()?;
+    sum_parts(name, &partial, None, n, dw)
+}

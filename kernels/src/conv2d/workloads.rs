@@ -1,0 +1,43 @@
+//! What is profiled and timed: the three passes of a network's 3x3 convolution, with stride 1 and 2, and a stem.
+
+use super::*;
+use crate::array::Array;
+use crate::check::on_device;
+use crate::registry::{Run, Workload};
+
+/// 64 channels to 64 at stride 1; 32 to 64 at stride 2; a stem of three channels.
+const SIZES: [([usize; 4], [usize; 4], Geometry); 3] = [
+    ([2, 16, 16, 64], [64, 3, 3, 64], Geometry { stride: 1, padding: 1 }),
+    ([2, 32, 32, 32], [64, 3, 3, 32], Geometry { stride: 2, padding: 1 }),
+    ([2, 32, 32, 3], [64, 7, 7, 3], Geometry { stride: 2, padding: 3 }),
+];
+
+/// Pass 0, 1 or 2 (forward, input gradient, weight gradient) of a size.
+fn pass(device: Device, dtype: DType, size: usize, pass: usize) -> Result<Run> {
+    let (input, weight, g) = SIZES[size];
+    let put = |shape: &[usize], seed| on_device(&Array::random(shape, seed, 1.0), dtype, device);
+    let (x, w) = (put(&input, 1)?, put(&weight, 2)?);
+    let dy = put(&output_shape(&input, &weight, g)?, 3)?;
+    Ok(Box::new(move || {
+        match pass {
+            0 => forward(&x, &w, g)?,
+            1 => input_gradient(&dy, &w, &input, g)?,
+            _ => weight_gradient(&x, &dy, &weight, g)?,
+        };
+        Ok(())
+    }))
+}
+
+/// The family's workloads.
+pub fn workloads() -> Vec<Workload> {
+    vec![
+        Workload { label: "conv2d 2x16x16, 64 to 64, 3x3", prepare: |d, t| pass(d, t, 0, 0) },
+        Workload { label: "conv2d_dgrad 2x16x16, 64 to 64, 3x3", prepare: |d, t| pass(d, t, 0, 1) },
+        Workload { label: "conv2d_wgrad 2x16x16, 64 to 64, 3x3", prepare: |d, t| pass(d, t, 0, 2) },
+        Workload { label: "conv2d 2x32x32, 32 to 64, 3x3 stride 2", prepare: |d, t| pass(d, t, 1, 0) },
+        Workload { label: "conv2d_dgrad 2x32x32, 32 to 64, 3x3 stride 2", prepare: |d, t| pass(d, t, 1, 1) },
+        Workload { label: "conv2d_wgrad 2x32x32, 32 to 64, 3x3 stride 2", prepare: |d, t| pass(d, t, 1, 2) },
+        Workload { label: "conv2d 2x32x32, 3 to 64, 7x7 stride 2", prepare: |d, t| pass(d, t, 2, 0) },
+        Workload { label: "conv2d_wgrad 2x32x32, 3 to 64, 7x7 stride 2", prepare: |d, t| pass(d, t, 2, 2) },
+    ]
+}
