@@ -387,10 +387,10 @@ pub(super) fn capturing(context: &Context) -> bool {
 
 /// Lets the graph that is being captured, if there is one, keep a constant.
 pub(super) fn keep_for_capture(context: &Context, block: &Arc<Block>) {
-    if let Some(capture) = &mut context.pool.state().capture {
-        if !capture.constants.iter().any(|known| Arc::ptr_eq(known, block)) {
-            capture.constants.push(block.clone());
-        }
+    if let Some(capture) = &mut context.pool.state().capture
+        && !capture.constants.iter().any(|known| Arc::ptr_eq(known, block))
+    {
+        capture.constants.push(block.clone());
     }
 }
 
