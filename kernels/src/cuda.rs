@@ -9,6 +9,7 @@ pub(crate) const HEADERS: &[(&str, &str)] = &[
     ("common/divisor.cuh", include_str!("../common/divisor.cuh")),
     ("common/divide.cuh", include_str!("../common/divide.cuh")),
     ("attention/tile.cuh", include_str!("attention/tile.cuh")),
+    ("augment/blur.cuh", include_str!("augment/blur.cuh")),
     ("augment/color.cuh", include_str!("augment/color.cuh")),
     ("augment/resample.cuh", include_str!("augment/resample.cuh")),
     ("common/element.cuh", include_str!("../common/element.cuh")),

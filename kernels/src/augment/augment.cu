@@ -11,6 +11,7 @@
 //
 // A record that does not describe a view of an image inside the buffer gives a view of NaN and reads nothing.
 
+#include "augment/blur.cuh"
 #include "augment/color.cuh"
 #include "augment/resample.cuh"
 #include "common/reduce.cuh"
@@ -68,19 +69,51 @@ __device__ __forceinline__ bool is_valid(const Record &r, const Sizes &s, int ch
     const u64 bytes = u64(r.image[0]) * r.image[1] * channels;
     return r.image[0] <= limit && r.image[1] <= limit && bytes <= s.image_bytes && r.offset <= s.image_bytes - bytes &&
            r.crop[2] > 0 && r.crop[2] <= r.image[0] && r.crop[0] <= r.image[0] - r.crop[2] && r.crop[3] > 0 &&
-           r.crop[3] <= r.image[1] && r.crop[1] <= r.image[1] - r.crop[3] && r.taps <= s.row_weights &&
-           r.taps <= (s.record - sizeof(Record)) / sizeof(float);
+           r.crop[3] <= r.image[1] && r.crop[1] <= r.image[1] - r.crop[3] &&
+           r.taps <= (s.row_weights + 3 - 2 * ROWS) / 2 && r.taps <= (s.record - sizeof(Record)) / sizeof(float);
 }
 
 // The weights of the rows first .. first + count of the image; nothing if they do not fit.
 __device__ __forceinline__ void fill_row_weights(const Filter &filter, const Shared &m, u32 first, u32 count) {
     const u32 bound = filter.bound();
+#pragma unroll 1
     for (Walk at(bound); at.row < count; at.next()) {
         const u32 y = first + at.row;
         if (at.column < m.rows.count[y])
             m.row_weights[at.row * bound + at.column] =
                 filter.weight(m.rows.start[y] + at.column, y, m.rows.total[y]);
     }
+}
+
+// strip = `count` rows of the resized image, `span` values of each: sums over rows of bytes. A warp makes N times 32
+// neighbouring values of a row, with weights from the table or computed where they are used.
+template <int N, bool TABLED>
+__device__ __forceinline__ void combine_rows(const Filter &filter, const Shared &m, const u8 *pixels, u32 stride, u32 top,
+                                             u32 count, u32 span) {
+#pragma unroll 1
+    for (Walk at((span + 32 * N - 1) / (32 * N), warp_id(), blockDim.x / 32); at.row < count; at.next()) {
+        const u32 y = top + at.row, first = at.column * (32 * N) + lane_id(), taps = m.rows.count[y];
+        const u8 *source = pixels + u64(m.rows.start[y]) * stride + first;
+        float sums[N] = {};
+        const auto take = [&](float weight) {
+#pragma unroll
+            for (int i = 0; i < N; i++)
+                if (first + 32 * i < span) sums[i] += weight * float(source[32 * i]);
+            source += stride;
+        };
+        const float *weights = m.row_weights + at.row * filter.bound();
+#pragma unroll 1
+        for (u32 k = 0; k < taps; k++)
+            take(TABLED ? weights[k] : filter.weight(m.rows.start[y] + k, y, m.rows.total[y]));
+#pragma unroll
+        for (int i = 0; i < N; i++)
+            if (first + 32 * i < span) m.strip[at.row * span + first + 32 * i] = over_255(sums[i]);
+    }
+}
+
+template <int C> __device__ __forceinline__ void add(float (&sums)[C], float weight, const float *source) {
+#pragma unroll
+    for (int c = 0; c < C; c++) sums[c] += weight * source[c];
 }
 
 // image = the crop, resized, mirrored if asked, in 0 ..= 1. Ends with a barrier.
@@ -91,7 +124,11 @@ template <int C>
 __device__ __forceinline__ void resize(const u8 *pixels, const Record &r, const Sizes &s, const Shared &m, float *image) {
     const u32 height = s.height, width = s.width, crop_width = r.crop[3];
     const bool flip = r.flags & FLIP;
-    const Filter rows(r.crop[2], height, r.flags & BICUBIC), columns(crop_width, width, r.flags & BICUBIC);
+    __shared__ Filter rows, columns;
+    if (threadIdx.x == 0) rows.prepare(r.crop[2], height, r.flags & BICUBIC);
+    if (threadIdx.x == 32) columns.prepare(crop_width, width, r.flags & BICUBIC);
+    __syncthreads(); // filters are there
+#pragma unroll 1
     for (u32 i = threadIdx.x; i < height + width; i += blockDim.x) {
         if (i < height) m.rows.fill(rows, i);
         else m.columns.fill(columns, i - height);
@@ -105,6 +142,7 @@ __device__ __forceinline__ void resize(const u8 *pixels, const Record &r, const 
     u32 strip = min(height, s.strip / (cut * C));
     if (rows_fit) strip = min(strip, s.row_weights / row_bound);
     if (columns_fit) {
+#pragma unroll 1
         for (Walk at(width); at.row < column_bound; at.next())
             if (at.row < m.columns.count[at.column])
                 m.column_weights[at.row * width + at.column] = columns.weight(
@@ -112,38 +150,35 @@ __device__ __forceinline__ void resize(const u8 *pixels, const Record &r, const 
     }
     if (rows_fit) fill_row_weights(rows, m, 0, strip);
 
-    const u64 stride = u64(r.image[1]) * C;
-    const u8 *crop = pixels + r.offset + r.crop[0] * stride + u64(r.crop[1]) * C;
-    const Walk pixels_of_view(width);
+    const u32 stride = r.image[1] * C;
+    const u8 *crop = pixels + r.offset + u64(r.crop[0]) * stride + r.crop[1] * C;
     for (u32 top = 0; top < height; top += strip) {
         const u32 count = min(strip, height - top);
         for (u32 left = 0; left < crop_width; left += cut) {
             const u32 right = min(left + cut, crop_width), span = (right - left) * C;
             __syncthreads(); // weights are there, and the strip before was read
-            for (Walk at(span); at.row < count; at.next()) {
-                const u32 y = top + at.row, taps = m.rows.count[y];
-                const u8 *source = crop + m.rows.start[y] * stride + u64(left) * C + at.column;
-                float sum = 0.0f;
-                for (u32 k = 0; k < taps; k++, source += stride) {
-                    const float weight = rows_fit ? m.row_weights[at.row * row_bound + k]
-                                                  : rows.weight(m.rows.start[y] + k, y, m.rows.total[y]);
-                    sum += weight * float(*source);
-                }
-                m.strip[at.row * span + at.column] = sum / 255.0f;
-            }
+            const u8 *source = crop + left * C;
+            if (!rows_fit) combine_rows<1, false>(rows, m, source, stride, top, count, span);
+            else if (span <= 64) combine_rows<1, true>(rows, m, source, stride, top, count, span);
+            else combine_rows<4, true>(rows, m, source, stride, top, count, span);
             __syncthreads(); // the strip is there
-            for (Walk at = pixels_of_view; at.row < count; at.next()) {
+#pragma unroll 1
+            for (Walk at(width); at.row < count; at.next()) {
                 const u32 x = at.column, start = m.columns.start[x], end = start + m.columns.count[x];
                 float *target = image + ((top + at.row) * width + (flip ? width - 1 - x : x)) * C;
                 float sums[C];
 #pragma unroll
                 for (int c = 0; c < C; c++) sums[c] = left == 0 ? 0.0f : target[c];
-                for (u32 j = max(start, left); j < min(end, right); j++) {
-                    const float weight = columns_fit ? m.column_weights[(j - start) * width + x]
-                                                     : columns.weight(j, x, m.columns.total[x]);
-                    const float *source = m.strip + at.row * span + (j - left) * C;
-#pragma unroll
-                    for (int c = 0; c < C; c++) sums[c] += weight * source[c];
+                const u32 first = max(start, left), last = min(end, right);
+                const float *source = m.strip + at.row * span + (first - left) * C;
+                if (columns_fit) {
+                    const float *weights = m.column_weights + (first - start) * width + x;
+                    for (u32 j = first; j < last; j++, weights += width, source += C)
+                        add<C>(sums, *weights, source);
+                } else {
+#pragma unroll 1
+                    for (u32 j = first; j < last; j++, source += C)
+                        add<C>(sums, columns.weight(j, x, m.columns.total[x]), source);
                 }
 #pragma unroll
                 for (int c = 0; c < C; c++) target[c] = right == crop_width ? unit(sums[c]) : sums[c];
@@ -169,6 +204,7 @@ template <int C> __device__ float mean_of(double sum, const float *image, u32 pi
     __syncthreads(); // part is written
     if (warp_id() == 0) {
         double mean = 0.0;
+#pragma unroll 1
         for (u32 w = 0; w < blockDim.x / 32; w++) mean += part[w];
         mean /= double(pixels);
         // Of either order at most this many roundings, each of 2^-53, of terms that are not negative.
@@ -178,6 +214,7 @@ template <int C> __device__ float mean_of(double sum, const float *image, u32 pi
         if (low != high) {
             double lane = 0.0;
             if (lane_id() < 8)
+#pragma unroll 1
                 for (u32 i = lane_id(); i < pixels; i += 8) {
                     float p[C];
 #pragma unroll
@@ -185,6 +222,7 @@ template <int C> __device__ float mean_of(double sum, const float *image, u32 pi
                     lane += double(grey(p));
                 }
             double total = 0.0;
+#pragma unroll 1
             for (int i = 0; i < 8; i++) total += __shfl_sync(ALL_LANES, lane, i);
             low = float(total / double(pixels));
         }
@@ -205,6 +243,7 @@ template <int C> __device__ __forceinline__ void colour(const Record &r, u32 pix
         next = 0;
         while (next < 4 && (order >> (2 * next) & 3) != 1) next++;
         double sum = 0.0;
+#pragma unroll 1
         for (u32 i = threadIdx.x; i < pixels; i += blockDim.x) {
             float p[C];
 #pragma unroll
@@ -216,6 +255,7 @@ template <int C> __device__ __forceinline__ void colour(const Record &r, u32 pix
         }
         mean = mean_of<C>(sum, image, pixels);
     }
+#pragma unroll 1
     for (u32 i = threadIdx.x; i < pixels; i += blockDim.x) {
         float p[C];
 #pragma unroll
@@ -231,48 +271,15 @@ template <int C> __device__ __forceinline__ void colour(const Record &r, u32 pix
     __syncthreads(); // the image is complete again
 }
 
-// Position i reflected into 0 .. n about the first and last, which are not repeated.
-__device__ __forceinline__ int reflect(int i, int n) {
-    if (n == 1) return 0;
-    while (i < 0 || i >= n) i = i < 0 ? -i : 2 * (n - 1) - i;
-    return i;
-}
-
-// The vertical half of the blur, in place. Ends with a barrier.
-//
-// A thread goes down a column. A row that was overwritten is needed for as long as it is at most taps - 1 rows above, at
-// reflected borders too: the last `taps` rows are remembered as they were, row y in slot y modulo taps.
-__device__ __forceinline__ void blur_columns(const float *weights, int taps, const Sizes &s, const Shared &m, u32 row,
-                                             float *image) {
-    const int height = s.height, half = taps - 1;
-    const u32 group = min(blockDim.x, s.strip / taps);
-    float *memory = m.strip + threadIdx.x; // [taps, group]
-    for (u32 column = threadIdx.x; threadIdx.x < group && column < row; column += group) {
-        int slot = 0;
-        for (int y = 0; y < height; y++) {
-            memory[slot * group] = image[y * row + column];
-            float sum = 0.0f;
-            for (int k = -half; k <= half; k++) {
-                const int from = reflect(y + k, height);
-                int past = slot - (y - from);
-                if (past < 0) past += taps;
-                const float v = from <= y ? memory[past * group] : image[from * row + column];
-                sum += weights[k < 0 ? -k : k] * v;
-            }
-            image[y * row + column] = sum;
-            if (++slot == taps) slot = 0;
-        }
-    }
-    __syncthreads(); // the image is blurred downwards
-}
-
 // view = the image, blurred along its rows, solarized, normalised
 template <int C>
 __device__ __forceinline__ void finish(const Record &r, const float *weights, const Sizes &s, const float *image,
                                        element *view) {
     const int half = int(r.taps) - 1, width = s.width;
     const u32 row = s.width * C;
+    const float *middle = weights + half + ROWS - 1;
     u64 out = threadIdx.x;
+#pragma unroll 1
     for (Walk at(row); at.row < s.height; at.next(), out += blockDim.x) {
         const int x = at.column / C, c = at.column % C;
         const float *source = image + at.row * row + c;
@@ -282,9 +289,9 @@ __device__ __forceinline__ void finish(const Record &r, const float *weights, co
         } else {
             v = 0.0f;
             if (x >= half && x + half < width) {
-                for (int k = -half; k <= half; k++) v += weights[k < 0 ? -k : k] * source[(x + k) * C];
+                for (int k = -half; k <= half; k++) v += middle[k] * source[(x + k) * C];
             } else {
-                for (int k = -half; k <= half; k++) v += weights[k < 0 ? -k : k] * source[reflect(x + k, width) * C];
+                for (int k = -half; k <= half; k++) v += middle[k] * source[reflect(x + k, width) * C];
             }
             v = unit(v);
         }
@@ -304,30 +311,28 @@ __device__ __forceinline__ void views(const u8 *pixels, const u8 *records, eleme
     float *image = LARGE ? workspace + u64(blockIdx.x) * count * C : m.image;
     for (u32 item = blockIdx.x; item < s.items; item += gridDim.x) {
         const u8 *bytes = records + u64(item) * s.record; // at any address
-        element *view = out + u64(item) * count * C;
         __syncthreads(); // the view before was finished
         for (u32 i = threadIdx.x; i < sizeof(Record); i += blockDim.x) reinterpret_cast<u8 *>(&record)[i] = bytes[i];
         __syncthreads(); // the record is there
-        const Record r = record;
+        const Record &r = record;
         if (!is_valid(r, s, C)) {
             for (u32 i = threadIdx.x; i < count * C; i += blockDim.x)
-                from_float(__uint_as_float(0x7fc00000u), view[i]);
+                from_float(__uint_as_float(0x7fc00000u), out[u64(item) * count * C + i]);
             continue;
         }
         resize<C>(pixels, r, s, m, image);
         colour<C>(r, count, image);
         if (r.taps > 0) {
-            for (u32 i = threadIdx.x; i < r.taps * sizeof(float); i += blockDim.x)
-                reinterpret_cast<u8 *>(m.row_weights)[i] = bytes[sizeof(Record) + i];
+            load_weights(records + u64(item) * s.record + sizeof(Record), r.taps, m.row_weights);
             __syncthreads(); // the weights are there
-            blur_columns(m.row_weights, r.taps, s, m, s.width * C, image);
+            blur_columns(m.row_weights, r.taps, s.height, s.width * C, image, m.strip, s.strip);
         }
-        finish<C>(r, m.row_weights, s, image, view);
+        finish<C>(r, m.row_weights, s, image, out + u64(item) * count * C);
     }
 }
 
 #define VIEWS(name, channels, large)                                                                                   \
-    KERNEL __launch_bounds__(512)                                                                                      \
+    KERNEL __launch_bounds__(256, 3)                                                                                   \
         ENTRY(name)(const u8 *pixels, const u8 *records, element *out, float *workspace, Sizes s) {                    \
         views<channels, large>(pixels, records, out, workspace, s);                                                    \
     }

@@ -205,6 +205,7 @@ pub fn batches() -> Vec<(&'static str, Batch)> {
             "RGB without blur",
             Batch::new(3, &[[32, 32]; 5], vec![quiet(everything(3, [16, 16], Bicubic))], 14),
         ),
+        ("RGB, wide blur", Batch::new(3, &[[32, 32]; 3], vec![wide_blur(21, 30), wide_blur(30, 19)], 22)),
         ("RGB, large", Batch::new(3, &[[60, 50], [97, 120]], vec![everything(3, [90, 95], Bicubic)], 15)),
         ("grey, large", Batch::new(1, &[[40, 50]], vec![everything(1, [170, 161], Bilinear)], 16)),
         ("RGB, wide", Batch::new(3, &[[4, 701]], vec![Recipe::crop_and_flip(6, 8, [1.0, 1.0]); 2], 17)),
@@ -213,6 +214,12 @@ pub fn batches() -> Vec<(&'static str, Batch)> {
         ("grey, means between floats", Batch::new(1, &[[1, 2]; 64], vec![contrast; 2], 20)),
         ("RGB, corners", corners()),
     ]
+}
+
+/// A blur of as many taps as the shorter side has pixels, which sees over both borders.
+fn wide_blur(height: usize, width: usize) -> Recipe {
+    let blur = Blur { probability: 1.0, sigma: [4.0, 9.0], kernel_fraction: 1.0 };
+    Recipe { blur: Some(blur), ..Recipe::crop_and_flip(height, width, [0.3, 1.0]) }
 }
 
 /// The whole image, bicubic.

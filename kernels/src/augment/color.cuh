@@ -59,6 +59,7 @@ __device__ __forceinline__ void hue(float (&p)[3], float shift) {
 // has its own pass over the image and is left out.
 template <int C>
 __device__ __forceinline__ void jitter(float (&p)[C], u32 order, int first, int end, const float (&factors)[4]) {
+#pragma unroll 1
     for (int i = first; i < end; i++) {
         switch (order >> (2 * i) & 3) {
         case 0: brightness(p, factors[0]); break;

@@ -5,7 +5,7 @@ use super::packed::Record;
 use super::*;
 use crate::check::{guarded, synchronize};
 use crate::testing::device;
-use engine::cuda::graph::Graph;
+use engine::cuda::{Staging, graph::Graph};
 
 #[test]
 fn views_have_the_bits_of_the_cpu() {
@@ -88,19 +88,20 @@ fn records_that_are_no_view_are_nan() {
 fn a_graph_reads_new_pixels_and_draws() {
     let recipes = vec![everything(1, [6, 5], Interpolation::Bicubic); 2];
     let batches = [4, 5].map(|seed| Batch::new(1, &[[8, 9]; 3], recipes.clone(), seed));
-    let on = |batch: &Batch| {
-        let draws = batch.draws().unwrap();
-        let shape = [2, 3, draws.len() / 6];
-        let images = check::bytes_on(&batch.pixels, &[3, 8, 9, 1], false, device()).unwrap();
-        (images, check::bytes_on(&draws, &shape, false, device()).unwrap())
-    };
-    let (images, draws) = on(&batches[0]);
-    let make = || on_device(&images, &draws, &recipes, 1, DType::F32);
+    let draws = batches.each_ref().map(|batch| batch.draws().unwrap());
+    let mut images = Tensor::zeros(&[3, 8, 9, 1], DType::U8, device()).unwrap();
+    let mut records = Tensor::zeros(&[2, 3, draws[0].len() / 6], DType::U8, device()).unwrap();
+    let make = || on_device(&images, &records, &recipes, 1, DType::F32);
     make().unwrap();
     let (mut graph, views) = Graph::capture(device(), make).unwrap();
-    graph.launch().unwrap();
-    for (view, expected) in views.iter().zip(batches[0].views().unwrap()) {
-        assert_eq!(view.to_vec::<f32>().unwrap(), expected);
+    let mut staging = Staging::new(device(), images.len() + records.len(), 2).unwrap();
+    for (batch, draws) in batches.iter().zip(&draws) {
+        staging.put(&[&batch.pixels, draws]).unwrap();
+        staging.take_into(&mut [&mut images, &mut records]).unwrap();
+        graph.launch().unwrap();
+        for (view, expected) in views.iter().zip(batch.views().unwrap()) {
+            assert_eq!(view.to_vec::<f32>().unwrap(), expected);
+        }
     }
 }
 

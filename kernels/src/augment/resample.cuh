@@ -3,15 +3,19 @@
 
 #include "common/element.cuh"
 
+// Kept in shared memory: registers are for the sums.
 struct Filter {
     double scale, stretch, support;
     u32 input, output;
     bool cubic;
 
-    __device__ __forceinline__ Filter(u32 input, u32 output, bool cubic)
-        : scale(double(input) / double(output)), input(input), output(output), cubic(cubic) {
+    __device__ __forceinline__ void prepare(u32 from, u32 to, bool is_cubic) {
+        scale = double(from) / double(to);
         stretch = scale > 1.0 ? scale : 1.0;
-        support = (cubic ? 2.0 : 1.0) * stretch;
+        support = (is_cubic ? 2.0 : 1.0) * stretch;
+        input = from;
+        output = to;
+        cubic = is_cubic;
     }
 
     // At most how many inputs an output sees.
@@ -44,6 +48,7 @@ struct Filter {
 
     __device__ __forceinline__ double total(u32 i, u32 start, u32 count) const {
         double sum = 0.0;
+#pragma unroll 1
         for (u32 k = 0; k < count; k++) sum += raw(start + k, i);
         return sum;
     }
@@ -65,13 +70,12 @@ struct Outputs {
     }
 };
 
-// A thread's places in rows of `width` places, every blockDim.x-th: one division for a whole loop.
+// Places in rows of `width` places, from `first` on every `step`-th: one division for a whole loop.
 struct Walk {
     u32 row, column, rows, columns, width;
 
-    __device__ __forceinline__ Walk(u32 width)
-        : row(threadIdx.x / width), column(threadIdx.x % width), rows(blockDim.x / width),
-          columns(blockDim.x % width), width(width) {}
+    __device__ __forceinline__ Walk(u32 width, u32 first = threadIdx.x, u32 step = blockDim.x)
+        : row(first / width), column(first % width), rows(step / width), columns(step % width), width(width) {}
 
     __device__ __forceinline__ void next() {
         row += rows;
@@ -79,3 +83,11 @@ struct Walk {
         if (column >= width) column -= width, row++;
     }
 };
+
+// x / 255, rounded correctly in three operations (Markstein, "Computation of elementary functions on the IBM RISC System/6000
+// processor", 1990): the remainder of the first quotient is exact.
+__device__ __forceinline__ float over_255(float x) {
+    constexpr float inverse = 1.0f / 255.0f;
+    const float quotient = x * inverse;
+    return __fmaf_rn(__fmaf_rn(-quotient, 255.0f, x), inverse, quotient);
+}
