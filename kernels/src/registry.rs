@@ -70,6 +70,12 @@ families! {
         crate::conv2d::cuda::tall::KERNELS,
         crate::conv2d::cuda::wide::KERNELS,
         crate::conv2d::cuda::small::KERNELS
+    norm: [
+        crate::norm::batch_cuda::KERNELS,
+        crate::norm::batch_backward_cuda::KERNELS,
+        crate::norm::layer_cuda::KERNELS,
+        crate::norm::layer_backward_cuda::KERNELS,
+        crate::norm::l2_cuda::KERNELS
     ],
 }
 

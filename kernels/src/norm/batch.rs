@@ -1,7 +1,6 @@
 //! Launchers of batch normalisation (Ioffe and Szegedy, 2015).
 
-use super::{cpu, optional, required, rows_of};
-use engine::device::common;
+use super::{batch_backward_cuda, batch_cuda, cpu, one_device, require, require_parameter, rows_of, values};
 use engine::{DType, Device, Error, Result, Tensor, memory};
 
 /// Result of [`batch_forward`].
@@ -28,17 +27,12 @@ pub struct BatchBackward {
     pub dresidual: Option<Tensor>,
 }
 
-#[track_caller]
-fn one_device(name: &'static str, tensors: &[(&'static str, Option<&Tensor>)]) -> Result<Device> {
-    let (names, tensors): (Vec<&str>, Vec<&Tensor>) =
-        tensors.iter().filter_map(|&(n, t)| t.map(|t| (n, t))).unzip();
-    common(name, &names, &tensors)
-}
-
 /// y = relu?((x - mean) / sqrt(variance + eps) * weight + bias + residual?) with each channel's own mean and
 /// biased variance over all rows.
 ///
 /// x [.., C], weight and bias [C] (1 and 0 if absent), residual as x. An error if there is no row.
+///
+/// On the CPU all tensors are f32. On CUDA devices x, residual and y may be bf16; weight, bias and statistics are f32 always.
 #[track_caller]
 pub fn batch_forward(
     x: &Tensor,
@@ -54,14 +48,18 @@ pub fn batch_forward(
     if rows == 0 {
         return Err(Error::shape(name, "statistics need at least one row").argument("x", x));
     }
-    let affine = cpu::Affine {
-        weight: optional(name, "weight", weight, &[channels])?,
-        bias: optional(name, "bias", bias, &[channels])?,
-    };
-    let other = optional(name, "residual", residual, x.shape())?;
+    require_parameter(name, "weight", weight, &[channels])?;
+    require_parameter(name, "bias", bias, &[channels])?;
+    if let Some(r) = residual {
+        require(name, "residual", r, x.dtype(), x.shape())?;
+    }
     match one_device(name, &[("x", Some(x)), ("weight", weight), ("bias", bias), ("residual", residual)])? {
-        Device::Cuda(_) => return Err(crate::cuda::missing()),
+        Device::Cuda(_) => {
+            batch_cuda::forward(name, x, channels, batch_cuda::Tail { weight, bias, residual, relu, eps })
+        }
         Device::Cpu => {
+            let affine = cpu::Affine { weight: values(weight)?, bias: values(bias)? };
+            let other = values(residual)?;
             let values = x.as_slice::<f32>()?;
             let mut y = Tensor::empty(x.shape(), DType::F32, Device::Cpu)?;
             let mut mean = Tensor::empty(&[channels], DType::F32, Device::Cpu)?;
@@ -75,7 +73,7 @@ pub fn batch_forward(
     }
 }
 
-/// [`batch_forward`] with given statistics (evaluation mode): mean, variance [C].
+/// [`batch_forward`] with given statistics (evaluation mode): mean, variance [C], f32; types as there.
 #[track_caller]
 pub fn batch_apply(
     x: &Tensor,
@@ -90,13 +88,13 @@ pub fn batch_apply(
     let name = "batch_norm_apply";
     let _op = memory::operation(name);
     let (_, channels) = rows_of(name, x)?;
-    let statistics =
-        (required(name, "mean", mean, &[channels])?, required(name, "variance", variance, &[channels])?);
-    let affine = cpu::Affine {
-        weight: optional(name, "weight", weight, &[channels])?,
-        bias: optional(name, "bias", bias, &[channels])?,
-    };
-    let other = optional(name, "residual", residual, x.shape())?;
+    require(name, "mean", mean, DType::F32, &[channels])?;
+    require(name, "variance", variance, DType::F32, &[channels])?;
+    require_parameter(name, "weight", weight, &[channels])?;
+    require_parameter(name, "bias", bias, &[channels])?;
+    if let Some(r) = residual {
+        require(name, "residual", r, x.dtype(), x.shape())?;
+    }
     let all = [
         ("x", Some(x)),
         ("mean", Some(mean)),
@@ -106,11 +104,16 @@ pub fn batch_apply(
         ("residual", residual),
     ];
     match one_device(name, &all)? {
-        Device::Cuda(_) => return Err(crate::cuda::missing()),
+        Device::Cuda(_) => {
+            let tail = batch_cuda::Tail { weight, bias, residual, relu, eps };
+            batch_cuda::apply_given(name, x, (mean, variance), tail)
+        }
         Device::Cpu => {
+            let affine = cpu::Affine { weight: values(weight)?, bias: values(bias)? };
+            let other = values(residual)?;
             let values = x.as_slice::<f32>()?;
             let mut y = Tensor::empty(x.shape(), DType::F32, Device::Cpu)?;
-            let map = cpu::Map::new(statistics.0, statistics.1, affine, eps)?;
+            let map = cpu::Map::new(mean.as_slice()?, variance.as_slice()?, affine, eps)?;
             cpu::apply(values, &map, other, relu, y.as_mut_slice()?);
             Ok(y)
         }
@@ -121,6 +124,8 @@ pub fn batch_apply(
 ///
 /// dy, x and, if `relu`, the result y, all of one shape [.., C]; mean and variance [C] as used forward.
 /// `has_residual` asks for the residual's gradient.
+///
+/// On the CPU all tensors are f32. On CUDA devices dy, x, y and the gradients of x and the residual may be bf16; the others are f32 always.
 #[track_caller]
 pub fn batch_backward(
     dy: &Tensor,
@@ -137,29 +142,36 @@ pub fn batch_backward(
     let name = "batch_norm_backward";
     let _op = memory::operation(name);
     let (rows, channels) = rows_of(name, x)?;
-    let gradient = required(name, "dy", dy, x.shape())?;
-    let mask = match (relu, y) {
-        (false, _) => None,
-        (true, Some(y)) => Some(required(name, "y", y, x.shape())?),
+    require(name, "dy", dy, x.dtype(), x.shape())?;
+    let y = y.filter(|_| relu);
+    match (relu, y) {
+        (false, _) => {}
+        (true, Some(y)) => require(name, "y", y, x.dtype(), x.shape())?,
         (true, None) => return Err(Error::value(name, "the gradient of the ReLU needs y")),
-    };
+    }
     if training && rows == 0 {
         return Err(Error::shape(name, "statistics need at least one row").argument("x", x));
     }
-    let statistics =
-        (required(name, "mean", mean, &[channels])?, required(name, "variance", variance, &[channels])?);
-    let weights = optional(name, "weight", weight, &[channels])?;
+    require(name, "mean", mean, DType::F32, &[channels])?;
+    require(name, "variance", variance, DType::F32, &[channels])?;
+    require_parameter(name, "weight", weight, &[channels])?;
     let all = [
         ("dy", Some(dy)),
         ("x", Some(x)),
-        ("y", y.filter(|_| relu)),
+        ("y", y),
         ("mean", Some(mean)),
         ("variance", Some(variance)),
         ("weight", weight),
     ];
     match one_device(name, &all)? {
-        Device::Cuda(_) => return Err(crate::cuda::missing()),
+        Device::Cuda(_) => {
+            let (inputs, statistics) = ((dy, x, y), (mean, variance));
+            batch_backward_cuda::backward(name, inputs, statistics, weight, has_residual, training, eps)
+        }
         Device::Cpu => {
+            let gradient = dy.as_slice::<f32>()?;
+            let (mask, weights) = (values(y)?, values(weight)?);
+            let statistics = (mean.as_slice::<f32>()?, variance.as_slice::<f32>()?);
             let values = x.as_slice::<f32>()?;
             let mut masked = match (relu, has_residual) {
                 (true, true) => Some(Tensor::empty(x.shape(), DType::F32, Device::Cpu)?),

@@ -61,6 +61,43 @@ impl Case {
     }
 }
 
+/// Cases for the CUDA kernels, small enough to be emulated: each way to cut rows into packs and blocks, the widest rows
+/// that a warp holds and their neighbours, every kind of value.
+pub fn device_cases() -> Vec<Case> {
+    use Values::{Constant, ConstantRows, Large, Mixed, Offset, Outlier};
+    let shapes = [
+        (1, 1, Mixed),
+        (1, 17, Mixed),
+        (2, 3, Mixed),
+        (5, 16, Offset),
+        (33, 15, Mixed),
+        (257, 16, Constant),
+        (31, 64, ConstantRows),
+        (513, 1, Offset),
+        (8_195, 1, Mixed),
+        (5_003, 3, Offset),
+        (1_031, 17, Mixed),
+        (2_051, 16, Outlier),
+        (259, 128, Large),
+        (67, 72, Mixed),
+        (37, 144, Offset),
+        (37, 192, Mixed),
+        (61, 255, Mixed),
+        (129, 256, Constant),
+        (63, 257, Offset),
+        (33, 384, Outlier),
+        (19, 768, Mixed),
+        (13, 1_000, Mixed),
+        (7, 1_023, Mixed),
+        (9, 1_024, Offset),
+        (5, 1_025, Mixed),
+        (6, 1_032, ConstantRows),
+        (11, 2_048, Offset),
+        (3, 4_099, Mixed),
+    ];
+    shapes.iter().map(|&(rows, channels, values)| Case { rows, channels, values }).collect()
+}
+
 /// One row, one channel, primes, powers of two and neighbours, several pieces; every kind of value.
 pub fn cases() -> Vec<Case> {
     use Values::{Constant, ConstantRows, Large, Mixed, Offset, Outlier};

@@ -6,17 +6,31 @@
 //! cache, so that each tensor moves once.
 
 mod batch;
+pub(crate) mod batch_backward_cuda;
+pub(crate) mod batch_cuda;
 pub mod cases;
+pub(crate) mod check;
+mod columns;
 mod cpu;
+#[cfg(test)]
+mod device_tests;
 mod l2;
+pub(crate) mod l2_cuda;
 mod layer;
+pub(crate) mod layer_backward_cuda;
+pub(crate) mod layer_cuda;
 pub mod reference;
 #[cfg(test)]
 mod tests;
+pub(crate) mod workloads;
 
 pub use batch::{BatchBackward, BatchForward, batch_apply, batch_backward, batch_forward};
 pub use l2::{l2_backward, l2_forward};
-pub use layer::{layer_backward, layer_forward};
+pub use layer::{layer_backward, layer_backward_residual, layer_forward, layer_forward_residual};
+
+use crate::cuda::require_float;
+use engine::device::common;
+use engine::{DType, Device, Error, Result, Tensor};
 
 /// Bytes that [`batch_forward`] must move for `n` elements: x twice, the residual, y.
 pub fn batch_forward_bytes(n: usize, residual: bool) -> usize {
@@ -29,39 +43,50 @@ pub fn batch_backward_bytes(n: usize, relu: bool) -> usize {
     4 * n * (5 + 2 * usize::from(relu))
 }
 
-/// Checks that `x` is f32 with a last dimension, and gives (rows, last dimension).
+/// Checks that `x` is of a float type of its device and has a last dimension, and gives (rows, last dimension).
 #[track_caller]
-fn rows_of(name: &'static str, x: &engine::Tensor) -> engine::Result<(usize, usize)> {
-    x.require_dtype(name, "x", engine::DType::F32)?;
+fn rows_of(name: &'static str, x: &Tensor) -> Result<(usize, usize)> {
+    require_float(name, "x", x)?;
     match x.shape().split_last() {
         Some((&last, leading)) => Ok((leading.iter().product(), last)),
-        None => Err(engine::Error::shape(name, "x needs at least one dimension").argument("x", x)),
+        None => Err(Error::shape(name, "x needs at least one dimension").argument("x", x)),
     }
 }
 
-/// The values of an optional argument of shape `shape`.
+/// Checks the type and shape of an argument.
 #[track_caller]
-fn optional<'a>(
+fn require(
     name: &'static str,
     argument: &'static str,
-    tensor: Option<&'a engine::Tensor>,
+    tensor: &Tensor,
+    dtype: DType,
     shape: &[usize],
-) -> engine::Result<Option<&'a [f32]>> {
-    match tensor {
-        Some(t) => required(name, argument, t, shape).map(Some),
-        None => Ok(None),
-    }
+) -> Result<()> {
+    tensor.require_dtype(name, argument, dtype)?;
+    tensor.require_shape(name, argument, shape)
 }
 
-/// The values of an argument of shape `shape`.
+/// Checks an f32 argument that may be absent.
 #[track_caller]
-fn required<'a>(
+fn require_parameter(
     name: &'static str,
     argument: &'static str,
-    tensor: &'a engine::Tensor,
+    tensor: Option<&Tensor>,
     shape: &[usize],
-) -> engine::Result<&'a [f32]> {
-    tensor.require_dtype(name, argument, engine::DType::F32)?;
-    tensor.require_shape(name, argument, shape)?;
-    tensor.as_slice::<f32>()
+) -> Result<()> {
+    tensor.map_or(Ok(()), |t| require(name, argument, t, DType::F32, shape))
+}
+
+/// The values of an argument on the CPU, if there is one.
+#[track_caller]
+fn values(tensor: Option<&Tensor>) -> Result<Option<&[f32]>> {
+    tensor.map(|t| t.as_slice::<f32>()).transpose()
+}
+
+/// The device of all tensors that there are.
+#[track_caller]
+fn one_device(name: &'static str, tensors: &[(&'static str, Option<&Tensor>)]) -> Result<Device> {
+    let (names, tensors): (Vec<&str>, Vec<&Tensor>) =
+        tensors.iter().filter_map(|&(n, t)| t.map(|t| (n, t))).unzip();
+    common(name, &names, &tensors)
 }

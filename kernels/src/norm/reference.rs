@@ -1,6 +1,7 @@
 //! One channel or row at a time, two passes, in f32 (naive) or f64 (oracle).
 
 use crate::array::{Array, Real};
+use engine::DType;
 
 fn sizes<T: Real>(x: &Array<T>) -> (usize, usize) {
     let width = x.shape[x.shape.len() - 1];
@@ -133,6 +134,11 @@ pub fn layer_backward<T: Real>(
         }
     }
     [dx, dweight, dbias]
+}
+
+/// x + branch, rounded to an element type: exactly what must be stored.
+pub fn layer_sum(x: &Array<f64>, branch: &Array<f64>, dtype: DType) -> Array<f64> {
+    x.zip(branch, |a, b| f64::from(a as f32 + b as f32)).rounded_to(dtype)
 }
 
 /// x / max(|x|, eps) and |x| of each row.

@@ -1,119 +1,13 @@
 //! Against the references; the same bits on any number of threads; nothing written outside.
 
 use super::cases::{Case, Values, cases, strategy};
+use super::check::{Place, check_batch, check_l2, check_layer, check_layer_residual};
 use super::*;
 use crate::array::Array;
-use crate::compare::{check, check_equal};
+use crate::compare::check_equal;
 use crate::elementwise::tests::same_on_any_number_of_threads;
-use engine::{DType, Device, Result, Tensor, memory};
+use engine::{DType, Device, Tensor, memory};
 use proptest::prelude::*;
-
-/// What of a tensor the kernels took, in both precisions.
-struct Both {
-    naive: Array<f32>,
-    oracle: Array<f64>,
-}
-
-fn both(x: &Tensor) -> Result<Both> {
-    Ok(Both { naive: Array::from_tensor(x)?, oracle: Array::from_tensor(x)? })
-}
-
-fn check_batch(case: &Case, affine: bool, residual: bool, relu: bool) -> Result<()> {
-    let eps = 1e-5f32;
-    let wide = f64::from(eps);
-    let x = case.input();
-    let (w, b) = case.affine();
-    let r = case.operand(1);
-    let (w32, b32, r32) = (w.cast::<f32>(), b.cast::<f32>(), r.cast::<f32>());
-    let (tx, tr) = (x.to_tensor()?, r.to_tensor()?);
-    let (tw, tb) = (w.to_tensor()?, b.to_tensor()?);
-    let (tw, tb, tr) = (affine.then_some(&tw), affine.then_some(&tb), residual.then_some(&tr));
-    let (w, b, r) = (affine.then_some(&w), affine.then_some(&b), residual.then_some(&r));
-    let (w32, b32, r32) = (affine.then_some(&w32), affine.then_some(&b32), residual.then_some(&r32));
-
-    let out = batch_forward(&tx, tw, tb, tr, relu, eps)?;
-    let x32 = x.cast::<f32>();
-    let (m, v) = reference::batch_statistics(&x);
-    let (m32, v32) = reference::batch_statistics(&x32);
-    check("mean", &out.mean, &m32, &m, 2.0)?;
-    check("variance", &out.variance, &v32, &v, 2.0)?;
-    let oracle = reference::batch_apply(&x, (&m, &v), w, b, r, relu, wide);
-    let naive = reference::batch_apply(&x32, (&m32, &v32), w32, b32, r32, relu, wide);
-    check("y", &out.y, &naive, &oracle, 2.0)?;
-
-    // From here on the statistics are the kernel's, given to all sides alike.
-    let (m, v) = (both(&out.mean)?, both(&out.variance)?);
-    let y = batch_apply(&tx, &out.mean, &out.variance, tw, tb, tr, relu, eps)?;
-    let oracle = reference::batch_apply(&x, (&m.oracle, &v.oracle), w, b, r, relu, wide);
-    let naive = reference::batch_apply(&x32, (&m.naive, &v.naive), w32, b32, r32, relu, wide);
-    check("y with given statistics", &y, &naive, &oracle, 2.0)?;
-
-    let dy = case.operand(2);
-    let (tdy, dy32) = (dy.to_tensor()?, dy.cast::<f32>());
-    let y = both(&out.y)?;
-    let (y32, y64) = (relu.then_some(&y.naive), relu.then_some(&y.oracle));
-    for training in [true, false] {
-        let kept = relu.then_some(&out.y);
-        let found =
-            batch_backward(&tdy, &tx, kept, &out.mean, &out.variance, tw, relu, residual, training, eps)?;
-        let oracle = reference::batch_backward(&dy, &x, y64, (&m.oracle, &v.oracle), w, training, wide);
-        let naive = reference::batch_backward(&dy32, &x32, y32, (&m.naive, &v.naive), w32, training, wide);
-        check("dx", &found.dx, &naive[0], &oracle[0], 2.0)?;
-        check("dweight", &found.dweight, &naive[1], &oracle[1], 3.0)?;
-        check("dbias", &found.dbias, &naive[2], &oracle[2], 3.0)?;
-        assert_eq!(found.dresidual.is_some(), residual);
-        if let Some(d) = &found.dresidual {
-            check_equal("dresidual", d, &naive[3].to_tensor()?)?;
-        }
-    }
-    Ok(())
-}
-
-fn check_layer(case: &Case, affine: bool) -> Result<()> {
-    let eps = 1e-6f32;
-    let wide = f64::from(eps);
-    let (x, dy) = (case.input(), case.operand(2));
-    let (x32, dy32) = (x.cast::<f32>(), dy.cast::<f32>());
-    let (w, b) = case.affine();
-    let (tw, tb, w32, b32) = (w.to_tensor()?, b.to_tensor()?, w.cast::<f32>(), b.cast::<f32>());
-    let (tw, tb) = (affine.then_some(&tw), affine.then_some(&tb));
-    let (w, b, w32, b32) =
-        (affine.then_some(&w), affine.then_some(&b), affine.then_some(&w32), affine.then_some(&b32));
-    let tx = x.to_tensor()?;
-    let (y, mean, rstd) = layer_forward(&tx, tw, tb, eps)?;
-    let naive = reference::layer_forward(&x32, w32, b32, wide);
-    let oracle = reference::layer_forward(&x, w, b, wide);
-    for (i, (name, found)) in [("y", &y), ("mean", &mean), ("rstd", &rstd)].into_iter().enumerate() {
-        check(name, found, &naive[i], &oracle[i], 2.0)?;
-    }
-    let (m, s) = (both(&mean)?, both(&rstd)?);
-    let (dx, dweight, dbias) = layer_backward(&dy.to_tensor()?, &tx, &mean, &rstd, tw)?;
-    let naive = reference::layer_backward(&dy32, &x32, &m.naive, &s.naive, w32);
-    let oracle = reference::layer_backward(&dy, &x, &m.oracle, &s.oracle, w);
-    check("dx", &dx, &naive[0], &oracle[0], 2.0)?;
-    check("dweight", &dweight, &naive[1], &oracle[1], 3.0)?;
-    check("dbias", &dbias, &naive[2], &oracle[2], 3.0)
-}
-
-fn check_l2(case: &Case) -> Result<()> {
-    let eps = 1e-12f32;
-    let wide = f64::from(eps);
-    let (mut x, dy) = (case.input(), case.operand(2));
-    // The last row is zero and the one before shorter than eps.
-    let width = case.channels;
-    x.data.iter_mut().rev().take(width).for_each(|v| *v = 0.0);
-    x.data.iter_mut().rev().skip(width).take(width).for_each(|v| *v = f64::from(1e-20f32));
-    let tx = x.to_tensor()?;
-    let (y, norm) = l2_forward(&tx, eps)?;
-    let (y32, norm32) = reference::l2_forward(&x.cast::<f32>(), wide);
-    let (y64, norm64) = reference::l2_forward(&x, wide);
-    check("y", &y, &y32, &y64, 2.0)?;
-    check("norm", &norm, &norm32, &norm64, 2.0)?;
-    let dx = l2_backward(&dy.to_tensor()?, &y, &norm, eps)?;
-    let (ys, ns) = (both(&y)?, both(&norm)?);
-    let naive = reference::l2_backward(&dy.cast::<f32>(), &ys.naive, &ns.naive, wide);
-    check("dx", &dx, &naive, &reference::l2_backward(&dy, &ys.oracle, &ns.oracle, wide), 2.0)
-}
 
 #[test]
 fn batch_agrees_with_the_reference() {
@@ -124,7 +18,7 @@ fn batch_agrees_with_the_reference() {
         let some = if small { &all[..] } else { &all[i % 4..][..1] };
         for &(affine, residual, relu) in some {
             let guard = memory::guard();
-            check_batch(case, affine, residual, relu)
+            check_batch(&Place::CPU, case, affine, residual, relu)
                 .unwrap_or_else(|e| panic!("{case:?} affine {affine} residual {residual} relu {relu}: {e}"));
             guard.finish().unwrap();
         }
@@ -135,7 +29,8 @@ fn batch_agrees_with_the_reference() {
 fn layer_agrees_with_the_reference() {
     for (i, case) in cases().iter().enumerate() {
         let guard = memory::guard();
-        check_layer(case, i % 3 != 0).unwrap_or_else(|e| panic!("{case:?}: {e}"));
+        check_layer(&Place::CPU, case, i % 3 != 0).unwrap_or_else(|e| panic!("{case:?}: {e}"));
+        check_layer_residual(&Place::CPU, case, i % 3 != 0).unwrap_or_else(|e| panic!("{case:?}: {e}"));
         guard.finish().unwrap();
     }
 }
@@ -144,7 +39,7 @@ fn layer_agrees_with_the_reference() {
 fn l2_agrees_with_the_reference() {
     for case in cases() {
         let guard = memory::guard();
-        check_l2(&case).unwrap_or_else(|e| panic!("{case:?}: {e}"));
+        check_l2(&Place::CPU, &case).unwrap_or_else(|e| panic!("{case:?}: {e}"));
         guard.finish().unwrap();
     }
 }
@@ -160,9 +55,10 @@ proptest! {
     fn random_cases_agree_with_the_reference(
         case in strategy(), affine in any::<bool>(), residual in any::<bool>(), relu in any::<bool>()
     ) {
-        check_batch(&case, affine, residual, relu).unwrap();
-        check_layer(&case, affine).unwrap();
-        check_l2(&case).unwrap();
+        check_batch(&Place::CPU, &case, affine, residual, relu).unwrap();
+        check_layer(&Place::CPU, &case, affine).unwrap();
+        check_layer_residual(&Place::CPU, &case, affine).unwrap();
+        check_l2(&Place::CPU, &case).unwrap();
     }
 }
 

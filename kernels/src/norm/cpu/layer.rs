@@ -114,6 +114,28 @@ pub fn forward(
         .for_each(|((y, x), (mean, rstd))| forward_rows(x, width, weight, bias, eps, y, mean, rstd));
 }
 
+/// [`forward`] of the sum of two terms, which is stored: each piece while its sum is in the cache.
+pub fn forward_residual(
+    (x, branch): (&[f32], &[f32]),
+    sum: &mut [f32],
+    width: usize,
+    weight: Option<&[f32]>,
+    bias: Option<&[f32]>,
+    eps: f32,
+    (y, mean, rstd): (&mut [f32], &mut [f32], &mut [f32]),
+) {
+    let rows = (GRAIN / width).max(1);
+    let (weight, bias) = (weight.unwrap_or(&[]), bias.unwrap_or(&[]));
+    let terms = x.par_chunks(rows * width).zip(branch.par_chunks(rows * width));
+    y.par_chunks_mut(rows * width)
+        .zip(terms.zip(sum.par_chunks_mut(rows * width)))
+        .zip(mean.par_chunks_mut(rows).zip(rstd.par_chunks_mut(rows)))
+        .for_each(|((y, ((x, branch), sum)), (mean, rstd))| {
+            sum.iter_mut().zip(x.iter().zip(branch)).for_each(|(s, (x, b))| *s = x + b);
+            forward_rows(sum, width, weight, bias, eps, y, mean, rstd);
+        });
+}
+
 multiversion! {
     /// dx of at most [`BLOCK`] rows; their terms of dweight and dbias are added to `dw` and `db`.
     fn backward_rows(
@@ -144,9 +166,10 @@ multiversion! {
     }
 }
 
-/// dx, dweight and dbias from dy, x [rows, width], mean and rstd [rows].
+/// dx, dweight and dbias from dy, x [rows, width], mean and rstd [rows]. `dsum` [rows, width] is added to dx.
 pub fn backward(
     dy: &[f32],
+    dsum: Option<&[f32]>,
     x: &[f32],
     (mean, rstd): (&[f32], &[f32]),
     weight: Option<&[f32]>,
@@ -170,7 +193,10 @@ pub fn backward(
                 sums.fill(0.0);
                 let (dw, db) = sums.split_at_mut(width);
                 let (mean, rstd) = (&mean[row..][..n], &rstd[row..][..n]);
-                backward_rows(&dy[range.clone()], &x[range], mean, rstd, weight, dx, dw, db);
+                backward_rows(&dy[range.clone()], &x[range.clone()], mean, rstd, weight, dx, dw, db);
+                if let Some(dsum) = dsum {
+                    dx.iter_mut().zip(&dsum[range]).for_each(|(d, &s)| *d += s);
+                }
                 totals.iter_mut().zip(sums.iter()).for_each(|(t, &s)| *t += f64::from(s));
             }
         },

@@ -1,0 +1,102 @@
+// Packs of 16 bytes that may be cut short by the end of a row, or that do not start at a multiple of 16 bytes.
+//
+// `packed` says that packs are neither: `count` is 0, less, or at least PACK.
+#pragma once
+
+#include "common/element.cuh"
+
+// `count` elements at `at`, at most PACK, as floats; 0 behind them.
+__device__ __forceinline__ void load_part(const element *at, int count, bool packed, float (&v)[PACK]) {
+    if (packed && count > 0) return load_pack(at, v);
+    if (packed) count = 0;
+#pragma unroll
+    for (int i = 0; i < PACK; i++) v[i] = i < count ? to_float(at[i]) : 0.0f;
+}
+
+// The inverse of load_part; each value is rounded to the element type.
+__device__ __forceinline__ void store_part(element *at, int count, bool packed, const float (&v)[PACK]) {
+    if (packed && count > 0) return store_pack(at, v);
+    if (packed) return;
+#pragma unroll
+    for (int i = 0; i < PACK; i++)
+        if (i < count) from_float(v[i], at[i]);
+}
+
+// load_part of a float array, whatever the element type.
+__device__ __forceinline__ void load_floats(const float *at, int count, bool packed, float (&v)[PACK]) {
+    if (packed && count > 0) {
+#pragma unroll
+        for (int i = 0; i < PACK; i += 4) {
+            const float4 four = *reinterpret_cast<const float4 *>(at + i);
+            v[i] = four.x, v[i + 1] = four.y, v[i + 2] = four.z, v[i + 3] = four.w;
+        }
+        return;
+    }
+    if (packed) count = 0;
+#pragma unroll
+    for (int i = 0; i < PACK; i++) v[i] = i < count ? at[i] : 0.0f;
+}
+
+// What a value becomes when it is stored and read again.
+__device__ __forceinline__ float rounded(float x) {
+    element stored;
+    from_float(x, stored);
+    return to_float(stored);
+}
+
+// A pack as its bits: half the registers of its floats in bf16.
+__device__ __forceinline__ uint4 load_bits(const float *at, int count, bool packed) {
+    if (packed) return count > 0 ? *reinterpret_cast<const uint4 *>(at) : make_uint4(0, 0, 0, 0);
+    return make_uint4(count > 0 ? __float_as_uint(at[0]) : 0, count > 1 ? __float_as_uint(at[1]) : 0,
+                      count > 2 ? __float_as_uint(at[2]) : 0, count > 3 ? __float_as_uint(at[3]) : 0);
+}
+__device__ __forceinline__ uint4 load_bits(const bf16 *at, int count, bool packed) {
+    if (packed) return count > 0 ? *reinterpret_cast<const uint4 *>(at) : make_uint4(0, 0, 0, 0);
+    u32 words[4];
+#pragma unroll
+    for (int i = 0; i < 4; i++) {
+        const u32 low = 2 * i < count ? at[2 * i].bits : 0, high = 2 * i + 1 < count ? at[2 * i + 1].bits : 0;
+        words[i] = low | high << 16;
+    }
+    return make_uint4(words[0], words[1], words[2], words[3]);
+}
+__device__ __forceinline__ void unpack(uint4 bits, float (&v)[4]) {
+    v[0] = __uint_as_float(bits.x), v[1] = __uint_as_float(bits.y);
+    v[2] = __uint_as_float(bits.z), v[3] = __uint_as_float(bits.w);
+}
+__device__ __forceinline__ void unpack(uint4 bits, float (&v)[8]) {
+    const u32 words[4] = {bits.x, bits.y, bits.z, bits.w};
+#pragma unroll
+    for (int i = 0; i < 4; i++) {
+        v[2 * i] = __uint_as_float(words[i] << 16);
+        v[2 * i + 1] = __uint_as_float(words[i] & 0xffff0000u);
+    }
+}
+
+// Element i of a pack.
+__device__ __forceinline__ float pick(uint4 bits, int i) {
+    float v[PACK];
+    unpack(bits, v);
+    return v[i];
+}
+
+// Makes the compiler forget what it made of a pack, so that its floats do not stay in registers until they are used again.
+__device__ __forceinline__ void forget(uint4 &bits) {
+    asm volatile("" : "+r"(bits.x), "+r"(bits.y), "+r"(bits.z), "+r"(bits.w));
+}
+
+// A number that is known when the program is compiled, as a value.
+template <int N> struct Number {
+    static constexpr int value = N;
+};
+
+// Elements of a row that a warp holds in registers at most.
+constexpr int WARP_ROW = 1024;
+
+// Calls f with a power of two of packs, at least those that a lane of a warp has of a row.
+template <typename F> __device__ __forceinline__ void over_packs(u32 width, F f) {
+    if (width <= 32 * PACK) return f(Number<1>());
+    if (width <= 64 * PACK) return f(Number<2>());
+    if (width <= 128 * PACK) return f(Number<4>());
+    f(Number<WARP_ROW / 32 / PACK>());
+}
