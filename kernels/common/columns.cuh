@@ -93,14 +93,15 @@ __device__ __forceinline__ u64 partial_at(const Columns &c, u64 block, int which
     return ((block * 2 + which) * PACK + i) * c.packs + pack;
 }
 
-// Blocks of (32, 32) threads put partial numbers together: thread x has a channel, thread y every 32nd block.
+// Blocks of (32, up to 32) threads put partial numbers together: thread x has a channel, thread y every blockDim.y-th
+// block.
 constexpr int FINISH = 32;
 
 // Calls f(block, element of the wide row) for every partial number of a channel that this thread adds, in order.
 template <typename F>
 __device__ __forceinline__ void over_partials(const Columns &c, u64 blocks, u32 channel, F f) {
     const u32 wide = c.packs * PACK;
-    for (u64 block = threadIdx.y; block < blocks; block += FINISH)
+    for (u64 block = threadIdx.y; block < blocks; block += blockDim.y)
         for (u32 e = channel; e < wide; e += c.channels) f(block, e);
 }
 
@@ -109,7 +110,11 @@ __device__ __forceinline__ double finish_sum(double x, double (&part)[FINISH][FI
     __syncthreads(); // whoever still reads part from an earlier call is done
     part[threadIdx.y][threadIdx.x] = x;
     __syncthreads(); // part is written
-    double sum = 0.0;
-    for (int y = 0; y < FINISH; y++) sum += part[y][threadIdx.x];
-    return sum;
+    if (threadIdx.y == 0) {
+        double sum = 0.0;
+        for (int y = 0; y < blockDim.y; y++) sum += part[y][threadIdx.x];
+        part[0][threadIdx.x] = sum;
+    }
+    __syncthreads(); // so are the sums
+    return part[0][threadIdx.x];
 }

@@ -13,9 +13,22 @@ __device__ __forceinline__ void load_part(const element *at, int count, bool pac
     for (int i = 0; i < PACK; i++) v[i] = i < count ? to_float(at[i]) : 0.0f;
 }
 
+// 16 bytes to device memory in one access. (Of equal stores in an unrolled loop NVRTC 12.9 splits some into words.)
+__device__ __forceinline__ void store_bits(void *at, uint4 bits) {
+    asm volatile("st.global.v4.b32 [%0], {%1, %2, %3, %4};" ::"l"(__cvta_generic_to_global(at)), "r"(bits.x), "r"(bits.y),
+                 "r"(bits.z), "r"(bits.w)
+                 : "memory");
+}
+__device__ __forceinline__ uint4 pack(const float (&v)[4]) {
+    return make_uint4(__float_as_uint(v[0]), __float_as_uint(v[1]), __float_as_uint(v[2]), __float_as_uint(v[3]));
+}
+__device__ __forceinline__ uint4 pack(const float (&v)[8]) {
+    return make_uint4(pack_bf16(v[0], v[1]), pack_bf16(v[2], v[3]), pack_bf16(v[4], v[5]), pack_bf16(v[6], v[7]));
+}
+
 // The inverse of load_part; each value is rounded to the element type.
 __device__ __forceinline__ void store_part(element *at, int count, bool packed, const float (&v)[PACK]) {
-    if (packed && count > 0) return store_pack(at, v);
+    if (packed && count > 0) return store_bits(at, pack(v));
     if (packed) return;
 #pragma unroll
     for (int i = 0; i < PACK; i++)

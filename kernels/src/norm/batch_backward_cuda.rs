@@ -1,7 +1,7 @@
 //! Launches of `batch_backward.cu`.
 
 use super::BatchBackward;
-use super::columns::{FINISH, Plan, aligned, stride};
+use super::columns::{FINISH, Plan, aligned, finish_block, stride};
 use crate::cuda::typed_kernels;
 use engine::cuda::Launch;
 use engine::{DType, Result, Tensor};
@@ -61,7 +61,7 @@ pub fn backward(
         .value(stride(channels) as u32)
         .value(eps)
         .grid(channels.div_ceil(FINISH))
-        .block3([FINISH, FINISH, 1])
+        .block3(finish_block(plan.blocks))
         .run()?;
     // The masked gradient, once written, spares reading dy and y again.
     let (gradient, mask) = match &masked {

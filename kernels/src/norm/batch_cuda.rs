@@ -1,7 +1,7 @@
 //! Launches of `batch.cu`.
 
 use super::BatchForward;
-use super::columns::{FINISH, Plan, aligned, stride};
+use super::columns::{FINISH, Plan, aligned, finish_block, stride};
 use crate::cuda::{THREADS, typed_kernels};
 use engine::cuda::Launch;
 use engine::{DType, Result, Tensor};
@@ -75,7 +75,7 @@ pub fn forward(name: &'static str, x: &Tensor, channels: usize, tail: Tail) -> R
         .value(stride(channels) as u32)
         .value(tail.eps)
         .grid(channels.div_ceil(FINISH))
-        .block3([FINISH, FINISH, 1])
+        .block3(finish_block(plan.blocks))
         .run()?;
     let y = apply(name, x, channels, &map, tail)?;
     Ok(BatchForward { y, mean, variance })

@@ -6,8 +6,13 @@ use engine::{DType, Device, Result, Tensor};
 const THREADS: usize = 256;
 /// Blocks that are enough for a large device.
 const BLOCKS: usize = 512;
-/// Threads of a block that puts partial numbers together, in x and y.
+/// Channels of a block that puts partial numbers together, and its rows of threads at most.
 pub const FINISH: usize = 32;
+
+/// Threads of a block that puts the partial numbers of this many blocks together.
+pub fn finish_block(blocks: usize) -> [usize; 3] {
+    [FINISH, blocks.clamp(1, FINISH), 1]
+}
 
 /// `Columns` of `common/columns.cuh`.
 #[repr(C)]

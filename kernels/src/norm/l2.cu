@@ -68,7 +68,7 @@ __device__ __forceinline__ void fwd_row(const element *x, element *y, float *nor
 }
 
 // x, y: [rows, width]; norm: [rows]. `aligned`: x and y start at multiples of 16 bytes, and so do rows.
-KERNEL __launch_bounds__(32 * WARPS)
+KERNEL __launch_bounds__(32 * WARPS, 3)
 ENTRY(norm_l2_fwd_warp)(const element *x, element *y, float *norm, u64 rows, u32 width, float eps, u32 aligned) {
     const u64 row = u64(blockIdx.x) * WARPS + warp_id();
     if (row >= rows) return;
@@ -138,7 +138,7 @@ __device__ __forceinline__ void bwd_row(const element *dy, const element *y, flo
 }
 
 // dx = (dy - y (y . dy)) / |x|, or dy / eps for a row shorter than eps. dy, y, dx: [rows, width]; norm: [rows].
-KERNEL __launch_bounds__(32 * WARPS)
+KERNEL __launch_bounds__(32 * WARPS, 3)
 ENTRY(norm_l2_bwd_warp)(const element *dy, const element *y, const float *norm, element *dx, u64 rows, u32 width, float eps,
                         u32 aligned) {
     const u64 row = u64(blockIdx.x) * WARPS + warp_id();

@@ -144,31 +144,31 @@ ENTRY(norm_layer_fwd_warp)(const element *x, const element *branch, const float 
 // As norm_layer_fwd_warp; block b has row b.
 KERNEL __launch_bounds__(32 * WARPS)
 ENTRY(norm_layer_fwd_block)(const element *__restrict__ x, const element *__restrict__ branch, const float *weight,
-                            const float *bias, element *sum, element *y, float *mean, float *rstd, u32 width, float eps,
+                            const float *bias, element *__restrict__ sum, element *__restrict__ y, float *mean, float *rstd, u32 width, float eps,
                             u32 aligned) {
     __shared__ double wide_part[WARPS];
     __shared__ float part[WARPS];
     const u64 start = u64(blockIdx.x) * width;
     const u32 begin = threadIdx.x * PACK, step = 32 * WARPS * PACK;
-    // Threads read their own packs of the sum again.
-    const element *row = (branch ? sum : x) + start;
     Sum sum_of;
     float v[PACK], squares = 0.0f;
-    for (u32 at = begin; at < width; at += step) {
+    // The sum is made again rather than read again: its terms are in the cache, which does not keep what is written.
+    auto load = [&](u32 at) {
         load_part(x + start + at, width - at, aligned, v);
-        if (branch) {
-            float other[PACK];
-            load_part(branch + start + at, width - at, aligned, other);
+        if (!branch) return;
+        float other[PACK];
+        load_part(branch + start + at, width - at, aligned, other);
 #pragma unroll
-            for (int i = 0; i < PACK; i++) v[i] = rounded(v[i] + other[i]);
-            store_part(sum + start + at, width - at, aligned, v);
-        }
+        for (int i = 0; i < PACK; i++) v[i] = rounded(v[i] + other[i]);
+    };
+    for (u32 at = begin; at < width; at += step) {
+        load(at);
 #pragma unroll
         for (int i = 0; i < PACK; i++) sum_of.add(v[i]);
     }
     const Mean m = mean_of(block_sum<WARPS>(sum_of.value(), wide_part), width);
     for (u32 at = begin; at < width; at += step) {
-        load_part(row + at, width - at, aligned, v);
+        load(at);
 #pragma unroll
         for (int i = 0; i < PACK; i++) {
             const float d = at + i < width ? v[i] - m.near : 0.0f;
@@ -177,7 +177,8 @@ ENTRY(norm_layer_fwd_block)(const element *__restrict__ x, const element *__rest
     }
     const float inverse = rstd_of(block_sum<WARPS>(squares, part), width, m, eps);
     for (u32 at = begin; at < width; at += step) {
-        load_part(row + at, width - at, aligned, v);
+        load(at);
+        if (branch) store_part(sum + start + at, width - at, aligned, v);
         write(y + start + at, offset(weight, at), offset(bias, at), width - at, aligned, m, inverse, v);
     }
     if (threadIdx.x == 0) mean[blockIdx.x] = m.near, rstd[blockIdx.x] = inverse;

@@ -123,7 +123,7 @@ ENTRY(norm_layer_bwd_finish)(const float *__restrict__ partials, float *dweight,
     u64 row = 0;
     over_packs(width, [&](auto packs) { row = partial_width<packs.value>; });
     double sum = 0.0;
-    for (u64 block = threadIdx.y; block < blocks; block += FINISH)
+    for (u64 block = threadIdx.y; block < blocks; block += blockDim.y)
         sum += double(partials[(block * 2 + blockIdx.y) * row + slot * 32 + threadIdx.x]);
     sum = finish_sum(sum, part);
     const u32 at = (slot / PACK * 32 + threadIdx.x) * PACK + slot % PACK;

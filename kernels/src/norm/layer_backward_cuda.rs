@@ -1,6 +1,6 @@
 //! Launches of `layer_backward.cu`.
 
-use super::columns::{FINISH, Plan, aligned};
+use super::columns::{FINISH, Plan, aligned, finish_block};
 use super::layer_cuda::{WARP_ROW, packed};
 use crate::cuda::typed_kernels;
 use engine::cuda::Launch;
@@ -86,8 +86,8 @@ fn narrow(
         .write(dbias)?
         .value(blocks as u64)
         .value(width as u32)
-        .grid3([row / 32, 2, 1])
-        .block3([FINISH, FINISH, 1])
+        .grid3([row / FINISH, 2, 1])
+        .block3(finish_block(blocks))
         .run()
 }
 
@@ -134,6 +134,6 @@ fn wide(
         .value(plan.columns)
         .value(plan.blocks as u64)
         .grid(width.div_ceil(FINISH))
-        .block3([FINISH, FINISH, 1])
+        .block3(finish_block(plan.blocks))
         .run()
 }
