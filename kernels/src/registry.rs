@@ -43,21 +43,22 @@ macro_rules! families {
 families! {
     elementwise: [crate::elementwise::cuda::KERNELS, crate::elementwise::cuda::fused::KERNELS],
     reduce: [crate::reduce::cuda::sums::KERNELS, crate::reduce::cuda::argmax::KERNELS],
-    matmul: [crate::matmul::cuda::large::KERNELS, crate::matmul::cuda::tall::KERNELS, crate::matmul::cuda::wide::KERNELS, crate::matmul::cuda::small::KERNELS, crate::matmul::cuda::KERNELS],
     copy: [
         crate::copy::cuda::view::KERNELS,
         crate::copy::cuda::gather::KERNELS,
         crate::copy::cuda::scatter::KERNELS,
         crate::copy::cuda::cast::KERNELS
     ],
-    softmax_xent: [crate::softmax_xent::cuda::KERNELS],
-    attention: [crate::attention::cuda::KERNELS],
-    optim: [crate::optim::cuda::KERNELS, crate::optim::cuda::norms::KERNELS, crate::optim::cuda::scalars::KERNELS],
-    augment: [crate::augment::cuda::KERNELS],
     pool: [crate::pool::cuda::KERNELS],
     random: [crate::random::cuda::KERNELS],
-    ntxent: [crate::ntxent::cuda::forward::KERNELS, crate::ntxent::cuda::backward::KERNELS],
-    elementwise: [crate::elementwise::cuda::KERNELS],
+    softmax_xent: [crate::softmax_xent::cuda::KERNELS],
+    norm: [
+        crate::norm::batch_cuda::KERNELS,
+        crate::norm::batch_backward_cuda::KERNELS,
+        crate::norm::layer_cuda::KERNELS,
+        crate::norm::layer_backward_cuda::KERNELS,
+        crate::norm::l2_cuda::KERNELS
+    ],
     matmul: [
         crate::matmul::cuda::large::KERNELS,
         crate::matmul::cuda::tall::KERNELS,
@@ -70,13 +71,11 @@ families! {
         crate::conv2d::cuda::tall::KERNELS,
         crate::conv2d::cuda::wide::KERNELS,
         crate::conv2d::cuda::small::KERNELS
-    norm: [
-        crate::norm::batch_cuda::KERNELS,
-        crate::norm::batch_backward_cuda::KERNELS,
-        crate::norm::layer_cuda::KERNELS,
-        crate::norm::layer_backward_cuda::KERNELS,
-        crate::norm::l2_cuda::KERNELS
     ],
+    attention: [crate::attention::cuda::KERNELS],
+    ntxent: [crate::ntxent::cuda::forward::KERNELS, crate::ntxent::cuda::backward::KERNELS],
+    optim: [crate::optim::cuda::KERNELS, crate::optim::cuda::norms::KERNELS, crate::optim::cuda::scalars::KERNELS],
+    augment: [crate::augment::cuda::KERNELS],
 }
 
 impl Family {
