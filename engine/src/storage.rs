@@ -3,6 +3,7 @@
 use crate::cuda;
 use crate::memory::Block;
 use crate::{Device, Result};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 /// A block of bytes on a device, and how often it was written in place.
@@ -14,6 +15,14 @@ pub(crate) struct Storage {
 pub(crate) enum Memory {
     Cpu(Block),
     Cuda(cuda::memory::Block),
+    /// Shared with everyone who asked for the same bytes (see [`cuda::constant`]); never written.
+    Constant(Arc<cuda::memory::Block>),
+}
+
+/// A storage's bytes, for reading.
+pub(crate) enum Content<'a> {
+    Cpu(&'a Block),
+    Cuda(&'a cuda::memory::Block),
 }
 
 impl Storage {
@@ -27,13 +36,32 @@ impl Storage {
         Ok(Storage { memory, version: AtomicU64::new(0) })
     }
 
+    /// These bytes on a device, as a constant that many may hold.
+    #[track_caller]
+    pub(crate) fn constant(device: Device, bytes: &[u8]) -> Result<Storage> {
+        let Device::Cuda(ordinal) = device else {
+            let mut storage = Storage::new(device, bytes.len())?;
+            if let Memory::Cpu(block) = &mut storage.memory {
+                block.bytes_mut().copy_from_slice(bytes);
+            }
+            return Ok(storage);
+        };
+        let block = cuda::constant(cuda::context(ordinal)?, bytes)?;
+        Ok(Storage { memory: Memory::Constant(block), version: AtomicU64::new(0) })
+    }
+
+    /// Whether it may be written where it is.
+    pub(crate) fn is_writable(&self) -> bool {
+        !matches!(self.memory, Memory::Constant(_))
+    }
+
     /// A copy of all bytes on the same device.
     #[track_caller]
     pub(crate) fn duplicate(&self) -> Result<Storage> {
         let mut copy = Storage::new(self.device(), self.len())?;
-        match (&self.memory, &mut copy.memory) {
-            (Memory::Cpu(from), Memory::Cpu(to)) => to.bytes_mut().copy_from_slice(from.bytes()),
-            (Memory::Cuda(from), Memory::Cuda(to)) => cuda::transfer::duplicate(from, to)?,
+        match (self.content(), &mut copy.memory) {
+            (Content::Cpu(from), Memory::Cpu(to)) => to.bytes_mut().copy_from_slice(from.bytes()),
+            (Content::Cuda(from), Memory::Cuda(to)) => cuda::transfer::duplicate(from, to)?,
             _ => {}
         }
         Ok(copy)
@@ -41,21 +69,26 @@ impl Storage {
 
     /// Bytes of content.
     pub(crate) fn len(&self) -> usize {
-        match &self.memory {
-            Memory::Cpu(block) => block.bytes().len(),
-            Memory::Cuda(block) => block.len(),
+        match self.content() {
+            Content::Cpu(block) => block.bytes().len(),
+            Content::Cuda(block) => block.len(),
         }
     }
 
     pub(crate) fn device(&self) -> Device {
-        match &self.memory {
-            Memory::Cpu(_) => Device::Cpu,
-            Memory::Cuda(block) => Device::Cuda(block.context().ordinal()),
+        match self.content() {
+            Content::Cpu(_) => Device::Cpu,
+            Content::Cuda(block) => Device::Cuda(block.context().ordinal()),
         }
     }
 
-    pub(crate) fn memory(&self) -> &Memory {
-        &self.memory
+    /// What is there to read.
+    pub(crate) fn content(&self) -> Content<'_> {
+        match &self.memory {
+            Memory::Cpu(block) => Content::Cpu(block),
+            Memory::Cuda(block) => Content::Cuda(block),
+            Memory::Constant(block) => Content::Cuda(block),
+        }
     }
 
     pub(crate) fn memory_mut(&mut self) -> &mut Memory {

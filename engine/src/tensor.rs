@@ -1,7 +1,7 @@
 //! Tensors: strided, typed views of reference-counted storage.
 
 use crate::cuda;
-use crate::storage::{Memory, Storage};
+use crate::storage::{Content, Memory, Storage};
 use crate::{DType, Device, Element, Error, ErrorKind, Layout, Result};
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -38,6 +38,7 @@ impl Tensor {
         match tensor.memory_mut("zeros")? {
             Memory::Cpu(block) => block.bytes_mut().fill(0),
             Memory::Cuda(block) => cuda::transfer::fill(block, 0)?,
+            Memory::Constant(_) => {}
         }
         Ok(tensor)
     }
@@ -49,6 +50,7 @@ impl Tensor {
         match tensor.memory_mut("full")? {
             Memory::Cpu(block) => bytemuck::cast_slice_mut::<u8, f32>(block.bytes_mut()).fill(value),
             Memory::Cuda(block) => cuda::transfer::fill_words(block, value.to_bits())?,
+            Memory::Constant(_) => {}
         }
         Ok(tensor)
     }
@@ -63,6 +65,19 @@ impl Tensor {
         }
         tensor.as_mut_slice::<T>()?.copy_from_slice(values);
         Ok(tensor)
+    }
+
+    /// Values on a device that never change, such as indices that every step uses. On a CUDA device the same values are
+    /// uploaded once and shared by all who ask for them, also while a graph is captured.
+    #[track_caller]
+    pub fn constant<T: Element>(values: &[T], shape: &[usize], device: Device) -> Result<Tensor> {
+        let layout = Layout::contiguous(shape)?;
+        if layout.len() != values.len() {
+            return Err(Error::shape("constant", format!("{} values do not fill the shape", values.len()))
+                .with("shape", shape));
+        }
+        let storage = Storage::constant(device, bytemuck::cast_slice(values))?;
+        Ok(Tensor { storage: Arc::new(storage), layout, dtype: T::DTYPE, version: 0 })
     }
 
     /// A CPU scalar (rank 0).
@@ -199,7 +214,9 @@ impl Tensor {
         let (start, len) = (self.layout.offset(), self.len());
         match self.memory_mut("as_mut_slice")? {
             Memory::Cpu(block) => Ok(&mut bytemuck::cast_slice_mut(block.bytes_mut())[start..start + len]),
-            Memory::Cuda(_) => Err(Error::new(ErrorKind::Device, "as_mut_slice", ON_DEVICE)),
+            Memory::Cuda(_) | Memory::Constant(_) => {
+                Err(Error::new(ErrorKind::Device, "as_mut_slice", ON_DEVICE))
+            }
         }
     }
 
@@ -213,9 +230,9 @@ impl Tensor {
     /// Whether the first element lies at a multiple of `bytes`.
     pub fn is_aligned(&self, bytes: usize) -> bool {
         let start = self.layout.offset() * self.dtype.size();
-        let base = match self.storage.memory() {
-            Memory::Cpu(block) => block.bytes().as_ptr() as usize,
-            Memory::Cuda(block) => block.address() as usize,
+        let base = match self.storage.content() {
+            Content::Cpu(block) => block.bytes().as_ptr() as usize,
+            Content::Cuda(block) => block.address() as usize,
         };
         (base + start).is_multiple_of(bytes)
     }
@@ -224,7 +241,7 @@ impl Tensor {
     #[track_caller]
     fn memory_mut(&mut self, operation: &str) -> Result<&mut Memory> {
         self.storage.bump_version();
-        if Arc::get_mut(&mut self.storage).is_none() {
+        if Arc::get_mut(&mut self.storage).is_none() || !self.storage.is_writable() {
             self.storage = Arc::new(self.storage.duplicate()?);
         }
         self.version = self.storage.version();
@@ -237,9 +254,9 @@ impl Tensor {
     /// The storage's bytes, which must be on the CPU.
     #[track_caller]
     fn host_bytes(&self, operation: &str) -> Result<&[u8]> {
-        match self.storage.memory() {
-            Memory::Cpu(block) => Ok(block.bytes()),
-            Memory::Cuda(_) => Err(Error::new(ErrorKind::Device, operation, ON_DEVICE).argument("x", self)),
+        match self.storage.content() {
+            Content::Cpu(block) => Ok(block.bytes()),
+            Content::Cuda(_) => Err(Error::new(ErrorKind::Device, operation, ON_DEVICE).argument("x", self)),
         }
     }
 
@@ -261,6 +278,7 @@ impl Tensor {
         match moved.memory_mut("to_device")? {
             Memory::Cpu(block) => block.bytes_mut().copy_from_slice(&bytes),
             Memory::Cuda(block) => cuda::transfer::upload(&bytes, block)?,
+            Memory::Constant(_) => {}
         }
         Ok(moved)
     }
@@ -275,18 +293,18 @@ impl Tensor {
         let start = self.layout.offset() * size;
         if self.is_contiguous() {
             let length = self.len() * size;
-            return match self.storage.memory() {
-                Memory::Cpu(block) => Ok(Cow::Borrowed(&block.bytes()[start..start + length])),
-                Memory::Cuda(block) => {
+            return match self.storage.content() {
+                Content::Cpu(block) => Ok(Cow::Borrowed(&block.bytes()[start..start + length])),
+                Content::Cuda(block) => {
                     let mut bytes = vec![0; length];
                     cuda::transfer::read_back(block, start, &mut bytes)?;
                     Ok(Cow::Owned(bytes))
                 }
             };
         }
-        let all: Cow<'_, [u8]> = match self.storage.memory() {
-            Memory::Cpu(block) => Cow::Borrowed(block.bytes()),
-            Memory::Cuda(block) => {
+        let all: Cow<'_, [u8]> = match self.storage.content() {
+            Content::Cpu(block) => Cow::Borrowed(block.bytes()),
+            Content::Cuda(block) => {
                 let mut bytes = vec![0; block.len()];
                 cuda::transfer::read_back(block, 0, &mut bytes)?;
                 Cow::Owned(bytes)
@@ -313,9 +331,9 @@ impl Tensor {
     /// Where the storage starts on its CUDA device.
     #[track_caller]
     pub(crate) fn device_storage_address(&self, operation: &str) -> Result<u64> {
-        match self.storage.memory() {
-            Memory::Cuda(block) => Ok(block.address()),
-            Memory::Cpu(_) => {
+        match self.storage.content() {
+            Content::Cuda(block) => Ok(block.address()),
+            Content::Cpu(_) => {
                 let text = "a CUDA kernel needs tensors on its device: copy them there first";
                 Err(Error::new(ErrorKind::Device, operation, text).argument("x", self))
             }

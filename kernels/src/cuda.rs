@@ -138,30 +138,3 @@ pub(crate) fn require_float(operation: &str, name: &str, tensor: &Tensor) -> Res
         }
     }
 }
-
-/// While a family is being written.
-#[track_caller]
-pub(crate) fn missing() -> Error {
-    Error::new(engine::ErrorKind::Device, "cuda", "this family has no CUDA kernels yet")
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn division_by_multiplication_is_exact() {
-        let near = |n: u64| [n.saturating_sub(1), n, n + 1];
-        let limit = i32::MAX as u64;
-        let divisors = (1..300).chain((5..31).flat_map(|bit| near(1 << bit))).chain([limit - 1, limit]);
-        for d in divisors.filter(|&d| d <= limit) {
-            let by = Divisor::new("test", d as usize).unwrap();
-            let multiples = (0..40u64).chain(near(limit / d)).flat_map(|k| near(k * d));
-            for n in multiples.chain(near(limit)).filter(|&n| n <= limit) {
-                let q = (((n * u64::from(by.multiplier)) >> 32) + n) >> by.shift;
-                assert_eq!(q, n / d, "{n} / {d}");
-            }
-        }
-        assert!(Divisor::new("test", 0).is_err() && Divisor::new("test", 1 << 31).is_err());
-    }
-}

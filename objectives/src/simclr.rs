@@ -287,7 +287,7 @@ pub fn nt_xent(z: &Var, temperature: f32) -> Result<Var> {
         }
     };
     let positive: Vec<i32> = (0..rows).map(|i| ((i + rows / 2) % rows) as i32).collect();
-    let positive = Var::constant(Tensor::from_slice(&positive, &[rows])?);
+    let positive = Var::constant(Tensor::constant(&positive, &[rows], z.value().device())?);
     let loss = ops::ntxent(z, z, ops::Positive::Column(&positive), temperature, Some(0))?;
     ops::mean(&loss, &[0])
 }
@@ -306,13 +306,13 @@ impl Objective for Simclr {
             return Err(Error::value(NAME, format!("compares two views, got {}", views.len())));
         };
         b.require_shape(NAME, "second view", a.shape())?;
-        b.require_dtype(NAME, "second view", DType::F32)?;
+        b.require_dtype(NAME, "second view", a.dtype())?;
         let images = Var::constant(copy::cat(&[a, b], 0)?);
         let features = self.networks.encoder.features(&images, Mode::Train)?;
         let z = self.networks.projector.forward(&features, Mode::Train)?;
         let z = ops::l2_normalize(&z, NORM_EPS)?;
         let value = nt_xent(&z, self.temperature)?;
-        let embeddings = z.into_value();
+        let embeddings = copy::cast(&z.into_value(), DType::F32)?;
         let count = embeddings.shape()[0] / 2;
         let products =
             elementwise::mul(&embeddings.narrow(0, 0, count)?, &embeddings.narrow(0, count, count)?)?;

@@ -12,9 +12,10 @@ use crate::harness::{
     Outcome, Verdict, cotangent_values, differentiable, differentiable_output, oracle, output_dtype, step,
     tensors, text, values,
 };
-use crate::setting::{put, unit};
+use crate::setting::{put, setting, unit};
 use autograd::case::Case;
 use autograd::dual::{moving, tangents};
+use engine::DType;
 use kernels::array::Array;
 use kernels::compare;
 
@@ -24,6 +25,18 @@ const STEP: f64 = 1.0 / 65536.0;
 const LEAST_STEP: f64 = 1.0 / (1 << 24) as f64;
 /// Largest number of elements of an input or an output whose full Jacobian is taken.
 const SMALL: usize = 32;
+
+/// What is wrong where the two oracles differ.
+const NOT_SMOOTH: &str = "the reference is not smooth here, or loses derivatives";
+
+/// In bf16 rounding may bring values together, at the kink of a ReLU or in a window of max-pooling; the same reference
+/// was seen to be smooth at the values in f32.
+fn unless_rounded(found: Result<Directional, String>) -> Result<Option<Directional>, String> {
+    match found {
+        Err(why) if setting().float == DType::BF16 && why.starts_with(NOT_SMOOTH) => Ok(None),
+        found => found.map(Some),
+    }
+}
 
 /// Derivatives of the differentiable output when input `i` moves in `direction`.
 struct Directional {
@@ -65,7 +78,7 @@ fn directional(case: &Case, i: usize, direction: &Array<f64>) -> Result<Directio
     match oracle.iter().zip(&exact).position(|(a, b)| !near(*a, *b, allowed)) {
         None => Ok(Directional { oracle, naive }),
         Some(at) => Err(format!(
-            "the reference is not smooth here, or loses derivatives: element {at} of the derivative by input {i} \
+            "{NOT_SMOOTH}: element {at} of the derivative by input {i} \
              is {:e} by differences and {:e} by dual numbers",
             oracle[at], exact[at]
         )),
@@ -109,7 +122,9 @@ pub fn vector_jacobian_product(case: &Case) -> Verdict {
             let Some(gradient) = gradient else { continue };
             let gradient = Array::<f64>::from_tensor(gradient).map_err(text)?;
             let direction = Array::random(&gradient.shape, 950 + draw, 1.0);
-            let d = directional(case, i, &direction)?;
+            let Some(d) = unless_rounded(directional(case, i, &direction))? else {
+                return Ok(Outcome::Skipped("rounded to bf16 the values are at a kink"));
+            };
             seen[i].push((
                 dot(&gradient.data, &direction.data),
                 dot(&u.data, &d.oracle),
@@ -171,7 +186,9 @@ pub fn full_jacobian(case: &Case) -> Verdict {
         for j in 0..n {
             let mut direction = Array::zeros(&case.inputs[i].values.shape);
             direction.data[j] = 1.0;
-            let d = directional(case, i, &direction)?;
+            let Some(d) = unless_rounded(directional(case, i, &direction))? else {
+                return Ok(Outcome::Skipped("rounded to bf16 the values are at a kink"));
+            };
             for k in 0..output.len() {
                 exact.data[k * n + j] = d.oracle[k];
                 naive.data[k * n + j] = d.naive[k] as f32;

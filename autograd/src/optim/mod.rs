@@ -133,12 +133,13 @@ impl Optimizer {
             let Some(state) = states.remove(name.as_str()) else {
                 return Err(Error::value("optimiser", format!("two parameters are called {name}")));
             };
+            let (value, low) = param.parts_mut();
             slots.push(Slot {
-                value: param.value_mut(),
+                value,
                 gradient,
                 first: &mut state.first,
                 second: state.second.as_mut(),
-                low: None,
+                low,
                 average: None,
                 weight_decay: if is_weight { self.weight_decay } else { 0.0 },
                 rate_scale: 1.0,
