@@ -44,7 +44,7 @@ families! {
     elementwise: [crate::elementwise::cuda::KERNELS, crate::elementwise::cuda::fused::KERNELS],
     reduce: [crate::reduce::cuda::sums::KERNELS, crate::reduce::cuda::argmax::KERNELS],
     copy: [
-        crate::copy::cuda::view::KERNELS,
+        crate::copy::strided_cuda::view::KERNELS,
         crate::copy::cuda::gather::KERNELS,
         crate::copy::cuda::scatter::KERNELS,
         crate::copy::cuda::cast::KERNELS

@@ -11,6 +11,7 @@ pub(crate) mod cuda;
 mod device_tests;
 pub mod reference;
 mod strided;
+pub(crate) mod strided_cuda;
 #[cfg(test)]
 mod tests;
 pub(crate) mod workloads;
@@ -68,7 +69,7 @@ pub fn contiguous(x: &Tensor) -> Result<Tensor> {
     let _op = memory::operation(name);
     COPIES.fetch_add(1, Ordering::Relaxed);
     match x.device() {
-        Device::Cuda(_) => cuda::contiguous(name, x),
+        Device::Cuda(_) => strided_cuda::contiguous(name, x),
         Device::Cpu => {
             let mut out = Tensor::empty(x.shape(), x.dtype(), Device::Cpu)?;
             by_dtype!(x.dtype(), T => {
@@ -106,7 +107,7 @@ pub fn cat(tensors: &[&Tensor], dim: usize) -> Result<Tensor> {
     }
     let inner: usize = shape[dim + 1..].iter().product();
     match common(name, &vec!["tensor"; tensors.len()], tensors)? {
-        Device::Cuda(_) => cuda::cat(name, tensors, &shape, dim, inner),
+        Device::Cuda(_) => strided_cuda::cat(name, tensors, &shape, dim, inner),
         Device::Cpu => {
             let mut out = Tensor::empty(&shape, first.dtype(), Device::Cpu)?;
             by_dtype!(first.dtype(), T => {
