@@ -183,7 +183,7 @@ fn check_casts(device: Device) -> Result<usize> {
     let floats = Array::new(&[values.len()], values);
     let mut integers = vec![0i32, 1, -1, 255, 256, 300, 16_777_217, i32::MAX, i32::MIN, i32::MIN + 1];
     integers.extend([0x4040_0001, -0x4040_0001, 0x40c0_0000, 0x40bf_ffff, 0x4040_0000]);
-    integers.extend((0..5000).map(|i: i32| i.wrapping_mul(i).wrapping_mul(0x1234_567)));
+    integers.extend((0..5000).map(|i: i32| i.wrapping_mul(i).wrapping_mul(0x0123_4567)));
     let bytes: Vec<u8> = (0..4099).map(|i| (i * 7 % 256) as u8).collect();
     let sources = [
         floats.to_tensor_of(DType::F32)?,

@@ -8,8 +8,8 @@ use crate::check::guarded;
 #[track_caller]
 fn near(what: &str, found: &[f32], expected: &[f32], largest: f32) -> Result<()> {
     let allowed = 4.0 * f32::EPSILON * largest;
-    // A distance that is no number is too large, too.
-    let wrong = (0..expected.len()).find(|&i| !((found[i] - expected[i]).abs() <= allowed));
+    let close = |i: &usize| (found[*i] - expected[*i]).abs() <= allowed;
+    let wrong = (0..expected.len()).find(|i| !close(i));
     match wrong {
         None if found.len() == expected.len() => Ok(()),
         None => Err(Error::value(what, "another number of elements")),
