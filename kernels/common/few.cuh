@@ -8,6 +8,15 @@ __device__ __forceinline__ void load_few(const float *at, float (&v)[2]) {
     float2 both = *reinterpret_cast<const float2 *>(at);
     v[0] = both.x, v[1] = both.y;
 }
+__device__ __forceinline__ void load_few(const bf16 *at, float (&v)[2]) {
+    u32 both = *reinterpret_cast<const u32 *>(at);
+    v[0] = __uint_as_float(both << 16), v[1] = __uint_as_float(both & 0xffff0000u);
+}
+__device__ __forceinline__ void load_few(const bf16 *at, float (&v)[4]) {
+    uint2 words = *reinterpret_cast<const uint2 *>(at);
+    v[0] = __uint_as_float(words.x << 16), v[1] = __uint_as_float(words.x & 0xffff0000u);
+    v[2] = __uint_as_float(words.y << 16), v[3] = __uint_as_float(words.y & 0xffff0000u);
+}
 
 __device__ __forceinline__ void store_few(float *at, const float (&v)[4]) { store_pack(at, v); }
 __device__ __forceinline__ void store_few(float *at, const float (&v)[2]) {

@@ -115,7 +115,7 @@ pub(crate) fn product(
         tiles_n: Divider::new(name, across)?,
         tiles_m: Divider::new(name, down)?,
         parts: Divider::new(name, count)?,
-        together: u32::from(n.is_multiple_of(TOGETHER)),
+        together: u32::from(n.is_multiple_of(TOGETHER) && bias.is_none_or(|b| b.is_aligned(16))),
     };
     let (dtype, device) = (a.dtype(), a.device());
     let launch = Launch::new(kernel(tile).of(name, dtype)?, device)?

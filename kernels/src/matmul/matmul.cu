@@ -13,7 +13,7 @@ struct Product {
     u64 a_batch, b_batch; // elements from a product's operand to the next product's
     u64 results;          // of all products
     Divider tiles_n, tiles_m, parts;
-    u32 together;          // whether PER_N neighbouring results are stored at once
+    u32 together;          // whether PER_N neighbouring results (and the bias) are accessed at once
 };
 static_assert(sizeof(Product) == 112, "as in kernels/src/matmul/cuda.rs");
 
@@ -36,12 +36,18 @@ KERNEL __launch_bounds__(THREADS) TILED(matmul)(
 
     const u32 column = first_n + sums_column();
     if (bias) {
+        float terms[PER_N] = {};
+        if (z.together) {
+            if (column < z.n) load_few(bias + column, terms);
+        } else {
 #pragma unroll
-        for (int j = 0; j < PER_N; j++) {
-            const float term = column + j < z.n ? to_float(bias[column + j]) : 0.0f;
-#pragma unroll
-            for (int i = 0; i < PER_M; i++) sums[i][j] += term;
+            for (int j = 0; j < PER_N; j++)
+                if (column + j < z.n) terms[j] = to_float(bias[column + j]);
         }
+#pragma unroll
+        for (int i = 0; i < PER_M; i++)
+#pragma unroll
+            for (int j = 0; j < PER_N; j++) sums[i][j] += terms[j];
     }
 #pragma unroll
     for (int i = 0; i < PER_M; i++) {
