@@ -32,7 +32,8 @@ pub struct BatchBackward {
 ///
 /// x [.., C], weight and bias [C] (1 and 0 if absent), residual as x. An error if there is no row.
 ///
-/// On the CPU all tensors are f32. On CUDA devices x, residual and y may be bf16; weight, bias and statistics are f32 always.
+/// On the CPU all tensors are f32. On CUDA devices x, residual and y may be bf16; weight, bias and statistics are f32
+/// always.
 #[track_caller]
 pub fn batch_forward(
     x: &Tensor,
@@ -125,7 +126,8 @@ pub fn batch_apply(
 /// dy, x and, if `relu`, the result y, all of one shape [.., C]; mean and variance [C] as used forward.
 /// `has_residual` asks for the residual's gradient.
 ///
-/// On the CPU all tensors are f32. On CUDA devices dy, x, y and the gradients of x and the residual may be bf16; the others are f32 always.
+/// On the CPU all tensors are f32. On CUDA devices dy, x, y and the gradients of x and the residual may be bf16; the
+/// others are f32 always.
 #[track_caller]
 pub fn batch_backward(
     dy: &Tensor,

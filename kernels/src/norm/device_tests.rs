@@ -222,18 +222,3 @@ fn nothing_and_wrong_arguments() {
             .is_err()
     );
 }
-
-#[test]
-fn print_counters() {
-    engine::cuda::extension::set_option("SCHEDULES", "one");
-    for w in workloads::workloads() {
-        for dtype in FLOATS {
-            let mut run = (w.prepare)(device(), dtype).unwrap();
-            crate::check::synchronize(device()).unwrap();
-            engine::cuda::extension::counters();
-            run().unwrap();
-            crate::check::synchronize(device()).unwrap();
-            println!("# {} {dtype}\n{}", w.label, engine::cuda::extension::counters());
-        }
-    }
-}

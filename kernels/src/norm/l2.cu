@@ -9,7 +9,8 @@
 #include "common/parts.cuh"
 #include "common/reduce.cuh"
 
-// Warps of a block, a row each, or all one row.
+// Warps of a block that takes a row each, and of one that takes one row.
+constexpr int ROWS = 4;
 constexpr int WARPS = 8;
 
 // What the row is multiplied by: 2^-exponent of its largest magnitude, within float32's normal numbers, and the inverse.
@@ -68,9 +69,9 @@ __device__ __forceinline__ void fwd_row(const element *x, element *y, float *nor
 }
 
 // x, y: [rows, width]; norm: [rows]. `aligned`: x and y start at multiples of 16 bytes, and so do rows.
-KERNEL __launch_bounds__(32 * WARPS, 3)
+KERNEL __launch_bounds__(32 * ROWS, 5)
 ENTRY(norm_l2_fwd_warp)(const element *x, element *y, float *norm, u64 rows, u32 width, float eps, u32 aligned) {
-    const u64 row = u64(blockIdx.x) * WARPS + warp_id();
+    const u64 row = u64(blockIdx.x) * ROWS + warp_id();
     if (row >= rows) return;
     over_packs(width, [&](auto packs) {
         fwd_row<packs.value>(x + row * width, y + row * width, norm + row, width, eps, aligned);
@@ -138,10 +139,10 @@ __device__ __forceinline__ void bwd_row(const element *dy, const element *y, flo
 }
 
 // dx = (dy - y (y . dy)) / |x|, or dy / eps for a row shorter than eps. dy, y, dx: [rows, width]; norm: [rows].
-KERNEL __launch_bounds__(32 * WARPS, 3)
+KERNEL __launch_bounds__(32 * ROWS, 5)
 ENTRY(norm_l2_bwd_warp)(const element *dy, const element *y, const float *norm, element *dx, u64 rows, u32 width, float eps,
                         u32 aligned) {
-    const u64 row = u64(blockIdx.x) * WARPS + warp_id();
+    const u64 row = u64(blockIdx.x) * ROWS + warp_id();
     if (row >= rows) return;
     const u64 start = row * width;
     over_packs(width, [&](auto packs) {

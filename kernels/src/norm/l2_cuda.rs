@@ -13,23 +13,18 @@ typed_kernels! {
     BWD_BLOCK = "norm_l2_bwd_block";
 }
 
-/// Warps of a block, with a row each or all one row.
+/// Warps of a block that takes a row each, and of one that takes one row.
+const ROWS: usize = 4;
 const WARPS: usize = 8;
 
 /// The arguments behind the tensors, and the launch.
 #[track_caller]
 fn run(launch: Launch, rows: usize, width: usize, eps: f32, packed: u32) -> Result<()> {
     let launch = match width <= WARP_ROW {
-        true => launch.value(rows as u64).grid(rows.div_ceil(WARPS)),
-        false => launch.grid(rows),
+        true => launch.value(rows as u64).grid(rows.div_ceil(ROWS)).block(32 * ROWS),
+        false => launch.grid(rows).block(32 * WARPS),
     };
-    launch
-        .value(width as u32)
-        .value(eps)
-        .value(packed)
-        .block(32 * WARPS)
-        .flops(4.0 * (rows * width) as f64)
-        .run()
+    launch.value(width as u32).value(eps).value(packed).flops(4.0 * (rows * width) as f64).run()
 }
 
 /// y [rows, width] and norm [rows] of x.

@@ -144,8 +144,8 @@ ENTRY(norm_layer_fwd_warp)(const element *x, const element *branch, const float 
 // As norm_layer_fwd_warp; block b has row b.
 KERNEL __launch_bounds__(32 * WARPS)
 ENTRY(norm_layer_fwd_block)(const element *__restrict__ x, const element *__restrict__ branch, const float *weight,
-                            const float *bias, element *__restrict__ sum, element *__restrict__ y, float *mean, float *rstd, u32 width, float eps,
-                            u32 aligned) {
+                            const float *bias, element *__restrict__ sum, element *__restrict__ y, float *mean,
+                            float *rstd, u32 width, float eps, u32 aligned) {
     __shared__ double wide_part[WARPS];
     __shared__ float part[WARPS];
     const u64 start = u64(blockIdx.x) * width;
