@@ -141,10 +141,13 @@ fn compiled(nvrtc: String, disassembler: Option<&Disassembler>) -> Result<Lock> 
 impl Line {
     fn new(used: &Resources, hottest: Option<&Loop>) -> Line {
         let Resources { registers, spill_stores, spill_loads, stack, shared, constant } = used;
-        let resources = format!(
+        let mut resources = format!(
             "registers={registers} spill_stores={spill_stores} spill_loads={spill_loads} stack={stack} \
-             shared={shared} constant={constant}"
+             shared={shared}"
         );
+        if let Some(constant) = constant {
+            let _ = write!(resources, " constant={constant}");
+        }
         let hottest = hottest.map(|hottest| {
             let mut text = String::from(if hottest.is_loop { "loop" } else { "whole" });
             for (class, count) in sass::CLASSES.iter().zip(hottest.counts).filter(|(_, count)| *count > 0) {
@@ -159,8 +162,8 @@ impl Line {
 /// What the file says of itself.
 const HEAD: &str = "\
 # What the compiler makes of every CUDA kernel, so that a change shows: pretext kernels lock [--check].
-# A line: entry, architecture, registers a thread, bytes spilled and read back, bytes of stack, static shared and constant
-# memory; behind the colon the instructions of the hottest loop, or of the whole kernel where it has no loop.
+# A line: entry, architecture, registers a thread, bytes spilled and read back, bytes of stack, of static shared memory and
+# of constant memory (where the assembler says it); behind the colon the instructions of the hottest loop, or of the whole kernel where it has no loop.
 ";
 
 impl Lock {

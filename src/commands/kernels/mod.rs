@@ -7,7 +7,7 @@ mod sass;
 mod show;
 
 use crate::cli::{Kernels, KernelsCheck};
-use crate::output::{Output, table};
+use crate::output::Output;
 use engine::cuda::{Driver, Kernel, driver};
 use engine::{Device, Error, ErrorKind, Result};
 use kernels::registry::{FAMILIES, Family};
@@ -43,7 +43,6 @@ fn families(name: Option<&str>) -> Result<Vec<&'static Family>> {
 }
 
 fn list(output: &Output) -> Result<()> {
-    let mut rows = Vec::new();
     for (family, kernel) in all() {
         let module = kernel.module;
         output.event(&json!({
@@ -53,15 +52,17 @@ fn list(output: &Output) -> Result<()> {
         }));
         let shared = match kernel.dynamic_shared {
             0 => String::new(),
-            bytes => format!("up to {bytes} bytes"),
+            bytes => format!(", up to {bytes} bytes of dynamic shared memory"),
         };
-        let defines = module.defines.join(" ");
-        let arch = format!("sm_{}", kernel.arch_min);
-        rows.push(
-            [family.name, kernel.entry, &defines, &arch, &shared, module.file].map(String::from).to_vec(),
-        );
+        output.result(&format!(
+            "{:<13} {:<36} from sm_{}  {} {}{shared}",
+            family.name,
+            kernel.entry,
+            kernel.arch_min,
+            module.file,
+            module.defines.join(" ")
+        ));
     }
-    output.result(&table(&["family", "entry", "defines", "from", "dynamic shared", "file"], &rows));
     Ok(())
 }
 

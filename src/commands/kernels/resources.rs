@@ -15,8 +15,8 @@ pub struct Resources {
     pub stack: u32,
     /// Bytes of static shared memory of a block.
     pub shared: u32,
-    /// Bytes of constant memory, parameters included, where the assembler says it.
-    pub constant: u32,
+    /// Bytes of constant memory, parameters included; for some architectures the assembler does not say it.
+    pub constant: Option<u32>,
 }
 
 /// The resources of every entry in a log. Functions that are not entries are passed over.
@@ -42,7 +42,9 @@ pub fn parse(log: &str) -> BTreeMap<String, Resources> {
         } else if line.contains("registers") {
             resources.registers = before(line, "registers");
             resources.shared = before(line, "bytes smem");
-            resources.constant = line.split(", ").map(|part| before(part, "bytes cmem")).sum();
+            let parts = line.split(", ").filter(|part| part.contains("bytes cmem"));
+            let banks: Vec<u32> = parts.map(|part| before(part, "bytes cmem")).collect();
+            resources.constant = (!banks.is_empty()).then(|| banks.iter().sum());
         }
     }
     all
@@ -80,7 +82,7 @@ mod tests {
             spill_loads: 12,
             stack: 16,
             shared: 128,
-            constant: 400,
+            constant: Some(400),
         };
         assert_eq!(all["a_f32"], a);
         assert_eq!(all["b_f32"], Resources { registers: 25, ..Resources::default() });
