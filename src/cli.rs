@@ -218,6 +218,8 @@ pub struct KernelsCheck {
 /// Arguments of `kernels lock`.
 #[derive(Debug, Args)]
 pub struct KernelsLock {
+    /// The family (default: all). Lines of others stay as they are.
+    pub family: Option<String>,
     /// Compare with the file instead of writing it; fail if anything differs.
     #[arg(long)]
     pub check: bool,

@@ -7,7 +7,7 @@ mod common;
 mod cuda;
 
 use common::{stderr, stdout, succeeded};
-use cuda::{emulated, fill, fill_works, is_part, other_fill_works, process};
+use cuda::{emulated, fill, fill_works, is_part, other_fill_works, passed, process};
 use engine::cuda::cache::{Cache, compiler};
 use engine::cuda::nvrtc::{Code, Compiled, testing::nvrtc_for_tests};
 use engine::cuda::{Driver, Nvrtc, compile, driver, memory};
@@ -58,7 +58,7 @@ fn what_the_driver_refuses_from_the_cache_is_compiled_anew() {
     for code in [Code::Ptx("this is no PTX".into()), Code::Cubin(b"\x7fELF of another device".to_vec())] {
         cache.store(&key, &compiler, &Compiled { code, log: String::new() }).unwrap();
         let name = "what_the_driver_refuses_from_the_cache_is_compiled_anew";
-        succeeded(&process(name, folder.path()).output().unwrap());
+        passed(&mut process(name, folder.path()));
         let Code::Ptx(text) = cache.load(&key, &compiler).unwrap().code else { panic!("not PTX") };
         assert!(text.contains(".entry test_fill"));
     }
@@ -74,8 +74,7 @@ fn the_cache_may_be_deleted_at_any_time() {
     }
     let folder = tempfile::tempdir().unwrap();
     let cache = folder.path().join("made/when/needed");
-    let output = process("the_cache_may_be_deleted_at_any_time", &cache).output().unwrap();
-    assert_eq!(stderr(succeeded(&output)), "");
+    assert_eq!(stderr(&passed(&mut process("the_cache_may_be_deleted_at_any_time", &cache))), "");
     assert_eq!(files(&cache).len(), 1, "only the second module is there");
 }
 
@@ -98,8 +97,7 @@ fn a_cache_that_cannot_be_written_is_said_once() {
         places.push(closed);
     }
     for cache in places {
-        let output = process("a_cache_that_cannot_be_written_is_said_once", &cache).output().unwrap();
-        let said = stderr(succeeded(&output));
+        let said = stderr(&passed(&mut process("a_cache_that_cannot_be_written_is_said_once", &cache)));
         assert_eq!(said.matches("warning: compiled kernels are not kept").count(), 1, "{said}");
         assert!(said.contains("PRETEXT_CACHE_DIR"), "{said}");
     }
@@ -153,8 +151,7 @@ fn without_the_compiler_the_cache_serves() {
     for name in ["PRETEXT_CUDA_LIB_DIR", "CUDA_HOME", "CUDA_PATH", "VIRTUAL_ENV", "CONDA_PREFIX", "PATH"] {
         command.env_remove(name);
     }
-    let output = command.env("HOME", folder.path()).output().unwrap();
-    let said = stdout(succeeded(&output));
+    let said = stdout(&passed(command.env("HOME", folder.path())));
     if said.contains("all the same") {
         println!("skipped: this machine has NVRTC where every program finds it");
     }
@@ -173,7 +170,7 @@ fn a_driver_without_devices_is_no_device() {
         #[unsafe(no_mangle)] pub extern \"C\" fn cuInit(_: u32) -> i32 { 100 }\n";
     cuda::library(folder.path(), "libcuda.so", source);
     let mut command = process("a_driver_without_devices_is_no_device", folder.path());
-    succeeded(&command.env("LD_LIBRARY_PATH", folder.path()).output().unwrap());
+    passed(command.env("LD_LIBRARY_PATH", folder.path()));
 }
 
 #[test]
@@ -193,7 +190,7 @@ fn no_driver_is_an_error_that_names_the_emulated_device() {
     }
     let folder = tempfile::tempdir().unwrap();
     let name = "no_driver_is_an_error_that_names_the_emulated_device";
-    if stdout(succeeded(&process(name, folder.path()).output().unwrap())).contains("has a driver") {
+    if stdout(&passed(&mut process(name, folder.path()))).contains("has a driver") {
         println!("skipped: this machine has a driver");
     }
 }
@@ -234,7 +231,7 @@ fn memory_runs_out_in_the_middle_of_work() {
     }
     let folder = tempfile::tempdir().unwrap();
     let mut command = process("memory_runs_out_in_the_middle_of_work", folder.path());
-    succeeded(&command.env("PRETEXT_EMULATED_MEMORY", "64").output().unwrap());
+    passed(command.env("PRETEXT_EMULATED_MEMORY", "64"));
 }
 
 #[test]
@@ -252,5 +249,5 @@ fn a_fault_in_a_kernel_names_the_kernel_and_the_line() {
     }
     let folder = tempfile::tempdir().unwrap();
     let name = "a_fault_in_a_kernel_names_the_kernel_and_the_line";
-    succeeded(&process(name, folder.path()).output().unwrap());
+    passed(&mut process(name, folder.path()));
 }

@@ -3,7 +3,7 @@
 use super::list;
 use crate::cli::Doctor;
 use crate::output::Output;
-use engine::cuda::{Driver, Nvrtc, driver};
+use engine::cuda::{Driver, Nvrtc, cache::Cache, driver};
 use engine::{Error, ErrorKind, Result};
 use serde_json::json;
 
@@ -39,6 +39,11 @@ pub fn run(args: &Doctor, output: &Output) -> Result<()> {
         }
     }
     say("nvrtc", nvrtc());
+    let cache = Cache::of_environment();
+    say(
+        "kernel cache",
+        cache.map_or("nowhere: HOME is not set".into(), |c| c.folder().display().to_string()),
+    );
     say("emulated device", emulated().into());
     list::datasets(output)
 }

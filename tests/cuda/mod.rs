@@ -7,7 +7,7 @@ use engine::cuda::{Driver, Kernel, Launch, Module, driver};
 use engine::{DType, Device, Result, Tensor};
 use std::env;
 use std::path::Path;
-use std::process::Command;
+use std::process::{Command, Output};
 
 /// The text of the tests' kernels.
 pub const SOURCE: &str = include_str!("kernels.cu");
@@ -46,6 +46,15 @@ pub fn process(name: &str, cache: &Path) -> Command {
     command.env(PART, "1").env("PRETEXT_CACHE_DIR", cache);
     command.env("PRETEXT_CUDA_LIB_DIR", library.parent().unwrap());
     command
+}
+
+/// Runs what [`process`] gave and sees that it was the one test, and passed.
+pub fn passed(command: &mut Command) -> Output {
+    let output = command.output().unwrap();
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    let (said, complained) = (text(&output.stdout), text(&output.stderr));
+    assert!(output.status.success() && said.contains("1 passed"), "{said}\n{complained}");
+    output
 }
 
 /// The emulated device.

@@ -5,6 +5,7 @@
 //! hottest loop (see [`sass::hottest_loop`]) and needs nvdisasm: without it, or with another version than the file's, it
 //! is not compared. The part before it is the compiler's, and means something under one NVRTC alone.
 
+use super::families;
 use super::resources::{self, Resources};
 use super::sass::{self, Disassembler, Loop};
 use crate::cli::KernelsLock;
@@ -13,6 +14,7 @@ use engine::cuda::nvrtc::{Code, Nvrtc, testing};
 use engine::cuda::{Kernel, Module, compile};
 use engine::files::write_atomically;
 use engine::{Error, ErrorKind, Result};
+use kernels::registry::Family;
 use rayon::prelude::*;
 use serde_json::json;
 use std::collections::{BTreeMap, HashMap};
@@ -87,6 +89,15 @@ pub fn run(args: &KernelsLock, output: &Output) -> Result<()> {
             return Err(Error::value("kernels lock", text));
         }
     } else {
+        if args.family.is_some() && args.file.exists() {
+            let before = read()?;
+            if before.nvdisasm != now.nvdisasm {
+                let other = before.nvdisasm.as_deref().unwrap_or("none");
+                let text = format!("the file is of nvdisasm {other}: write all families anew");
+                return Err(Error::new(ErrorKind::Device, "kernels lock", text));
+            }
+            now.lines.extend(before.lines.into_iter().filter(|(name, _)| of_others(name)));
+        }
         write_atomically(&args.file, |out| out.write_all(now.text().as_bytes()))?;
     }
     let done = if args.check { "as in" } else { "written to" };
@@ -98,10 +109,14 @@ pub fn run(args: &KernelsLock, output: &Output) -> Result<()> {
     }
 }
 
-/// Compiles every kernel for every architecture that it runs on.
-fn compiled(nvrtc: String, disassembler: Option<&Disassembler>) -> Result<Lock> {
+/// Compiles every kernel of the families for every architecture that it runs on.
+fn compiled(
+    families: &[&'static Family],
+    nvrtc: String,
+    disassembler: Option<&Disassembler>,
+) -> Result<Lock> {
     let mut modules: Vec<(&'static Module, u32, Vec<&'static Kernel>)> = Vec::new();
-    for (_, kernel) in super::all() {
+    for kernel in families.iter().flat_map(|family| family.kernels()) {
         for arch in ARCHITECTURES.into_iter().filter(|&arch| arch >= kernel.arch_min) {
             let same = |m: &&mut (&Module, u32, _)| std::ptr::eq(m.0, kernel.module) && m.1 == arch;
             match modules.iter_mut().find(same) {
