@@ -45,68 +45,95 @@ struct Line {
 
 /// Runs the command.
 pub fn run(args: &KernelsLock, output: &Output) -> Result<()> {
-    let nvrtc = Nvrtc::find()?;
-    let (pinned, release) = (testing::VERSION, nvrtc.release()?);
-    if release != pinned {
-        let text = format!(
-            "{} is of NVRTC {pinned}, and this is {release} in {}: pip install nvidia-cuda-nvrtc-cu12=={pinned}, and \
-             name its folder: PRETEXT_CUDA_LIB_DIR",
-            args.file.display(),
-            nvrtc.path().display()
-        );
-        return Err(Error::new(ErrorKind::Device, "kernels lock", text));
-    }
+    let families = families(args.family.as_deref())?;
+    let release = pinned_release(&args.file)?;
     let disassembler = Disassembler::find();
     if let Err(error) = &disassembler {
         output.say(&format!("instructions are left out: {}", error.message()));
     }
-    let disassembler = disassembler.ok();
-    let spilled = |lock: &Lock| -> Vec<Name> {
-        let spills = |line: &Line| !line.resources.contains("spill_stores=0 spill_loads=0");
-        lock.lines.iter().filter(|(_, line)| spills(line)).map(|(name, _)| name.clone()).collect()
-    };
-    let now = compiled(release, disassembler.as_ref())?;
-    if args.check {
-        let text =
-            std::fs::read_to_string(&args.file).map_err(|e| Error::io("kernels lock", &args.file, e))?;
-        let before = Lock::parse(&text, &args.file)?;
-        if before.nvdisasm != now.nvdisasm && disassembler.is_some() {
-            let other = before.nvdisasm.as_deref().unwrap_or("none");
-            output.say(&format!("instructions are not compared: the file is of nvdisasm {other}"));
-        }
-        let differences = before.differences(&now);
-        for (name, text) in &differences {
-            output.event(&json!({"event": "difference", "kernel": name, "text": text}));
-            output.result(&format!("{name}: {text}"));
-        }
-        if !differences.is_empty() {
-            let text = format!(
-                "{} of {} lines differ from {}: if that is meant, write it anew: pretext kernels lock",
-                differences.len(),
-                now.lines.len(),
-                args.file.display()
-            );
-            return Err(Error::value("kernels lock", text));
-        }
-    } else {
-        if args.family.is_some() && args.file.exists() {
-            let before = read()?;
-            if before.nvdisasm != now.nvdisasm {
-                let other = before.nvdisasm.as_deref().unwrap_or("none");
-                let text = format!("the file is of nvdisasm {other}: write all families anew");
-                return Err(Error::new(ErrorKind::Device, "kernels lock", text));
-            }
-            now.lines.extend(before.lines.into_iter().filter(|(name, _)| of_others(name)));
-        }
-        write_atomically(&args.file, |out| out.write_all(now.text().as_bytes()))?;
+    let now = compiled(&families, release, disassembler.as_ref().ok())?;
+    match args.check {
+        true => compare(args, &now, output)?,
+        false => write(args, &now)?,
     }
     let done = if args.check { "as in" } else { "written to" };
     output.event(&json!({"event": "lock", "lines": now.lines.len(), "file": args.file}));
     output.result(&format!("{} lines {done} {}", now.lines.len(), args.file.display()));
-    match spilled(&now) {
-        names if names.is_empty() => Ok(()),
-        names => Err(Error::value("kernels lock", format!("registers are spilled in {}", names.join(", ")))),
+    let spills = |line: &Line| !line.resources.contains("spill_stores=0 spill_loads=0");
+    let spilled: Vec<&str> =
+        now.lines.iter().filter(|(_, line)| spills(line)).map(|(name, _)| name.as_str()).collect();
+    match spilled.is_empty() {
+        true => Ok(()),
+        false => {
+            Err(Error::value("kernels lock", format!("registers are spilled in {}", spilled.join(", "))))
+        }
     }
+}
+
+/// This machine's NVRTC, which must be the one that the file is of.
+fn pinned_release(file: &Path) -> Result<String> {
+    let nvrtc = Nvrtc::find()?;
+    let (pinned, release) = (testing::VERSION, nvrtc.release()?);
+    if release == pinned {
+        return Ok(release);
+    }
+    let text = format!(
+        "{} is of NVRTC {pinned}, and this is {release} in {}: pip install nvidia-cuda-nvrtc-cu12=={pinned}, and name \
+         its folder: PRETEXT_CUDA_LIB_DIR",
+        file.display(),
+        nvrtc.path().display()
+    );
+    Err(Error::new(ErrorKind::Device, "kernels lock", text))
+}
+
+/// Whether a line is of a family that was not asked for: every entry begins with its family's name.
+fn is_of_others(args: &KernelsLock, name: &str) -> bool {
+    args.family.as_ref().is_some_and(|family| !name.starts_with(&format!("{family}_")))
+}
+
+fn read(file: &Path) -> Result<Lock> {
+    let text = std::fs::read_to_string(file).map_err(|e| Error::io("kernels lock", file, e))?;
+    Lock::parse(&text, file)
+}
+
+/// Prints what differs from the file; an error if anything does.
+fn compare(args: &KernelsLock, now: &Lock, output: &Output) -> Result<()> {
+    let mut before = read(&args.file)?;
+    before.lines.retain(|name, _| !is_of_others(args, name));
+    if before.nvdisasm != now.nvdisasm && now.nvdisasm.is_some() {
+        let other = before.nvdisasm.as_deref().unwrap_or("none");
+        output.say(&format!("instructions are not compared: the file is of nvdisasm {other}"));
+    }
+    let differences = before.differences(now);
+    for (name, text) in &differences {
+        output.event(&json!({"event": "difference", "kernel": name, "text": text}));
+        output.result(&format!("{name}: {text}"));
+    }
+    if differences.is_empty() {
+        return Ok(());
+    }
+    let text = format!(
+        "{} of {} lines differ from {}: if that is meant, write it anew: pretext kernels lock",
+        differences.len(),
+        now.lines.len(),
+        args.file.display()
+    );
+    Err(Error::value("kernels lock", text))
+}
+
+/// Writes the file. Lines of families that were not asked for stay.
+fn write(args: &KernelsLock, now: &Lock) -> Result<()> {
+    let mut all = now.clone();
+    if args.family.is_some() && args.file.exists() {
+        let before = read(&args.file)?;
+        if before.nvdisasm != now.nvdisasm {
+            let other = before.nvdisasm.as_deref().unwrap_or("none");
+            let text = format!("the file is of nvdisasm {other}: write all families anew");
+            return Err(Error::new(ErrorKind::Device, "kernels lock", text));
+        }
+        all.lines.extend(before.lines.into_iter().filter(|(name, _)| is_of_others(args, name)));
+    }
+    write_atomically(&args.file, |out| out.write_all(all.text().as_bytes()))
 }
 
 /// Compiles every kernel of the families for every architecture that it runs on.

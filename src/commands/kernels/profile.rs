@@ -26,6 +26,9 @@ pub fn run(args: &KernelsProfile, output: &Output) -> Result<()> {
     let (families, entry) = selection(args.name.as_deref())?;
     let (device, info) = cuda_device(Some(&args.device))?;
     output.say(&format!("on {info}"));
+    if !info.emulated {
+        output.say("these sizes are small and stay in the device's cache: rates may be above the memory's");
+    }
     let mut rows = Vec::new();
     for family in families {
         for workload in (family.workloads)() {

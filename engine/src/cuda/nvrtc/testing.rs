@@ -65,8 +65,9 @@ pub fn pinned_tools() -> Result<(PathBuf, PathBuf), String> {
     let target = target_folder();
     let in_wheel = |wheel: &Wheel, inside: &str| {
         let packages = fetch(wheel, &target)?.join("nvidia");
-        let found = fs::read_dir(&packages).into_iter().flatten().flatten().map(|e| e.path().join(inside));
-        let found = found.filter(|folder| folder.is_dir()).next();
+        let mut inside_each =
+            fs::read_dir(&packages).into_iter().flatten().flatten().map(|e| e.path().join(inside));
+        let found = inside_each.find(|folder| folder.is_dir());
         found.ok_or_else(|| format!("{} has no folder {inside}", wheel.package))
     };
     Ok((in_wheel(&NVRTC, "lib")?, in_wheel(&NVDISASM, "bin")?))

@@ -77,6 +77,9 @@ fn many_threads_compile_at_once() {
 fn it_is_found_once_and_knows_its_version() {
     let nvrtc = nvrtc_for_tests();
     assert!((12..=13).contains(&nvrtc.version().0), "{:?}", nvrtc.version());
+    let (release, (major, minor)) = (nvrtc.release().unwrap(), nvrtc.version());
+    let patch = release.strip_prefix(&format!("{major}.{minor}.")).unwrap();
+    assert!(patch.parse::<u32>().is_ok(), "{release}");
     assert!(nvrtc.path().is_file(), "{}", nvrtc.path().display());
     assert!(std::ptr::eq(nvrtc, Nvrtc::find().unwrap()));
 }
