@@ -51,7 +51,7 @@ mod tests {
             let near = |n: u32| [n.saturating_sub(1), n, (n + 1).min(most)];
             for n in [0, d, d / 2, most, most / 2, most / d * d, most / d * d - d].into_iter().flat_map(near)
             {
-                let high = (u64::from(n) * u64::from(multiplier) >> 32) as u32;
+                let high = ((u64::from(n) * u64::from(multiplier)) >> 32) as u32;
                 assert_eq!((high + n) >> shift, n / divisor, "{n} / {d}");
             }
         }
