@@ -157,7 +157,7 @@ fn device_cases() -> Vec<Case> {
     all.extend([
         Case::simclr(3, 129, 0.1, Values::Unit),
         Case::simclr(3, 260, 0.01, Values::Unit),
-        Case::simclr(2, 1024, 0.07, Values::Unit),
+        Case::simclr(2, 390, 0.07, Values::Unit),
         Case::simclr(8, 16, 0.01, Values::Normal(1.0)),
     ]);
     let mut add = |r, c, d, vector, self_column| {
