@@ -37,7 +37,7 @@ struct Sizes {
     u32 column_weights; // floats of the parts of shared memory
     u32 row_weights;
     u32 strip;
-    u32 unused;
+    u32 padding;
 };
 
 struct Shared {

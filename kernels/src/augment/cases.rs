@@ -211,6 +211,7 @@ pub fn batches() -> Vec<(&'static str, Batch)> {
         ("RGB, wide", Batch::new(3, &[[4, 701]], vec![Recipe::crop_and_flip(6, 8, [1.0, 1.0]); 2], 17)),
         ("RGB, whole and wide", Batch::new(3, &[[5, 701]; 2], vec![whole(6, 8), whole(2, 300)], 18)),
         ("grey, whole and high", Batch::new(1, &[[2100, 3]], vec![whole(3, 2)], 19)),
+        ("grey, longest", Batch::new(1, &[[3, 2]], vec![whole(1, 1024), whole(1024, 1)], 23)),
         ("grey, means between floats", Batch::new(1, &[[1, 2]; 64], vec![contrast; 2], 20)),
         ("RGB, corners", corners()),
     ]

@@ -5,8 +5,9 @@ use crate::cuda::{THREADS, Typed, typed_kernels};
 use engine::cuda::Launch;
 use engine::{DType, Device, Error, Result, Tensor};
 
-/// Bytes of shared memory that a block takes at most: what every device from sm_80 on has.
-const SHARED: usize = 99 << 10;
+/// Bytes of dynamic shared memory that a block takes at most: with the static part, what every device from sm_80 on has
+/// (sm_86 the least, 99 KiB).
+const SHARED: usize = 98 << 10;
 /// Sides of a view at most; for longer ones the tables of a resize do not fit beside the strip.
 pub(super) const LONGEST_SIDE: usize = 1024;
 /// Floats for the weights of a strip's rows; and for those of a blur, which has at most one tap more than a side and zeros
@@ -35,7 +36,7 @@ struct Sizes {
     column_weights: u32,
     row_weights: u32,
     strip: u32,
-    unused: u32,
+    padding: u32,
 }
 
 const _: () = assert!(size_of::<Sizes>() == 40);
@@ -55,7 +56,7 @@ impl Sizes {
             column_weights: column_weights as u32,
             row_weights: ROW_WEIGHTS as u32,
             strip: values.clamp(2 << 10, 8 << 10) as u32,
-            unused: 0,
+            padding: 0,
         }
     }
 
@@ -149,6 +150,27 @@ pub(super) fn check(recipes: &[Recipe]) -> Result<()> {
         false => {
             let rule = format!("on a device sides of views are at most {LONGEST_SIDE}, not {side}");
             Err(Error::value("augment", rule))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Without the image, shared memory is enough for every view that is allowed, and the tables hold an unreduced row.
+    #[test]
+    fn the_largest_views_fit() {
+        for side in 1..=LONGEST_SIDE {
+            for (height, width) in [(side, side), (side, LONGEST_SIDE), (LONGEST_SIDE, side)] {
+                let sizes = Sizes::new(height, width, height * width * 3);
+                assert!(sizes.shared(0) <= SHARED, "{height} x {width}");
+                assert!(sizes.column_weights as usize >= 6 * width);
+                // A blur remembers a row for each tap from the middle to an end.
+                assert!(
+                    sizes.strip as usize > LONGEST_SIDE / 2 && sizes.row_weights as usize > LONGEST_SIDE + 7
+                );
+            }
         }
     }
 }
