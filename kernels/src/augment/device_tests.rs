@@ -5,7 +5,6 @@ use super::packed::Record;
 use super::*;
 use crate::check::{guarded, synchronize};
 use crate::testing::device;
-use engine::cuda::{Staging, graph::Graph};
 
 #[test]
 fn views_have_the_bits_of_the_cpu() {
@@ -80,28 +79,6 @@ fn records_that_are_no_view_are_nan() {
         let made = guarded(device(), || device_views(&batch, &damaged, device())).unwrap().remove(0);
         assert_eq!(made[..12], good[..12], "damage {i}");
         assert!(made[12..].iter().all(|v| v.is_nan()), "damage {i}: {:?}", &made[12..]);
-    }
-}
-
-/// A captured graph makes views of what lies in its tensors when it runs.
-#[test]
-fn a_graph_reads_new_pixels_and_draws() {
-    let recipes = vec![everything(1, [6, 5], Interpolation::Bicubic); 2];
-    let batches = [4, 5].map(|seed| Batch::new(1, &[[8, 9]; 3], recipes.clone(), seed));
-    let draws = batches.each_ref().map(|batch| batch.draws().unwrap());
-    let mut images = Tensor::zeros(&[3, 8, 9, 1], DType::U8, device()).unwrap();
-    let mut records = Tensor::zeros(&[2, 3, draws[0].len() / 6], DType::U8, device()).unwrap();
-    let make = || on_device(&images, &records, &recipes, 1, DType::F32);
-    make().unwrap();
-    let (mut graph, views) = Graph::capture(device(), make).unwrap();
-    let mut staging = Staging::new(device(), images.len() + records.len(), 2).unwrap();
-    for (batch, draws) in batches.iter().zip(&draws) {
-        staging.put(&[&batch.pixels, draws]).unwrap();
-        staging.take_into(&mut [&mut images, &mut records]).unwrap();
-        graph.launch().unwrap();
-        for (view, expected) in views.iter().zip(batch.views().unwrap()) {
-            assert_eq!(view.to_vec::<f32>().unwrap(), expected);
-        }
     }
 }
 
