@@ -233,13 +233,13 @@ const COMBINATIONS: [[bool; 3]; 4] =
 
 fn check_case(place: &Place, case: &Case, which: usize) -> Result<()> {
     // Every combination on small cases, one on large ones.
-    let small = case.rows * case.channels < 1_000;
+    let small = case.rows * case.channels < 100;
     let some = if small { &COMBINATIONS[..] } else { &COMBINATIONS[which % 4..][..1] };
     for &[affine, residual, relu] in some {
         check_batch(place, case, affine, residual, relu)
             .map_err(|e| e.with("affine", affine).with("residual", residual).with("relu", relu))?;
     }
-    check_layer(place, case, which % 3 != 0)?;
+    check_layer(place, case, !which.is_multiple_of(3))?;
     check_layer_residual(place, case, which % 3 != 1)?;
     check_l2(place, case)
 }
@@ -249,7 +249,11 @@ pub fn check(device: Device) -> Result<usize> {
     let cases = device_cases();
     for (i, case) in cases.iter().enumerate() {
         for (j, dtype) in FLOATS.into_iter().enumerate() {
+            // Misaligned cases in f32 and bf16 in turn, and the smallest in both.
             for misaligned in [false, true] {
+                if misaligned && (i + j) % 2 == 1 && case.rows * case.channels > 500 {
+                    continue;
+                }
                 let place = Place { device, dtype, misaligned };
                 guarded(device, || check_case(&place, case, i + j + usize::from(misaligned)))
                     .map_err(|e| e.with("case", case).with("place", place))?;

@@ -52,7 +52,7 @@ impl Plan {
         // A line of 128 bytes a row where lines are whole; rows that are few packs long as they are.
         let x = match packs {
             0..=16 => packs.max(1),
-            _ if packs % 8 == 0 => 8,
+            _ if packs.is_multiple_of(8) => 8,
             17..=64 => packs,
             _ => 32,
         };

@@ -19,7 +19,7 @@ const WARPS: usize = 8;
 
 /// Whether rows may be read in packs of 16 bytes: all tensors start at a multiple of that, and so do rows.
 pub fn packed<'a>(width: usize, dtype: DType, tensors: impl IntoIterator<Item = Option<&'a Tensor>>) -> u32 {
-    u32::from(width % (16 / dtype.size()) == 0 && aligned(tensors))
+    u32::from(width.is_multiple_of(16 / dtype.size()) && aligned(tensors))
 }
 
 /// What [`forward`] gives: x + branch where there is a branch, y, mean, rstd.
