@@ -29,13 +29,22 @@ macro_rules! tests {
         }
         /// On the device that tests have, in f32.
         mod device_f32 {
-            $(#[test] fn $check() { super::run(crate::setting::on_device(engine::DType::F32), stringify!($check)); })*
+            $(#[test] fn $check() { super::on_device(engine::DType::F32, stringify!($check)); })*
         }
         /// On the device that tests have, in bf16.
         mod device_bf16 {
-            $(#[test] fn $check() { super::run(crate::setting::on_device(engine::DType::BF16), stringify!($check)); })*
+            $(#[test] fn $check() { super::on_device(engine::DType::BF16, stringify!($check)); })*
         }
     };
+}
+
+/// The check that runs every launch of the emulated device under all its schedules: each kernel of each case is in it, and
+/// every buffer is fenced and poisoned.
+const EVERY_SCHEDULE: &str = "every_element_written_and_none_outside";
+
+/// Runs a check on the device that tests have.
+fn on_device(float: engine::DType, name: &str) {
+    run(setting::on_device(float, name == EVERY_SCHEDULE), name);
 }
 
 /// Runs a check on all cases of all operations in a setting. `PRETEXT_TEST_OPS=conv2d,linear` keeps to these operations.

@@ -124,6 +124,16 @@ impl Divisor {
 /// Threads of a block where nothing speaks for another number.
 pub(crate) const THREADS: usize = 256;
 
+/// How a kernel reads what is made of `whole` packs or not, at addresses that are `aligned` to 16 bytes or not: a constant
+/// of `common/element.cuh`. The order of sums depends on `whole` alone.
+pub(crate) fn access(whole: bool, aligned: bool) -> u32 {
+    match (whole, aligned) {
+        (false, _) => 0,
+        (true, true) => 1,
+        (true, false) => 2,
+    }
+}
+
 /// An error unless the element type is one that a device computes in: f32 everywhere, bf16 on CUDA devices too.
 #[track_caller]
 pub(crate) fn require_float(operation: &str, name: &str, tensor: &Tensor) -> Result<()> {

@@ -3,6 +3,7 @@
 //! The device is hardware where there is some, else emulated (see `kernels::testing`); its checks run one after
 //! another, because they share its stream, which one of them captures.
 
+use engine::cuda::extension;
 use engine::{DType, Device, Tensor};
 use kernels::array::Array;
 use kernels::testing;
@@ -39,11 +40,13 @@ impl Drop for Scope {
     }
 }
 
-/// Computes in `float` on the device that tests have, until the scope is dropped.
-pub fn on_device(float: DType) -> Scope {
+/// Computes in `float` on the device that tests have, until the scope is dropped. On the emulated device every launch runs
+/// under all its schedules if `every_schedule` is set, else in plain order.
+pub fn on_device(float: DType, every_schedule: bool) -> Scope {
     static DEVICE: Mutex<()> = Mutex::new(());
     let alone = DEVICE.lock().unwrap_or_else(PoisonError::into_inner);
     SETTING.set(Setting { device: testing::device(), float });
+    extension::set_option("SCHEDULES", if every_schedule { "all" } else { "one" });
     Scope { _alone: Some(alone) }
 }
 

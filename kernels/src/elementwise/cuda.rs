@@ -128,6 +128,7 @@ pub fn add_bias(x: &Tensor, bias: &Tensor) -> Result<Tensor> {
         .value(x.len() as u64)
         .value(bias.len() as u64)
         .value(aligned)
+        .value(u32::from(bias.is_aligned(16)))
         .grid(blocks(x.len(), x.dtype().size()))
         .block(THREADS)
         .run()?;

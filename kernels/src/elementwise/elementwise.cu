@@ -86,16 +86,25 @@ KERNEL ENTRY(elementwise_blend)(element *a, const element *b, u64 n, float keep,
 }
 
 // out[r, j] = x[r, j] + bias[j]; x, out: [n / width, width], bias: [width]
-KERNEL ENTRY(elementwise_add_bias)(const element *x, const element *bias, element *out, u64 n, u64 width, u32 aligned) {
+KERNEL ENTRY(elementwise_add_bias)(const element *x, const element *bias, element *out, u64 n, u64 width, u32 aligned,
+                                   u32 bias_aligned) {
     Place at = place(n);
     if (at.count == 0) return;
     float a[PACK];
     load(x, at, aligned, a);
     u64 column = at.start % width;
+    if (width % PACK == 0) {
+        // A pack lies in one row, and is whole.
+        float b[PACK];
+        load_pack(bias + column, b, bias_aligned);
 #pragma unroll
-    for (int i = 0; i < PACK; i++) {
-        if (i < at.count) a[i] += to_float(bias[column]);
-        column = column + 1 == width ? 0 : column + 1;
+        for (int i = 0; i < PACK; i++) a[i] += b[i];
+    } else {
+#pragma unroll
+        for (int i = 0; i < PACK; i++) {
+            if (i < at.count) a[i] += to_float(bias[column]);
+            column = column + 1 == width ? 0 : column + 1;
+        }
     }
     store(out, at, aligned, a);
 }

@@ -1,6 +1,6 @@
 //! Launches of `sum.cu` and `argmax.cu`, and how sums are cut.
 
-use crate::cuda::{THREADS, Typed};
+use crate::cuda::{THREADS, Typed, access};
 use engine::cuda::{Kernel, Launch};
 use engine::{DType, Result, Tensor};
 
@@ -75,7 +75,8 @@ impl Cut {
 
 /// What a column launch is given: see `sum.cu`.
 struct Columns {
-    vector: bool,
+    /// How x is read (`common/element.cuh`).
+    access: u32,
     lanes: usize,
     tiles: usize,
     warps: usize,
@@ -85,20 +86,21 @@ struct Columns {
 impl Columns {
     fn new(x: &Tensor, [outer, reduced, inner]: [usize; 3]) -> Columns {
         let pack = 16 / x.dtype().size();
-        let vector = x.is_aligned(16) && inner.is_multiple_of(pack);
-        let packs = if vector { inner / pack } else { inner };
+        let whole = inner.is_multiple_of(pack);
+        let packs = if whole { inner / pack } else { inner };
         let lanes = packs.next_power_of_two().min(WARP);
         let tiles = packs.div_ceil(lanes);
         let rows = WARP / lanes;
         let warps = reduced.div_ceil(4 * rows).clamp(1, 8);
         let cut = Cut::new(reduced, outer * tiles, 8 * rows * warps, 1);
-        Columns { vector, lanes, tiles, warps, cut }
+        Columns { access: access(whole, x.is_aligned(16)), lanes, tiles, warps, cut }
     }
 }
 
 /// What a row launch is given: see `sum.cu`.
 struct Rows {
-    vector: bool,
+    /// How x is read (`common/element.cuh`).
+    access: u32,
     /// Threads that take one piece of one row.
     threads: usize,
     cut: Cut,
@@ -107,14 +109,15 @@ struct Rows {
 impl Rows {
     fn new(x: &Tensor, rows: usize, length: usize) -> Rows {
         let pack = 16 / x.dtype().size();
-        let vector = x.is_aligned(16) && (rows == 1 || length.is_multiple_of(pack));
-        let width = if vector { pack } else { 1 };
+        let whole = rows == 1 || length.is_multiple_of(pack);
+        let width = if whole { pack } else { 1 };
+        let access = access(whole, x.is_aligned(16));
         match length <= LONG {
             true => {
                 let threads = length.div_ceil(width).next_power_of_two().min(WARP);
-                Rows { vector, threads, cut: Cut { step: length, pieces: 1 } }
+                Rows { access, threads, cut: Cut { step: length, pieces: 1 } }
             }
-            false => Rows { vector, threads: THREADS, cut: Cut::new(length, rows, 4 * pack * THREADS, pack) },
+            false => Rows { access, threads: THREADS, cut: Cut::new(length, rows, 4 * pack * THREADS, pack) },
         }
     }
 }
@@ -136,7 +139,7 @@ fn pass(
         _ => Ok((Tensor::empty(&[outer, pieces, inner], DType::F32, x.device())?, 1.0)),
     };
     if inner == 1 {
-        let Rows { vector, threads, cut: Cut { step, pieces } } = Rows::new(x, outer, reduced);
+        let Rows { access, threads, cut: Cut { step, pieces } } = Rows::new(x, outer, reduced);
         let (mut out, divisor) = output(pieces)?;
         Launch::new(ROWS.of(name, x.dtype(), out.dtype(), first, pieces == 1)?, x.device())?
             .read(x)?
@@ -147,14 +150,14 @@ fn pass(
             .value(pieces as u64)
             .value(threads.trailing_zeros())
             .value(divisor)
-            .value(u32::from(vector))
+            .value(access)
             .grid((outer * pieces).div_ceil(THREADS / threads))
             .block(THREADS)
             .flops(x.len() as f64)
             .run()?;
         return Ok((out, pieces));
     }
-    let Columns { vector, lanes, tiles, warps, cut: Cut { step, pieces } } = Columns::new(x, sizes);
+    let Columns { access, lanes, tiles, warps, cut: Cut { step, pieces } } = Columns::new(x, sizes);
     let (mut out, divisor) = output(pieces)?;
     Launch::new(COLUMNS.of(name, x.dtype(), out.dtype(), first, pieces == 1)?, x.device())?
         .read(x)?
@@ -166,7 +169,7 @@ fn pass(
         .value(tiles as u32)
         .value(lanes.trailing_zeros())
         .value(divisor)
-        .value(u32::from(vector))
+        .value(access)
         .grid(outer * pieces * tiles)
         .block(warps * WARP)
         .flops(x.len() as f64)
@@ -229,14 +232,14 @@ pub fn argmax(name: &str, x: &Tensor, n: usize, shape: &[usize]) -> Result<Tenso
     if rows == 0 {
         return Ok(out);
     }
-    let Rows { vector, threads, .. } = Rows::new(x, rows, n);
+    let Rows { access, threads, .. } = Rows::new(x, rows, n);
     Launch::new(argmax::ARGMAX.of(name, x.dtype())?, x.device())?
         .read(x)?
         .write(&mut out)?
         .value(rows as u64)
         .value(n as u32)
         .value(threads.trailing_zeros())
-        .value(u32::from(vector))
+        .value(u32::from(access == crate::cuda::access(true, true)))
         .grid(rows.div_ceil(THREADS / threads))
         .block(THREADS)
         .run()?;

@@ -17,9 +17,10 @@
 constexpr int WARPS = 8; // of a block at most
 
 // The elements that one thread reads at once: a pack, or one.
-template <bool VECTOR, int WIDTH, typename T> __device__ __forceinline__ void load(const T *at, float (&v)[WIDTH]) {
-    if constexpr (VECTOR) {
-        load_pack(at, v);
+template <bool PACKS, int WIDTH, typename T>
+__device__ __forceinline__ void load(const T *at, float (&v)[WIDTH], bool aligned) {
+    if constexpr (PACKS) {
+        load_pack(at, v, aligned);
     } else {
         v[0] = to_float(*at);
     }
@@ -27,10 +28,10 @@ template <bool VECTOR, int WIDTH, typename T> __device__ __forceinline__ void lo
 
 // out[o, piece, j] = sum over r of x[o, r, j] / divisor; x: [outer, reduced, inner], out: [outer, pieces, inner].
 // A block takes `lanes` x WIDTH columns of one piece of `step` rows of one plane o.
-template <bool VECTOR, typename In, typename Out>
+template <bool PACKS, typename In, typename Out>
 __device__ __forceinline__ void sum_columns(const In *x, Out *out, u64 reduced, u64 inner, u64 step, u32 pieces,
-                                            u32 tiles, u32 log_lanes, float divisor) {
-    constexpr int WIDTH = VECTOR ? per_pack<In> : 1;
+                                            u32 tiles, u32 log_lanes, float divisor, bool aligned) {
+    constexpr int WIDTH = PACKS ? per_pack<In> : 1;
     constexpr int PITCH = 32 + 32 / WIDTH; // lanes of different columns of a pack lie in different banks
     __shared__ float part[WARPS][WIDTH * PITCH];
 
@@ -51,13 +52,13 @@ __device__ __forceinline__ void sum_columns(const In *x, Out *out, u64 reduced, 
         for (; row + 3 * stride < last; row += 4 * stride, at += 4 * stride * inner) {
             float v[4][WIDTH];
 #pragma unroll
-            for (int k = 0; k < 4; k++) load<VECTOR>(at + k * stride * inner, v[k]);
+            for (int k = 0; k < 4; k++) load<PACKS>(at + k * stride * inner, v[k], aligned);
 #pragma unroll
             for (int i = 0; i < WIDTH; i++) sum[i] += (v[0][i] + v[1][i]) + (v[2][i] + v[3][i]);
         }
         for (; row < last; row += stride, at += stride * inner) {
             float v[WIDTH];
-            load<VECTOR>(at, v);
+            load<PACKS>(at, v, aligned);
 #pragma unroll
             for (int i = 0; i < WIDTH; i++) sum[i] += v[i];
         }
@@ -81,7 +82,7 @@ __device__ __forceinline__ void sum_columns(const In *x, Out *out, u64 reduced, 
 // Each `1 << log_threads` threads take one piece of `step` elements of one row.
 template <typename In, typename Out>
 __device__ __forceinline__ void sum_rows(const In *x, Out *out, u64 rows, u64 length, u64 step, u64 pieces,
-                                         u32 log_threads, float divisor, u32 vector) {
+                                         u32 log_threads, float divisor, u32 access) {
     constexpr int WIDTH = per_pack<In>;
     __shared__ float part[WARPS];
 
@@ -95,20 +96,21 @@ __device__ __forceinline__ void sum_rows(const In *x, Out *out, u64 rows, u64 le
         const In *at = x + row * length;
         float sum[WIDTH] = {};
         u64 tail = first; // where single elements begin
-        if (vector) {
+        const bool aligned = access == BY_PACK;
+        if (access != BY_ELEMENT) {
             u64 i = first + u64(thread) * WIDTH;
             tail = first + (last - first) / WIDTH * WIDTH;
             const u64 stride = u64(threads) * WIDTH;
             for (; i + 3 * stride < tail; i += 4 * stride) {
                 float v[4][WIDTH];
 #pragma unroll
-                for (int k = 0; k < 4; k++) load_pack(at + i + k * stride, v[k]);
+                for (int k = 0; k < 4; k++) load_pack(at + i + k * stride, v[k], aligned);
 #pragma unroll
                 for (int j = 0; j < WIDTH; j++) sum[j] += (v[0][j] + v[1][j]) + (v[2][j] + v[3][j]);
             }
             for (; i < tail; i += stride) {
                 float v[WIDTH];
-                load_pack(at + i, v);
+                load_pack(at + i, v, aligned);
 #pragma unroll
                 for (int j = 0; j < WIDTH; j++) sum[j] += v[j];
             }
@@ -139,16 +141,16 @@ __device__ __forceinline__ void sum_rows(const In *x, Out *out, u64 rows, u64 le
 
 #define SUMS(suffix, In, Out)                                                                                          \
     KERNEL ENTRY(reduce_columns##suffix)(const In *x, Out *out, u64 reduced, u64 inner, u64 step, u32 pieces,         \
-                                         u32 tiles, u32 log_lanes, float divisor, u32 vector) {                       \
-        if (vector) {                                                                                                  \
-            sum_columns<true>(x, out, reduced, inner, step, pieces, tiles, log_lanes, divisor);                        \
+                                         u32 tiles, u32 log_lanes, float divisor, u32 access) {                       \
+        if (access) {                                                                                                  \
+            sum_columns<true>(x, out, reduced, inner, step, pieces, tiles, log_lanes, divisor, access == BY_PACK);                        \
         } else {                                                                                                       \
-            sum_columns<false>(x, out, reduced, inner, step, pieces, tiles, log_lanes, divisor);                       \
+            sum_columns<false>(x, out, reduced, inner, step, pieces, tiles, log_lanes, divisor, access == BY_PACK);                       \
         }                                                                                                              \
     }                                                                                                                  \
     KERNEL ENTRY(reduce_rows##suffix)(const In *x, Out *out, u64 rows, u64 length, u64 step, u64 pieces,              \
-                                      u32 log_threads, float divisor, u32 vector) {                                    \
-        sum_rows(x, out, rows, length, step, pieces, log_threads, divisor, vector);                                    \
+                                      u32 log_threads, float divisor, u32 access) {                                    \
+        sum_rows(x, out, rows, length, step, pieces, log_threads, divisor, access);                                    \
     }
 
 SUMS(, element, element)

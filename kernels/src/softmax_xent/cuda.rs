@@ -45,8 +45,8 @@ struct Rows<'a> {
     x: &'a Tensor,
     m: usize,
     v: i32,
-    /// Whether every row of every tensor starts at a multiple of 16 bytes.
-    aligned: u32,
+    /// How rows are read (`common/element.cuh`).
+    access: u32,
 }
 
 impl<'a> Rows<'a> {
@@ -61,8 +61,8 @@ impl<'a> Rows<'a> {
             return Err(Error::shape(operation, text).argument("x", x));
         }
         let whole = (v * x.dtype().size()).is_multiple_of(16);
-        let aligned = whole && x.is_aligned(16) && others.iter().all(|t| t.is_aligned(16));
-        Ok(Rows { x, m, v: v as i32, aligned: u32::from(aligned) })
+        let aligned = x.is_aligned(16) && others.iter().all(|t| t.is_aligned(16));
+        Ok(Rows { x, m, v: v as i32, access: crate::cuda::access(whole, aligned) })
     }
 
     /// The kernel for rows of this length, with its grid and block.
@@ -98,7 +98,7 @@ pub fn forward(
         .value(rows.m as u64)
         .value(rows.v)
         .value(smoothing)
-        .value(rows.aligned)
+        .value(rows.access)
         .run()
 }
 
@@ -124,7 +124,7 @@ pub fn backward(
         .value(rows.m as u64)
         .value(rows.v)
         .value(smoothing)
-        .value(rows.aligned)
+        .value(rows.access)
         .run()
 }
 
@@ -137,6 +137,6 @@ pub fn softmax(x: &Tensor, y: &mut Tensor) -> Result<()> {
         .write(y)?
         .value(rows.m as u64)
         .value(rows.v)
-        .value(rows.aligned)
+        .value(rows.access)
         .run()
 }

@@ -3,9 +3,9 @@
 //
 // Short rows belong to a warp, long ones to a block. Each thread takes packs of 16 bytes, a team's width apart, and keeps
 // sums relative to the largest logit that it has seen; one exchange between the threads of a row puts them together, in
-// an order that depends on the number of classes alone. Where rows do not start at multiples of 16 bytes, packs are
-// single elements. Logits are read once forward, and read once and written once backward; soft targets are read once
-// more backward, for their sum.
+// an order that depends on the number of classes alone. Where rows are not made of whole packs, packs are single elements.
+// Logits are read once forward, and read once and written once backward (twice in rows whose log-sum-exp is large); soft
+// targets are read once more backward, for their sum.
 
 #include "common/element.cuh"
 #include "common/reduce.cuh"
@@ -18,25 +18,27 @@ constexpr int MAX_WARPS = 32;
 struct Team {
     u64 row;
     int rank, size;
+    bool aligned; // packs lie at multiples of 16 bytes
 };
 
-template <bool LONG> __device__ __forceinline__ Team team() {
-    if (LONG) return {blockIdx.x, int(threadIdx.x), int(blockDim.x)};
-    return {u64(blockIdx.x) * (blockDim.x / 32) + warp_id(), lane_id(), 32};
+template <bool LONG> __device__ __forceinline__ Team team(u32 access) {
+    const bool aligned = access == BY_PACK;
+    if (LONG) return {blockIdx.x, int(threadIdx.x), int(blockDim.x), aligned};
+    return {u64(blockIdx.x) * (blockDim.x / 32) + warp_id(), lane_id(), 32, aligned};
 }
 
-template <int W> __device__ __forceinline__ void load(const element *at, float (&v)[W]) {
+template <int W> __device__ __forceinline__ void load(const element *from, float (&v)[W], Team at) {
     if constexpr (W == 1)
-        v[0] = to_float(*at);
+        v[0] = to_float(*from);
     else
-        load_pack(at, v);
+        load_pack(from, v, at.aligned);
 }
 
-template <int W> __device__ __forceinline__ void store(element *at, const float (&v)[W]) {
+template <int W> __device__ __forceinline__ void store(element *to, const float (&v)[W], Team at) {
     if constexpr (W == 1)
-        from_float(v[0], *at);
+        from_float(v[0], *to);
     else
-        store_pack(at, v);
+        store_pack(to, v, at.aligned);
 }
 
 // a b, where nothing times anything is nothing.
@@ -101,8 +103,8 @@ template <int W, bool SOFT> __device__ Sums read_row(const element *x, const ele
     Sums s;
     for (int i = at.rank * W; i < v; i += at.size * W) {
         float logits[W], targets[W];
-        load<W>(x + i, logits);
-        if (SOFT) load<W>(t + i, targets);
+        load<W>(x + i, logits, at);
+        if (SOFT) load<W>(t + i, targets, at);
         add<W, SOFT>(s, logits, targets);
     }
     return s;
@@ -143,20 +145,20 @@ template <bool LONG> __device__ __forceinline__ Sums team_merge(Sums s, bool sof
 }
 
 template <bool LONG, bool SOFT>
-__device__ __forceinline__ Sums row_sums(const element *x, const element *t, int v, Team at, bool aligned) {
-    return team_merge<LONG>(aligned ? read_row<PACK, SOFT>(x, t, v, at) : read_row<1, SOFT>(x, t, v, at), SOFT);
+__device__ __forceinline__ Sums row_sums(const element *x, const element *t, int v, Team at, u32 access) {
+    return team_merge<LONG>(access ? read_row<PACK, SOFT>(x, t, v, at) : read_row<1, SOFT>(x, t, v, at), SOFT);
 }
 
 // loss, lse: [m] of x: [m, v] with labels: [m] or soft targets t: [m, v], the other null. A label outside 0 to v is no
 // address: the loss is NaN.
 template <bool LONG>
 __device__ void forward(const element *x, const i32 *labels, const element *t, float *loss, float *lse, u64 m, int v,
-                        float smoothing, bool aligned) {
-    const Team at = team<LONG>();
+                        float smoothing, u32 access) {
+    const Team at = team<LONG>(access);
     if (at.row >= m) return;
     x += at.row * v;
-    const Sums s = t ? row_sums<LONG, true>(x, t + at.row * v, v, at, aligned)
-                     : row_sums<LONG, false>(x, nullptr, v, at, aligned);
+    const Sums s = t ? row_sums<LONG, true>(x, t + at.row * v, v, at, access)
+                     : row_sums<LONG, false>(x, nullptr, v, at, access);
     if (at.rank != 0) return;
     lse[at.row] = s.lse();
     const float log_sum = s.log_sum();
@@ -176,33 +178,37 @@ __device__ void forward(const element *x, const i32 *labels, const element *t, f
 }
 
 KERNEL ENTRY(softmax_xent_fwd_short)(const element *x, const i32 *labels, const element *t, float *loss, float *lse, u64 m,
-                                     int v, float smoothing, u32 aligned) {
-    forward<false>(x, labels, t, loss, lse, m, v, smoothing, aligned);
+                                     int v, float smoothing, u32 access) {
+    forward<false>(x, labels, t, loss, lse, m, v, smoothing, access);
 }
 
 KERNEL __launch_bounds__(1024) ENTRY(softmax_xent_fwd_long)(const element *x, const i32 *labels, const element *t, float *loss,
-                                                            float *lse, u64 m, int v, float smoothing, u32 aligned) {
-    forward<true>(x, labels, t, loss, lse, m, v, smoothing, aligned);
+                                                            float *lse, u64 m, int v, float smoothing, u32 access) {
+    forward<true>(x, labels, t, loss, lse, m, v, smoothing, access);
 }
 
-// What a row's gradient is made of: dx = dloss (total e^(x - lse) - even - keep t).
+// What a row's gradient is made of: dx = dloss (total e^(x - shift) - even - keep t).
 struct Gradient {
-    float dloss, lse, total, even, keep;
+    float dloss, shift, total, even, keep;
     int label;
 };
+
+// Up to this magnitude a rounded lse leaves a relative error of at most 2^-20 in e^(x - lse). Beyond it the row's largest
+// logit and its sum are found again, as on the CPU.
+constexpr float ACCURATE_LSE = 16.0f;
 
 template <int W, bool SOFT>
 __device__ __forceinline__ void write_gradient(const element *x, const element *t, element *dx, int v, Team at, Gradient g) {
     for (int i = at.rank * W; i < v; i += at.size * W) {
         float logits[W], targets[W];
-        load<W>(x + i, logits);
-        if (SOFT) load<W>(t + i, targets);
+        load<W>(x + i, logits, at);
+        if (SOFT) load<W>(t + i, targets, at);
 #pragma unroll
         for (int k = 0; k < W; k++) {
             const float target = SOFT ? targets[k] : (i + k == g.label ? 1.0f : 0.0f);
-            logits[k] = g.dloss * ((g.total * __expf(logits[k] - g.lse) - g.even) - g.keep * target);
+            logits[k] = g.dloss * ((g.total * __expf(logits[k] - g.shift) - g.even) - g.keep * target);
         }
-        store<W>(dx + i, logits);
+        store<W>(dx + i, logits, at);
     }
 }
 
@@ -210,7 +216,7 @@ template <int W> __device__ __forceinline__ float read_weight(const element *t, 
     float sum = 0.0f;
     for (int i = at.rank * W; i < v; i += at.size * W) {
         float targets[W];
-        load<W>(t + i, targets);
+        load<W>(t + i, targets, at);
 #pragma unroll
         for (int k = 0; k < W; k++) sum += targets[k];
     }
@@ -220,41 +226,48 @@ template <int W> __device__ __forceinline__ float read_weight(const element *t, 
 // dx: [m, v] from dloss: [m], forward's arguments and its lse: [m]. A label outside 0 to v makes its row NaN.
 template <bool LONG>
 __device__ void backward(const float *dloss, const element *x, const i32 *labels, const element *t, const float *lse,
-                         element *dx, u64 m, int v, float smoothing, bool aligned) {
-    const Team at = team<LONG>();
+                         element *dx, u64 m, int v, float smoothing, u32 access) {
+    const Team at = team<LONG>(access);
     if (at.row >= m) return;
     x += at.row * v, dx += at.row * v;
     const float keep = 1.0f - smoothing;
     Gradient g = {dloss[at.row], lse[at.row], keep + smoothing, smoothing / float(v), keep, -1};
-    if (g.lse == -INF) g.dloss = g.lse = 0.0f; // nothing but minus infinity: no gradient
+    if (g.shift == -INF) g.dloss = g.shift = 0.0f; // nothing but minus infinity: no gradient
+    float scale = 1.0f;
+    if (fabsf(g.shift) > ACCURATE_LSE && fabsf(g.shift) < INF) {
+        const Sums s = row_sums<LONG, false>(x, nullptr, v, at, access);
+        g.shift = s.shift();
+        scale = 1.0f / (1.0f + s.rest);
+        g.total *= scale;
+    }
     if (t) {
         t += at.row * v;
-        float weight = warp_sum(aligned ? read_weight<PACK>(t, v, at) : read_weight<1>(t, v, at));
+        float weight = warp_sum(access ? read_weight<PACK>(t, v, at) : read_weight<1>(t, v, at));
         if (LONG) {
             __shared__ float part[MAX_WARPS];
             if (lane_id() == 0) part[warp_id()] = weight;
             __syncthreads(); // part is written
             weight = warp_sum(lane_id() < int(blockDim.x / 32) ? part[lane_id()] : 0.0f);
         }
-        g.total = keep * weight + smoothing;
-        if (aligned) return write_gradient<PACK, true>(x, t, dx, v, at, g);
+        g.total = scale * (keep * weight + smoothing);
+        if (access) return write_gradient<PACK, true>(x, t, dx, v, at, g);
         return write_gradient<1, true>(x, t, dx, v, at, g);
     }
     g.label = labels[at.row];
     if (g.label < 0 || g.label >= v) g.dloss = NOT_A_NUMBER;
-    if (aligned) return write_gradient<PACK, false>(x, t, dx, v, at, g);
+    if (access) return write_gradient<PACK, false>(x, t, dx, v, at, g);
     write_gradient<1, false>(x, t, dx, v, at, g);
 }
 
 KERNEL ENTRY(softmax_xent_bwd_short)(const float *dloss, const element *x, const i32 *labels, const element *t,
-                                     const float *lse, element *dx, u64 m, int v, float smoothing, u32 aligned) {
-    backward<false>(dloss, x, labels, t, lse, dx, m, v, smoothing, aligned);
+                                     const float *lse, element *dx, u64 m, int v, float smoothing, u32 access) {
+    backward<false>(dloss, x, labels, t, lse, dx, m, v, smoothing, access);
 }
 
 KERNEL __launch_bounds__(1024) ENTRY(softmax_xent_bwd_long)(const float *dloss, const element *x, const i32 *labels,
                                                             const element *t, const float *lse, element *dx, u64 m, int v,
-                                                            float smoothing, u32 aligned) {
-    backward<true>(dloss, x, labels, t, lse, dx, m, v, smoothing, aligned);
+                                                            float smoothing, u32 access) {
+    backward<true>(dloss, x, labels, t, lse, dx, m, v, smoothing, access);
 }
 
 template <int W> __device__ __forceinline__ void write_softmax(const element *x, element *y, int v, Team at, Sums s) {
@@ -262,27 +275,27 @@ template <int W> __device__ __forceinline__ void write_softmax(const element *x,
     const float shift = s.shift();
     for (int i = at.rank * W; i < v; i += at.size * W) {
         float logits[W];
-        load<W>(x + i, logits);
+        load<W>(x + i, logits, at);
 #pragma unroll
         for (int k = 0; k < W; k++) logits[k] = __expf(logits[k] - shift) * factor;
-        store<W>(y + i, logits);
+        store<W>(y + i, logits, at);
     }
 }
 
 // y: [m, v], the softmax of each row of x: [m, v]. The second read of a row comes from cache.
-template <bool LONG> __device__ void softmax(const element *x, element *y, u64 m, int v, bool aligned) {
-    const Team at = team<LONG>();
+template <bool LONG> __device__ void softmax(const element *x, element *y, u64 m, int v, u32 access) {
+    const Team at = team<LONG>(access);
     if (at.row >= m) return;
     x += at.row * v, y += at.row * v;
-    const Sums s = row_sums<LONG, false>(x, nullptr, v, at, aligned);
-    if (aligned) return write_softmax<PACK>(x, y, v, at, s);
+    const Sums s = row_sums<LONG, false>(x, nullptr, v, at, access);
+    if (access) return write_softmax<PACK>(x, y, v, at, s);
     write_softmax<1>(x, y, v, at, s);
 }
 
-KERNEL ENTRY(softmax_xent_softmax_short)(const element *x, element *y, u64 m, int v, u32 aligned) {
-    softmax<false>(x, y, m, v, aligned);
+KERNEL ENTRY(softmax_xent_softmax_short)(const element *x, element *y, u64 m, int v, u32 access) {
+    softmax<false>(x, y, m, v, access);
 }
 
-KERNEL __launch_bounds__(1024) ENTRY(softmax_xent_softmax_long)(const element *x, element *y, u64 m, int v, u32 aligned) {
-    softmax<true>(x, y, m, v, aligned);
+KERNEL __launch_bounds__(1024) ENTRY(softmax_xent_softmax_long)(const element *x, element *y, u64 m, int v, u32 access) {
+    softmax<true>(x, y, m, v, access);
 }
