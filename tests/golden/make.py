@@ -70,6 +70,10 @@ def operators():
                  x=x, weight=w, bias=b, out=out, grad_out=g, running_mean=rm, running_var=rv, **grads(out, dict(x=x, weight=w, bias=b), g))
     op("layer_norm", dict(op="layer_norm", eps=1e-6), lambda x, weight, bias: F.layer_norm(x, (37,), weight, bias, 1e-6),
        lambda: dict(x=rnd(4, 5, 37), weight=rnd(37), bias=rnd(37)))
+    for b, h, n, m, d in [(2, 3, 17, 17, 16), (1, 2, 65, 65, 64), (2, 1, 7, 33, 32)]:
+        op(f"attention_{n}x{m}x{d}", dict(op="attention", scale="1/sqrt(d)", layout="batch, heads, tokens, dim"),
+           lambda q, k, v: F.scaled_dot_product_attention(q, k, v),
+           lambda: dict(q=rnd(b, h, n, d), k=rnd(b, h, m, d), v=rnd(b, h, m, d)))
     op("gelu_erf", dict(op="gelu", approximate="none"), lambda x: F.gelu(x), lambda: dict(x=rnd(50, scale=3)))
     op("linear", dict(op="linear"), lambda x, weight, bias: F.linear(x, weight, bias),
        lambda: dict(x=rnd(3, 5, 17), weight=rnd(11, 17), bias=rnd(11)))

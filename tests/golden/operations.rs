@@ -3,7 +3,9 @@
 use super::case::{Case, golden};
 use autograd::module::{load, parts};
 use autograd::{Var, ops};
+use engine::{DType, Device, Tensor};
 use kernels::conv2d::Geometry;
+use kernels::copy::{cat, contiguous};
 use models::{Activation, BatchNorm, Mode};
 
 golden! {
@@ -18,6 +20,9 @@ golden! {
     batch_norm_eval_images: "batch_norm_eval_4d" => batch_norm,
     batch_norm_eval_vectors: "batch_norm_eval_2d" => batch_norm,
     layer_norm_1e6: "layer_norm" => layer_norm,
+    attention_17: "attention_17x17x16" => attention,
+    attention_65: "attention_65x65x64" => attention,
+    attention_7_queries_33_keys: "attention_7x33x32" => attention,
     gelu_erf: "gelu_erf" => gelu,
     linear_rank_3: "linear" => linear,
     l2_normalize_rows: "normalize" => l2_normalize,
@@ -71,6 +76,36 @@ fn layer_norm(case: &Case) {
     let (x, weight, bias) = (case.leaf("x"), case.leaf("weight"), case.leaf("bias"));
     let out = ops::layer_norm(&x, Some(&weight), Some(&bias), case.number("eps") as f32).unwrap();
     case.check_operation(&out, &[("x", &x), ("weight", &weight), ("bias", &bias)], 37);
+}
+
+/// The files hold queries, keys and values apart, as [B, H, T, D]; the operation takes them packed, as [B, T, 3 H D]. Where
+/// there are fewer queries than keys, the missing ones are zeros without an upstream gradient.
+fn attention(case: &Case) {
+    let [b, heads, tokens, size] = *case.tensor("k").shape() else { panic!("keys must be [B, H, T, D]") };
+    let queries = case.tensor("q").shape()[2];
+    // [B, H, N, D] -> [B, T, H D]
+    let packed = |name: &str| -> Tensor {
+        let x = contiguous(&case.tensor(name).transpose(1, 2).unwrap()).unwrap();
+        let n = x.shape()[1];
+        let x = x.reshape(&[b, n, heads * size]).unwrap();
+        let missing = Tensor::zeros(&[b, tokens - n, heads * size], DType::F32, Device::Cpu).unwrap();
+        cat(&[&x, &missing], 1).unwrap()
+    };
+    let qkv = Var::leaf(cat(&[&packed("q"), &packed("k"), &packed("v")], 2).unwrap());
+    let out = ops::attention(&qkv, heads, None, None).unwrap();
+    out.backward_from(packed("grad_out")).unwrap();
+    let dqkv = qkv.gradient().unwrap();
+    // Part of [B, T, parts H D] -> [B, N, D, H], which is what the checks make of [B, H, N, D].
+    let check = |name: &str, x: &Tensor, part: usize, n: usize| {
+        let x = x.narrow(2, part * heads * size, heads * size).unwrap().narrow(1, 0, n).unwrap();
+        let x = contiguous(&x).unwrap().reshape(&[b, n, heads, size]).unwrap();
+        // A weight has the error of a score, a sum over D; an element of a result is a sum over T of products with weights.
+        case.check(name, &x.transpose(2, 3).unwrap(), size + tokens);
+    };
+    check("out", out.value(), 0, queries);
+    check("grad.q", &dqkv, 0, queries);
+    check("grad.k", &dqkv, 1, tokens);
+    check("grad.v", &dqkv, 2, tokens);
 }
 
 fn gelu(case: &Case) {

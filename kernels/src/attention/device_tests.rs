@@ -62,6 +62,25 @@ fn padding_is_not_seen() {
     }
 }
 
+/// All scores are -256: what lies behind the last key in a tile would weigh infinitely much beside them with a score of 0.
+#[test]
+fn the_end_of_a_tile_weighs_nothing_beside_low_scores() {
+    let case = Case { values: Values::Integers, ..Case::new(1, 33, 1, 16) };
+    let mut qkv = case.qkv();
+    for token in qkv.data.chunks_mut(3 * case.size) {
+        token[..case.size].fill(8.0);
+        token[case.size..2 * case.size].fill(-8.0);
+    }
+    let oracle = check::expected::<f64>(&case, &qkv, &case.dout());
+    for (actual, oracle) in run(&case, &qkv, DType::F32).iter().zip(&oracle) {
+        let allowed = |o: f64| 1e-2 * (1.0 + o.abs());
+        // A weight's own error is that of lse: 256 x 2^-24 of it.
+        for (a, o) in values(actual).into_iter().zip(&oracle.data) {
+            assert!((f64::from(a) - o).abs() < allowed(*o), "{a} should be {o}");
+        }
+    }
+}
+
 /// Scores of every key minus infinity: result 0, lse minus infinity. NaN in a query stays in its row.
 #[test]
 fn nan_and_infinity_stay_in_their_row() {

@@ -14,7 +14,7 @@
 
 constexpr int TILE = HEAD > 64 ? 32 : 64;     // rows of a tile: what fits in 96 KiB
 constexpr int THREADS = 4 * TILE;             // of a block
-constexpr int BLOCKS = 2;                     // of a multiprocessor that has 164 KiB of shared memory
+constexpr int BLOCKS = 2;                     // of a multiprocessor that registers leave room for
 constexpr int STRIDE = HEAD + 4;              // floats from row to row in a tile of vectors
 constexpr int WEIGHT_STRIDE = TILE + 4;       // the same in a tile of weights
 constexpr int GROUPS = TILE / 16;             // columns of scores that a thread has
