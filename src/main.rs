@@ -15,7 +15,10 @@ fn main() -> ExitCode {
             return ExitCode::from(if asked { 0 } else { 2 });
         }
     };
-    match commands::run(&cli) {
+    let outcome = commands::run(&cli);
+    // A fault in a kernel makes this fail too, and is told below.
+    let _ = engine::cuda::release();
+    match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             use std::io::Write;

@@ -16,6 +16,13 @@ pub(super) struct Cache {
     entries: Mutex<Vec<(Vec<u8>, Arc<Block>)>>,
 }
 
+impl Cache {
+    /// Forgets all: their memory is given back when no one else holds it.
+    pub(super) fn clear(&self) {
+        self.entries.lock().unwrap_or_else(PoisonError::into_inner).clear();
+    }
+}
+
 /// Device memory with these bytes, which must not be written.
 ///
 /// It stays as it is while the value is held, and behind it for what was launched before it was dropped. A constant

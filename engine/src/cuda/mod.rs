@@ -27,6 +27,14 @@ pub use launch::Launch;
 pub use nvrtc::Nvrtc;
 pub use staging::{PARTS, Staging};
 
+/// Gives back all memory of all devices that no tensor holds: constants, and what waits to be handed out again. For the
+/// end of a program, so that the driver's own count shows what was forgotten.
+#[track_caller]
+pub fn release() -> crate::Result<()> {
+    context::started().for_each(|context| context.constants.clear());
+    memory::trim()
+}
+
 /// What the loader says was wrong, which libloading keeps behind "dlopen failed".
 fn explain(error: &libloading::Error) -> String {
     std::error::Error::source(error).map_or_else(|| error.to_string(), |source| source.to_string())
