@@ -23,7 +23,7 @@ fn command(args: &[&str], disassembler: bool) -> Command {
     for name in ["CUDA_HOME", "CUDA_PATH", "VIRTUAL_ENV", "CONDA_PREFIX"] {
         command.env_remove(name);
     }
-    command.env("HOME", "/nonexistent").env("PRETEXT_CACHE_DIR", env!("CARGO_TARGET_TMPDIR"));
+    command.env("HOME", env!("CARGO_TARGET_TMPDIR")).env("PRETEXT_CACHE_DIR", env!("CARGO_TARGET_TMPDIR"));
     command
 }
 
