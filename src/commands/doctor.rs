@@ -21,7 +21,6 @@ pub fn run(args: &Doctor, output: &Output) -> Result<()> {
     };
     say("version", env!("CARGO_PKG_VERSION").into());
     say("device cpu", format!("{threads} threads, vectors: {vectors}"));
-    say("devices", "this build trains on the CPU alone".into());
     if args.device == "emulated" {
         let folder = emulator::library::folder()
             .map_err(|e| Error::new(ErrorKind::Device, "emulated device", e.to_string()))?;

@@ -7,7 +7,7 @@
 use super::context::{Context, explain, started};
 use super::extension;
 use crate::memory::{self as host, FENCE, FENCE_BYTE, POISON_BYTE};
-use crate::{Error, ErrorKind, Result};
+use crate::{Device, Error, ErrorKind, Result};
 use cudarc::driver::{result, sys};
 use std::collections::{BTreeSet, HashMap};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -360,16 +360,24 @@ fn from_driver(context: &'static Context, size: usize) -> Result<u64> {
     }
 }
 
+/// Bytes as people read them.
+fn amount(bytes: usize) -> String {
+    match bytes >> 20 {
+        0..10 => format!("{} KiB", bytes >> 10),
+        mebibytes => format!("{mebibytes} MiB"),
+    }
+}
+
 #[track_caller]
 fn out_of_memory(context: &Context, size: usize) -> Error {
     let state = context.pool.state();
     let mut held: Vec<_> = state.by_tag.iter().filter(|e| *e.1 > 0).collect();
     held.sort_by_key(|e| (std::cmp::Reverse(*e.1), *e.0));
-    let held: Vec<String> = held.iter().take(8).map(|(tag, n)| format!("{tag} {} MiB", **n >> 20)).collect();
+    let held: Vec<String> = held.iter().take(8).map(|(tag, n)| format!("{tag} {}", amount(**n))).collect();
     let message = format!(
-        "no memory for {size} bytes on cuda:{}; live: {} MiB in all, {}. A smaller batch or model needs less",
-        context.ordinal(),
-        state.live >> 20,
+        "no memory for {size} bytes on {}; live: {} in all, {}. A smaller batch or model needs less",
+        Device::Cuda(context.ordinal()),
+        amount(state.live),
         if held.is_empty() { "nothing".to_string() } else { held.join(", ") }
     );
     Error::new(ErrorKind::Memory, "allocate", message)
