@@ -9,7 +9,7 @@
 // Defines: TILE_M and TILE_N, each 16 or 64.
 #pragma once
 
-#include "common/divide.cuh"
+#include "common/divisor.cuh"
 #include "common/few.cuh"
 
 constexpr int PACKS = 4;              // of 16 bytes, that a row has in a tile

@@ -3,11 +3,9 @@
 use engine::cuda::Kernel;
 use engine::{DType, Device, Error, Result, Tensor};
 
-/// The files under `kernels/common`, and those of families, by the names that `#include` uses.
 /// The files under `kernels/common`, and what the files of one family share, by the names that `#include` uses.
 pub(crate) const HEADERS: &[(&str, &str)] = &[
     ("common/divisor.cuh", include_str!("../common/divisor.cuh")),
-    ("common/divide.cuh", include_str!("../common/divide.cuh")),
     ("attention/tile.cuh", include_str!("attention/tile.cuh")),
     ("augment/blur.cuh", include_str!("augment/blur.cuh")),
     ("augment/color.cuh", include_str!("augment/color.cuh")),
@@ -92,34 +90,6 @@ macro_rules! kernels {
     };
 }
 pub(crate) use kernels;
-
-/// Division by a number that a launch knows, for numbers below 2^31: the host side of `common/divisor.cuh`.
-#[repr(C)]
-#[derive(Debug, Clone, Copy, bytemuck::Zeroable, bytemuck::Pod)]
-pub(crate) struct Divisor {
-    divisor: u32,
-    multiplier: u32,
-    shift: u32,
-}
-
-const _: () = assert!(size_of::<Divisor>() == 12);
-
-impl Divisor {
-    /// Division by `n`, which must be from 1 to 2^31 - 1.
-    ///
-    /// With s the least number with 2^s >= n, the multiplier is floor(2^32 (2^s - n) / n) + 1.
-    #[track_caller]
-    pub(crate) fn new(operation: &str, n: usize) -> Result<Divisor> {
-        if n == 0 || n > i32::MAX as usize {
-            return Err(
-                Error::shape(operation, "a size must be from 1 to 2^31 - 1 on a CUDA device").with("size", n)
-            );
-        }
-        let shift = n.next_power_of_two().trailing_zeros();
-        let multiplier = ((((1u64 << shift) - n as u64) << 32) / n as u64 + 1) as u32;
-        Ok(Divisor { divisor: n as u32, multiplier, shift })
-    }
-}
 
 /// Threads of a block where nothing speaks for another number.
 pub(crate) const THREADS: usize = 256;

@@ -9,6 +9,7 @@ pub mod array;
 pub mod check;
 pub mod compare;
 pub mod cuda;
+mod divisor;
 pub mod math;
 pub mod parallel;
 pub mod registry;

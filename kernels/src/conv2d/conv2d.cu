@@ -18,10 +18,10 @@ struct Convolution {
     u32 part;                  // wgrad: steps k that a block sums
     u32 packs_a, packs_b;      // whether every 16 bytes of an operand's contiguous direction are aligned and whole
     u32 together;              // whether PER_N neighbouring results are stored at once
-    Divider tiles_n, tiles_m;
-    Divider outer;             // parts of wgrad; the stride, in dgrad
-    Divider rows, columns;     // of pixels that are counted: P and Q; in dgrad H and W over the stride
-    Divider channels;          // of what a window holds: C; in dgrad O
+    Divisor tiles_n, tiles_m;
+    Divisor outer;             // parts of wgrad; the stride, in dgrad
+    Divisor rows, columns;     // of pixels that are counted: P and Q; in dgrad H and W over the stride
+    Divisor channels;          // of what a window holds: C; in dgrad O
 };
 static_assert(sizeof(Convolution) == 132, "as in kernels/src/conv2d/cuda.rs");
 
@@ -30,10 +30,10 @@ struct Digits {
     i32 outer, middle, inner;
 };
 
-// Middle: Divider or u32.
-template <typename Middle> __device__ __forceinline__ Digits digits(u32 n, Middle middle_size, Divider inner_size) {
+// Middle: Divisor or u32.
+template <typename Middle> __device__ __forceinline__ Digits digits(u32 n, Middle middle_size, Divisor inner_size) {
     const u32 inner = take_remainder(n, inner_size);
-    const u32 outer = divide(n, middle_size);
+    const u32 outer = quotient(n, middle_size);
     return {i32(outer), i32(n - outer * divisor(middle_size)), i32(inner)};
 }
 
@@ -67,7 +67,7 @@ template <int SIGN> struct Windows {
     bool packs;
 
     template <typename Middle>
-    __device__ __forceinline__ void begin(Middle columns, Divider channels_of) {
+    __device__ __forceinline__ void begin(Middle columns, Divisor channels_of) {
         tap = digits(Packs::first_step(), columns, channels_of);
         step = digits(TILE_K, columns, channels_of);
     }
@@ -149,12 +149,12 @@ struct Residue {
     i32 output;  // the output that meets it with kernel element `residue`
 };
 
-__device__ __forceinline__ Residue residue_class(i32 residue, i32 kernel, i32 padding, i32 stride, Divider by_stride) {
+__device__ __forceinline__ Residue residue_class(i32 residue, i32 kernel, i32 padding, i32 stride, Divisor by_stride) {
     u32 whole = padding;
     const i32 rest = take_remainder(whole, by_stride);
     const bool later = residue < rest; // the first h is not before the image
     const i32 first = residue - rest + (later ? stride : 0);
-    const i32 taps = residue < kernel ? i32(divide(kernel - residue + stride - 1, by_stride)) : 0;
+    const i32 taps = residue < kernel ? i32(quotient(kernel - residue + stride - 1, by_stride)) : 0;
     return {residue, taps, first, i32(whole) + (later ? 1 : 0)};
 }
 

@@ -2,8 +2,8 @@
 
 use super::Sizes;
 use crate::cuda::Typed;
+use crate::divisor::{Divisor, side};
 use crate::matmul::cuda::{Sizes as Product, TOGETHER, product, sum_parts};
-use crate::matmul::divider::{Divider, side};
 use crate::matmul::tile::{Tile, parts};
 use engine::cuda::Launch;
 use engine::{DType, Result, Tensor};
@@ -54,12 +54,12 @@ struct Convolution {
     packs_a: u32,
     packs_b: u32,
     together: u32,
-    tiles_n: Divider,
-    tiles_m: Divider,
-    outer: Divider,
-    rows: Divider,
-    columns: Divider,
-    channels: Divider,
+    tiles_n: Divisor,
+    tiles_m: Divisor,
+    outer: Divisor,
+    rows: Divisor,
+    columns: Divisor,
+    channels: Divisor,
 }
 const _: () = assert!(size_of::<Convolution>() == 132);
 
@@ -99,12 +99,12 @@ impl Convolution {
             packs_a: packs(pass.a),
             packs_b: packs(pass.b),
             together: u32::from(pass.result[1].is_multiple_of(TOGETHER)),
-            tiles_n: Divider::new(name, pass.tile.across(pass.result[1]))?,
-            tiles_m: Divider::new(name, pass.tile.down(pass.result[0]))?,
-            outer: Divider::new(name, pass.outer)?,
-            rows: Divider::new(name, pass.pixels[0])?,
-            columns: Divider::new(name, pass.pixels[1])?,
-            channels: Divider::new(name, pass.channels)?,
+            tiles_n: Divisor::new(name, pass.tile.across(pass.result[1]))?,
+            tiles_m: Divisor::new(name, pass.tile.down(pass.result[0]))?,
+            outer: Divisor::new(name, pass.outer)?,
+            rows: Divisor::new(name, pass.pixels[0])?,
+            columns: Divisor::new(name, pass.pixels[1])?,
+            channels: Divisor::new(name, pass.channels)?,
         })
     }
 }

@@ -1,6 +1,7 @@
 //! Launches of `gather.cu`, `scatter.cu` and `cast.cu`.
 
-use crate::cuda::{Divisor, THREADS};
+use crate::cuda::THREADS;
+use crate::divisor::Divisor;
 use crate::reduce;
 use engine::cuda::{Kernel, Launch};
 use engine::{DType, Result, Tensor};

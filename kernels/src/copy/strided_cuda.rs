@@ -1,7 +1,8 @@
 //! Launches of `view.cu`: strided views to contiguous tensors, and concatenation.
 
 use super::cuda::{UNITS, unit};
-use crate::cuda::{Divisor, THREADS};
+use crate::cuda::THREADS;
+use crate::divisor::Divisor;
 use engine::cuda::{Kernel, Launch};
 use engine::{Error, Result, Tensor};
 

@@ -94,9 +94,9 @@ template <typename Unit>
 __device__ __forceinline__ void copy_tiles(const Unit *x, Unit *out, const View &view, const Plane &plane) {
     __shared__ u32 tile[TILE];
     u32 block = blockIdx.x;
-    const u32 above_last = divide(block, plane.last_tiles), last0 = block << plane.log_last;
+    const u32 above_last = take_quotient(block, plane.last_tiles), last0 = block << plane.log_last;
     u32 near_tile = above_last;
-    const u32 batch = divide(near_tile, plane.near_tiles), near0 = near_tile << plane.log_near;
+    const u32 batch = take_quotient(near_tile, plane.near_tiles), near0 = near_tile << plane.log_near;
     u64 from = view.from + near0 * plane.near_from + last0 * plane.last_from;
     u64 to = view.to + near0 * plane.near_to + last0;
     find(view, batch, from, to);
@@ -129,9 +129,9 @@ __device__ __forceinline__ void copy_tiles(const Unit *x, Unit *out, const View 
 __device__ __forceinline__ void copy_pairs(const u16 *x, u16 *out, const View &view, const Plane &plane) {
     __shared__ u32 tile[2][TILE]; // words of two neighbours along last: even and odd elements along near
     u32 block = blockIdx.x;
-    const u32 above_last = divide(block, plane.last_tiles), last0 = block * 64;
+    const u32 above_last = take_quotient(block, plane.last_tiles), last0 = block * 64;
     u32 near_tile = above_last;
-    const u32 batch = divide(near_tile, plane.near_tiles), near0 = near_tile * 64;
+    const u32 batch = take_quotient(near_tile, plane.near_tiles), near0 = near_tile * 64;
     u64 from = view.from + near0 + last0 * plane.last_from;
     u64 to = view.to + near0 * plane.near_to + last0;
     find(view, batch, from, to);

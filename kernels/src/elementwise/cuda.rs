@@ -1,7 +1,8 @@
 //! Launches of `elementwise.cu` and `fused.cu`.
 
 use super::fused::Factors;
-use crate::cuda::{Divisor, THREADS, Typed, typed_kernels};
+use crate::cuda::{THREADS, Typed, typed_kernels};
+use crate::divisor::Divisor;
 use crate::reduce;
 use engine::cuda::Launch;
 use engine::{DType, Result, Tensor};
@@ -152,7 +153,7 @@ pub fn bias_gelu(x: &Tensor, bias: &Tensor) -> Result<(Tensor, Tensor)> {
         .write(&mut y)?
         .write(&mut pre)?
         .value(x.len() as u64)
-        .value(Divisor::new(name, bias.len().max(1))?)
+        .value(Divisor::new(name, bias.len())?)
         .value(vector(bias.len(), &[x, bias]))
         .grid(blocks(x.len(), x.dtype().size()))
         .block(THREADS)
@@ -171,7 +172,7 @@ pub fn bias_relu(x: &Tensor, bias: &Tensor) -> Result<Tensor> {
         .write(&mut y)?
         .write_optional(None)?
         .value(x.len() as u64)
-        .value(Divisor::new(name, bias.len().max(1))?)
+        .value(Divisor::new(name, bias.len())?)
         .value(vector(bias.len(), &[x, bias]))
         .grid(blocks(x.len(), x.dtype().size()))
         .block(THREADS)
@@ -194,8 +195,8 @@ pub(super) fn residual_scale(x: Option<&Tensor>, branch: &Tensor, factors: Facto
         .read_optional(keep)?
         .write(&mut out)?
         .value(n as u64)
-        .value(Divisor::new(name, width.max(1))?)
-        .value(Divisor::new(name, rows.max(1))?)
+        .value(Divisor::new(name, width)?)
+        .value(Divisor::new(name, rows)?)
         .value(vector(width, &tensors))
         .grid(blocks(n, dtype.size()))
         .block(THREADS)

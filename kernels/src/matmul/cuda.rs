@@ -1,8 +1,8 @@
 //! Launches of `matmul.cu` and `sum_parts.cu`.
 
-use super::divider::{Divider, side};
 use super::tile::{Tile, parts};
 use crate::cuda::{THREADS, Typed, typed_kernels};
+use crate::divisor::{Divisor, side};
 use engine::cuda::Launch;
 use engine::{DType, Result, Tensor};
 
@@ -70,9 +70,9 @@ struct Product {
     a_batch: u64,
     b_batch: u64,
     results: u64,
-    tiles_n: Divider,
-    tiles_m: Divider,
-    parts: Divider,
+    tiles_n: Divisor,
+    tiles_m: Divisor,
+    parts: Divisor,
     together: u32,
 }
 const _: () = assert!(size_of::<Product>() == 112);
@@ -112,9 +112,9 @@ pub(crate) fn product(
         a_batch: (m * k) as u64,
         b_batch: (k * n) as u64,
         results: (batch * m * n) as u64,
-        tiles_n: Divider::new(name, across)?,
-        tiles_m: Divider::new(name, down)?,
-        parts: Divider::new(name, count)?,
+        tiles_n: Divisor::new(name, across)?,
+        tiles_m: Divisor::new(name, down)?,
+        parts: Divisor::new(name, count)?,
         together: u32::from(n.is_multiple_of(TOGETHER) && bias.is_none_or(|b| b.is_aligned(16))),
     };
     let (dtype, device) = (a.dtype(), a.device());
@@ -149,7 +149,7 @@ pub(crate) fn sum_parts(
         .write(out)?
         .value(side(name, n)?)
         .value(side(name, partial.shape()[0])?)
-        .value(Divider::new(name, columns)?)
+        .value(Divisor::new(name, columns)?)
         .grid(n.div_ceil(TOGETHER * THREADS))
         .block(THREADS)
         .flops((partial.len() + bias.map_or(0, |_| n)) as f64)

@@ -12,7 +12,7 @@ struct Product {
     Matrix a, b;
     u64 a_batch, b_batch; // elements from a product's operand to the next product's
     u64 results;          // of all products
-    Divider tiles_n, tiles_m, parts;
+    Divisor tiles_n, tiles_m, parts;
     u32 together;          // whether PER_N neighbouring results (and the bias) are accessed at once
 };
 static_assert(sizeof(Product) == 112, "as in kernels/src/matmul/cuda.rs");

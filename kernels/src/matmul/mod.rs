@@ -10,7 +10,6 @@ pub mod cpu;
 pub(crate) mod cuda;
 #[cfg(test)]
 mod device_tests;
-pub(crate) mod divider;
 pub(crate) mod micro;
 pub(crate) mod pack;
 pub mod reference;

@@ -2,12 +2,12 @@
 //
 // Each thread makes four neighbouring results. Threads do not wait for each other.
 
-#include "common/divide.cuh"
+#include "common/divisor.cuh"
 #include "common/few.cuh"
 
 // out[i] = sum over parts of partial[part, i] + bias[i % columns]; partial: [parts, n], out: [n], bias: [columns] or null
 KERNEL ENTRY(matmul_sum_parts)(
-    const float *partial, const element *bias, element *out, u32 n, u32 parts, Divider columns
+    const float *partial, const element *bias, element *out, u32 n, u32 parts, Divisor columns
 ) {
     const u32 first = (blockIdx.x * blockDim.x + threadIdx.x) * 4;
     if (first >= n) return;

@@ -1,7 +1,8 @@
 //! Launches of `pool.cu`.
 
 use super::Sizes;
-use crate::cuda::{Divisor, THREADS, typed_kernels};
+use crate::cuda::{THREADS, typed_kernels};
+use crate::divisor::Divisor;
 use crate::reduce;
 use engine::cuda::Launch;
 use engine::{Result, Tensor};

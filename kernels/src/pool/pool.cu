@@ -58,9 +58,9 @@ struct Place {
 __device__ __forceinline__ Place place(u32 item, const Sizes &z, int width) {
     Place at;
     u32 group = item;
-    u32 position = divide(group, z.channels);
+    u32 position = take_quotient(group, z.channels);
     at.channel = group * width;
-    at.row = divide(position, z.width);
+    at.row = take_quotient(position, z.width);
     at.column = position;
     return at;
 }
@@ -141,7 +141,7 @@ __device__ __forceinline__ void average_backward(const element *dy, element *dx,
     const u32 item = blockIdx.x * blockDim.x + threadIdx.x;
     if (item >= items) return;
     u32 group = item;
-    divide(group, z.channels);
+    take_quotient(group, z.channels);
     const float pixels = z.h * z.w;
     for (u32 n = blockIdx.y; n < z.images; n += gridDim.y) {
         float v[WIDTH];
