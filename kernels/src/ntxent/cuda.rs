@@ -91,6 +91,20 @@ impl Problem {
     }
 }
 
+/// Bytes of a tensor.
+fn size(tensor: &Tensor) -> usize {
+    tensor.len() * tensor.dtype().size()
+}
+
+/// Bytes of two tensors, those that are of both counted once: the rows are often the columns too.
+#[track_caller]
+fn together(operation: &str, a: &Tensor, b: &Tensor) -> Result<usize> {
+    let (a_start, b_start) = (a.device_address(operation)?, b.device_address(operation)?);
+    let (a_end, b_end) = (a_start + size(a) as u64, b_start + size(b) as u64);
+    let shared = a_end.min(b_end).saturating_sub(a_start.max(b_start));
+    Ok(size(a) + size(b) - shared as usize)
+}
+
 impl<'a> Positive<'a> {
     fn columns(self) -> Option<&'a Tensor> {
         match self {
@@ -140,6 +154,11 @@ pub fn loss(
     let mut part_max = Tensor::empty(&[splits, r], DType::F32, device)?;
     let mut part_sum = Tensor::empty(&[splits, r], DType::F32, device)?;
     let mut positive_product = Tensor::empty(&[r], DType::F32, device)?;
+    let both = together(OP, rows, columns)?;
+    let parts = size(&part_max) + size(&part_sum);
+    // Positive columns and their products go from one kernel to the other; positive vectors meet the rows in the second.
+    let products = positive.columns().map_or(0, |index| size(index) + size(&positive_product));
+    let vectors = positive.vectors().map_or(0, |vectors| size(rows) + size(vectors));
     Launch::new(forward::TILES.of(OP, dtype)?, device)?
         .read(rows)?
         .read(columns)?
@@ -149,6 +168,7 @@ pub fn loss(
         .write(&mut positive_product)?
         .value(problem)
         .value(tiles as i32)
+        .bytes(both + parts + products)
         .flops(problem.flops(1))
         .grid3([r.div_ceil(OWN), splits, 1])
         .block(THREADS)
@@ -164,6 +184,7 @@ pub fn loss(
         .write(lse)?
         .value(problem)
         .value(splits as i32)
+        .bytes(products + vectors + parts + 8 * r)
         .grid(r.div_ceil(ROWS))
         .block(MERGE_THREADS)
         .run()
@@ -202,6 +223,8 @@ pub fn gradients(
             .run()?;
     }
     let widths = d.div_ceil(WIDTH);
+    let read = together(OP, rows, columns)? + positive.columns().map_or(0, size) + size(dloss) + size(lse);
+    let vectors = positive.vectors().map_or(0, size) + weights.as_ref().map_or(0, size);
     Launch::new(backward::ROWS.of(OP, dtype)?, device)?
         .read(rows)?
         .read(columns)?
@@ -212,6 +235,7 @@ pub fn gradients(
         .read_optional(weights.as_ref())?
         .write(drows)?
         .value(problem)
+        .bytes(read + vectors + size(rows))
         .flops(problem.flops(widths + 1))
         .grid3([r.div_ceil(OWN), widths, 1])
         .block(THREADS)
@@ -225,6 +249,7 @@ pub fn gradients(
         .read(lse)?
         .write(dcolumns)?
         .value(problem)
+        .bytes(read + size(columns))
         .flops(problem.flops(widths + 1))
         .grid3([c.div_ceil(OWN), widths, 1])
         .block(THREADS)

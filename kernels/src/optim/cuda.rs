@@ -1,6 +1,6 @@
 //! Launches of `update.cu` and, in the modules below, of `norms.cu` and `scalars.cu`.
 
-use super::table::{Entry, Table, address_mut};
+use super::table::{CHUNK, Entry, NUMBERS, Table, address_mut};
 use super::{LarsVariant, Scalar, Slot, Step, StepCount, adapts};
 use crate::cuda::{THREADS, kernels};
 use engine::cuda::Launch;
@@ -162,8 +162,11 @@ pub(super) fn lars(
         LarsVariant::Lightly => |slot| adapts(slot, LarsVariant::Lightly),
         LarsVariant::Simclr | LarsVariant::Byol => |slot| slot.adapt,
     };
-    let adapting = slots.iter().filter(|slot| adapt(slot));
-    let summed: usize = adapting.map(|s| s.value.len() * (4 + s.gradient.dtype().size())).sum();
+    let (mut summed, mut sums) = (0, 0);
+    for slot in slots.iter().filter(|slot| adapt(slot)) {
+        summed += slot.value.len() * (4 + slot.gradient.dtype().size());
+        sums += slot.value.len().div_ceil(CHUNK) * 2 * PARTIAL;
+    }
     let sweep = Sweep::new("lars", device, slots, adapt)?;
     let table = &sweep.table;
     let scale = number("lars", step.gradient_scale)?;
@@ -173,7 +176,7 @@ pub(super) fn lars(
         .write(&mut partials)?
         .value(scale)
         .value(number_of(variant))
-        .bytes(summed + table.bytes() + partials.len())
+        .bytes(summed + table.bytes() + sums)
         .flops(7.0 * sweep.elements as f64)
         .run()?;
     Launch::new(&norms::LARS_FACTORS, device)?
@@ -186,6 +189,7 @@ pub(super) fn lars(
         .value(number_of(variant))
         .grid(table.slot_count.div_ceil(THREADS / 32))
         .block(THREADS)
+        .bytes(sums + table.slot_count * NUMBERS + factors.len())
         .run()?;
     sweep
         .launch(&LARS, device)?

@@ -31,6 +31,9 @@ pub(super) struct Entry {
 }
 const _: () = assert!(size_of::<Entry>() == 80);
 
+/// Bytes of an entry's numbers, which follow its addresses and its count.
+pub(super) const NUMBERS: usize = size_of::<Entry>() - std::mem::offset_of!(Entry, weight_decay);
+
 const ALIGNED: u32 = 1;
 const ADAPT: u32 = 2;
 const GRADIENT_BF16: u32 = 4;
