@@ -40,8 +40,8 @@ pub fn bias_gelu(x: &Tensor, bias: &Tensor) -> Result<(Tensor, Tensor)> {
 /// max(x + bias, 0) for every row: x `[.., N]`, bias `[N]` -> `[.., N]`; NaN stays NaN. f32 (on CUDA devices bf16 too),
 /// contiguous.
 ///
-/// The gradient with respect to x is [`super::relu_backward`] of the result, and with respect to the bias the sum of its
-/// rows.
+/// The gradient with respect to x is [`super::relu_backward`] of the result, and with respect to the bias the sum of
+/// its rows.
 #[track_caller]
 pub fn bias_relu(x: &Tensor, bias: &Tensor) -> Result<Tensor> {
     let name = "bias_relu";
@@ -68,8 +68,8 @@ pub(super) struct Factors<'a> {
 }
 
 impl<'a> Factors<'a> {
-    /// An error unless both tensors of `[N, .., C]` are of one float type, the scale is f32 `[C]` and the keep f32 `[N]`;
-    /// also where all are.
+    /// An error unless both tensors of `[N, .., C]` are of one float type, the scale is f32 `[C]` and the keep f32
+    /// `[N]`; also where all are.
     #[track_caller]
     fn new(
         name: &'static str,
@@ -110,9 +110,9 @@ impl<'a> Factors<'a> {
 
 /// The end of a residual block: x + scale keep branch, x and branch `[N, .., C]` of rank 2 or more -> `[N, .., C]`.
 ///
-/// `scale` `[C]` is a factor a channel (LayerScale; Touvron et al., "Going deeper with image transformers", 2021, equation
-/// 4), `keep` `[N]` one a sample (stochastic depth: 0, or one over the probability of keeping). Both are f32; without them
-/// the factor is 1. x and branch are f32 (on CUDA devices bf16 too), contiguous.
+/// `scale` `[C]` is a factor a channel (LayerScale; Touvron et al., "Going deeper with image transformers", 2021,
+/// equation 4), `keep` `[N]` one a sample (stochastic depth: 0, or one over the probability of keeping). Both are f32;
+/// without them the factor is 1. x and branch are f32 (on CUDA devices bf16 too), contiguous.
 #[track_caller]
 pub fn residual_scale(
     x: &Tensor,
@@ -131,7 +131,7 @@ pub fn residual_scale(
 /// Gradients of [`residual_scale`] with respect to the branch and, in f32, the scale if there is one:
 /// dbranch = scale keep dy, dscale = the sum over all rows of keep dy branch. That with respect to x is dy itself.
 ///
-/// dy and branch `[N, .., C]`, of one type, contiguous. On CUDA devices both are read once.
+/// dy and branch `[N, .., C]`, of one type, f32 (on CUDA devices bf16 too, and both are read once), contiguous.
 #[track_caller]
 pub fn residual_scale_backward(
     dy: &Tensor,

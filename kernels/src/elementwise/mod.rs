@@ -91,7 +91,7 @@ pub fn mul(a: &Tensor, b: &Tensor) -> Result<Tensor> {
     binary("mul", ["a", "b"], a, b, cpu::mul, &cuda::MUL, 0.0)
 }
 
-/// s * x.
+/// s * x. f32 (on CUDA devices bf16 too), contiguous.
 #[track_caller]
 pub fn scale(x: &Tensor, s: f32) -> Result<Tensor> {
     unary("scale", x, |x, out| cpu::scale(x, s, out), &cuda::SCALE, s)
@@ -104,26 +104,28 @@ pub fn add_scaled(a: &Tensor, b: &Tensor, s: f32) -> Result<Tensor> {
     binary("add_scaled", ["a", "b"], a, b, on_cpu, &cuda::ADD_SCALED, s)
 }
 
-/// max(x, 0); NaN stays NaN.
+/// max(x, 0); NaN stays NaN. f32 (on CUDA devices bf16 too), contiguous.
 #[track_caller]
 pub fn relu(x: &Tensor) -> Result<Tensor> {
     unary("relu", x, cpu::relu, &cuda::RELU, 0.0)
 }
 
-/// Gradient of [`relu`] from its result: dy where y > 0, else 0.
+/// Gradient of [`relu`] from its result: dy where y > 0, else 0. Shapes must be equal; f32 (on CUDA devices bf16 too),
+/// contiguous.
 #[track_caller]
 pub fn relu_backward(dy: &Tensor, y: &Tensor) -> Result<Tensor> {
     binary("relu_backward", ["dy", "y"], dy, y, cpu::relu_backward, &cuda::RELU_BWD, 0.0)
 }
 
 /// x Phi(x), Phi the normal distribution function: GELU in its exact form (Hendrycks and Gimpel, "Gaussian
-/// error linear units", 2016).
+/// error linear units", 2016). f32 (on CUDA devices bf16 too), contiguous.
 #[track_caller]
 pub fn gelu(x: &Tensor) -> Result<Tensor> {
     unary("gelu", x, cpu::gelu, &cuda::GELU, 0.0)
 }
 
-/// Gradient of [`gelu`] from its input: dy (Phi(x) + x phi(x)), phi the normal density.
+/// Gradient of [`gelu`] from its input: dy (Phi(x) + x phi(x)), phi the normal density. Shapes must be equal;
+/// f32 (on CUDA devices bf16 too), contiguous.
 #[track_caller]
 pub fn gelu_backward(dy: &Tensor, x: &Tensor) -> Result<Tensor> {
     binary("gelu_backward", ["dy", "x"], dy, x, cpu::gelu_backward, &cuda::GELU_BWD, 0.0)
@@ -170,7 +172,7 @@ pub fn blend_assign(a: &mut Tensor, keep: f32, b: &Tensor, factor: f32) -> Resul
     }
 }
 
-/// x + bias for every row: x [.., N], bias [N] -> [.., N].
+/// x + bias for every row: x [.., N], bias [N] -> [.., N]. f32 (on CUDA devices bf16 too), contiguous.
 #[track_caller]
 pub fn add_bias(x: &Tensor, bias: &Tensor) -> Result<Tensor> {
     let name = "add_bias";

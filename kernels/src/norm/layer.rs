@@ -19,7 +19,8 @@ pub fn layer_forward(
     Ok((y, mean, rstd))
 }
 
-/// [`layer_forward`] of x + branch, of one shape and type, in one pass. Gives the sum too: (sum, y, mean, rstd).
+/// [`layer_forward`] of x + branch, of one shape and type, in one pass. Gives the sum too: (sum, y, mean, rstd). Types
+/// as there, and the branch's is x's.
 ///
 /// The sum is rounded to the element type, and what is normalised is the rounded sum, so that a backward pass from the
 /// sum sees what this saw.
@@ -97,8 +98,8 @@ pub fn layer_backward(
     backward("layer_norm_backward", dy, None, x, mean, rstd, weight)
 }
 
-/// Gradients of [`layer_forward_residual`]: (dx, dweight [D], dbias [D]), where dx, the gradient of the sum's use in the
-/// normalisation plus `dsum`, that of its other uses, is the gradient of both x and the branch.
+/// Gradients of [`layer_forward_residual`]: (dx, dweight [D], dbias [D]), where dx, the gradient of the sum's use in
+/// the normalisation plus `dsum`, that of its other uses, is the gradient of both x and the branch.
 ///
 /// dy, dsum, sum [.., D]; mean and rstd [..] as it gave them; types as in [`layer_backward`].
 #[track_caller]

@@ -24,16 +24,16 @@ pub(crate) mod backward {
     }
 }
 
-/// Threads of a block that makes tiles, vectors that it owns, vectors that it meets at a time, and elements of a gradient
-/// that it owns: as in `tile.cuh` and `backward.cu`.
+/// Threads of a block that makes tiles, vectors that it owns, vectors that it meets at a time, and elements of a
+/// gradient that it owns: as in `tile.cuh` and `backward.cu`.
 const THREADS: usize = 128;
 const OWN: usize = 64;
 const OTHER: usize = 128;
 const WIDTH: usize = 128;
 /// Rows of a block where a warp has a row.
 const ROWS: usize = MERGE_THREADS / 32;
-/// Blocks that forward wants at least: two for each processor of the largest devices. A fixed number, so that the bits do
-/// not depend on the device.
+/// Blocks that forward wants at least: two for each processor of the largest devices. A fixed number, so that the bits
+/// do not depend on the device.
 const BLOCKS: usize = 264;
 
 /// `struct Problem` of `tile.cuh`.
@@ -156,7 +156,7 @@ pub fn loss(
     let mut positive_product = Tensor::empty(&[r], DType::F32, device)?;
     let both = together(OP, rows, columns)?;
     let parts = size(&part_max) + size(&part_sum);
-    // Positive columns and their products go from one kernel to the other; positive vectors meet the rows in the second.
+    // Positive columns' products go from one kernel to the other; positive vectors meet the rows in the second.
     let products = positive.columns().map_or(0, |index| size(index) + size(&positive_product));
     let vectors = positive.vectors().map_or(0, |vectors| size(rows) + size(vectors));
     Launch::new(forward::TILES.of(OP, dtype)?, device)?

@@ -171,9 +171,11 @@ pub struct Backward {
     pub dpositive: Option<Tensor>,
 }
 
-/// Gradients of `sum_i dloss_i loss_i`; `dloss` [R] is f32, and `lse` [R] what [`forward`] returned for the same arguments.
+/// Gradients of `sum_i dloss_i loss_i`; `dloss` [R] is f32, and `lse` [R] what [`forward`] returned for the same
+/// arguments.
 ///
-/// Without `want_columns` the columns are constants, as MoCo's queue is. Errors as [`forward`].
+/// Without `want_columns` the columns are constants, as MoCo's queue is. Types, errors and positives out of range as
+/// [`forward`].
 #[track_caller]
 pub fn backward(
     dloss: &Tensor,

@@ -41,8 +41,7 @@ fn groups(shape: &[usize], dims: &[usize]) -> Vec<(usize, bool)> {
 /// Sum over the dimensions `dims`, which are removed. f32 (on CUDA devices bf16 too, added in f32), contiguous. Nothing
 /// to sum gives 0; no dimension gives x itself.
 ///
-/// On CUDA devices the order of the additions depends on the sizes, the element type and whether x starts at a multiple
-/// of 16 bytes.
+/// On CUDA devices the order of the additions depends on the sizes and the element type.
 #[track_caller]
 pub fn sum(x: &Tensor, dims: &[usize]) -> Result<Tensor> {
     let name = "sum";
@@ -69,7 +68,7 @@ pub fn sum(x: &Tensor, dims: &[usize]) -> Result<Tensor> {
     }
 }
 
-/// Sum over all dimensions but the last: x [.., N] -> [N].
+/// Sum over all dimensions but the last: x [.., N] -> [N]. Types as [`sum`].
 #[track_caller]
 pub fn sum_rows(x: &Tensor) -> Result<Tensor> {
     match x.rank() {

@@ -101,8 +101,8 @@ fn weights_on_cpu<'a>(
 /// Cross-entropy of each row of logits [M, V]: `(loss [M], lse [M])`.
 ///
 /// Logits are f32, on CUDA devices bf16 too; loss and lse are f32. Errors: shapes, types or devices that do not fit;
-/// smoothing outside 0 to 1; on the CPU a label outside 0 .. V (the row and the value are named). A CUDA device does not
-/// look at labels beforehand: such a label makes its row's loss and gradient NaN.
+/// smoothing outside 0 to 1; on the CPU a label outside 0 .. V (the row and the value are named). A CUDA device does
+/// not look at labels beforehand: such a label makes its row's loss and gradient NaN.
 #[track_caller]
 pub fn forward(logits: &Tensor, target: Target, smoothing: f32) -> Result<(Tensor, Tensor)> {
     let _op = memory::operation("softmax_xent");
@@ -122,7 +122,8 @@ pub fn forward(logits: &Tensor, target: Target, smoothing: f32) -> Result<(Tenso
 
 /// Gradient of [`forward`]'s loss with respect to the logits, times `dloss` [M]: [M, V] of the logits' type.
 ///
-/// `dloss` and `lse` are f32; `lse` is what `forward` returned for the same logits. Errors as [`forward`].
+/// `dloss` and `lse` are f32; `lse` is what `forward` returned for the same logits. Types, errors and labels out of
+/// range as [`forward`].
 #[track_caller]
 pub fn backward(
     dloss: &Tensor,
@@ -152,7 +153,8 @@ pub fn backward(
     Ok(dx)
 }
 
-/// Softmax of each row of `x` [M, V], f32 or on CUDA devices bf16, which the result is too. A row of nothing but minus infinity becomes zeros.
+/// Softmax of each row of `x` [M, V], f32 or on CUDA devices bf16, which the result is too. A row of nothing but minus
+/// infinity becomes zeros.
 #[track_caller]
 pub fn softmax(x: &Tensor) -> Result<Tensor> {
     let _op = memory::operation("softmax");
