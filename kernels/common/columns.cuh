@@ -2,9 +2,9 @@
 // number of channels.
 //
 // Rows are contiguous, so PACK / gcd(channels, PACK) of them are one wide row that whole packs fill: 3 channels of f32
-// make wide rows of 12 elements, 3 packs. Element i of pack p of every wide row is of channel (p * PACK + i) % channels.
-// A thread stays at one pack p and goes down the wide rows, so that what belongs to its channels stays in registers.
-// Blocks are (pack columns, rows): threads of a warp read contiguous packs.
+// make wide rows of 12 elements, 3 packs. Element i of pack p of every wide row is of channel (p * PACK + i) %
+// channels. A thread stays at one pack p and goes down the wide rows, so that what belongs to its channels stays in
+// registers. Blocks are (pack columns, rows): threads of a warp read contiguous packs.
 #pragma once
 
 #include "common/parts.cuh"
@@ -45,9 +45,10 @@ __device__ __forceinline__ int pack_count(const Columns &c, u64 start) {
     return start >= c.elements ? 0 : int(min(c.elements - start, u64(PACK)));
 }
 
-// A number of each of the pack's channels; `missing` where there are none. `values` is [channels], `aligned` to 16 bytes.
-__device__ __forceinline__ void load_channels(const float *values, float missing, const Columns &c, u32 pack, bool aligned,
-                                              float (&v)[PACK]) {
+// A number of each of the pack's channels; `missing` where there are none. `values` is [channels].
+// `aligned`: to 16 bytes.
+__device__ __forceinline__ void load_channels(const float *values, float missing, const Columns &c, u32 pack,
+                                              bool aligned, float (&v)[PACK]) {
     if (values && c.channels % PACK == 0) return load_floats(values + u64(pack) * PACK, PACK, aligned, v);
     u32 channel = pack * PACK % c.channels;
 #pragma unroll

@@ -68,17 +68,19 @@ __device__ __forceinline__ void store_pack_global(bf16 *at, const float (&v)[8])
     store_global(at, pack_bf16(v[0], v[1]), pack_bf16(v[2], v[3]), pack_bf16(v[4], v[5]), pack_bf16(v[6], v[7]));
 }
 
-// How a kernel reads what is made of whole packs: by packs of 16 bytes, or where addresses do not allow that by the same
-// packs element by element, so that every thread has the same elements and sums have the same order; or by elements, where
-// there are no whole packs.
+// How a kernel reads what is made of whole packs: by packs of 16 bytes, or where addresses do not allow that by the
+// same packs element by element, so that every thread has the same elements and sums have the same order; or by
+// elements, where there are no whole packs.
 constexpr u32 BY_ELEMENT = 0, BY_PACK = 1, BY_SPLIT_PACK = 2;
 
-template <typename T, int WIDTH> __device__ __forceinline__ void load_pack(const T *at, float (&v)[WIDTH], bool aligned) {
+template <typename T, int WIDTH>
+__device__ __forceinline__ void load_pack(const T *at, float (&v)[WIDTH], bool aligned) {
     if (aligned) return load_pack(at, v);
 #pragma unroll
     for (int i = 0; i < WIDTH; i++) v[i] = to_float(at[i]);
 }
-template <typename T, int WIDTH> __device__ __forceinline__ void store_pack(T *at, const float (&v)[WIDTH], bool aligned) {
+template <typename T, int WIDTH>
+__device__ __forceinline__ void store_pack(T *at, const float (&v)[WIDTH], bool aligned) {
     if (aligned) return store_pack(at, v);
 #pragma unroll
     for (int i = 0; i < WIDTH; i++) from_float(v[i], at[i]);

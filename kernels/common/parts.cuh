@@ -15,8 +15,8 @@ __device__ __forceinline__ void load_part(const element *at, int count, bool pac
 
 // 16 bytes to device memory in one access. (Of equal stores in an unrolled loop NVRTC 12.9 splits some into words.)
 __device__ __forceinline__ void store_bits(void *at, uint4 bits) {
-    asm volatile("st.global.v4.b32 [%0], {%1, %2, %3, %4};" ::"l"(__cvta_generic_to_global(at)), "r"(bits.x), "r"(bits.y),
-                 "r"(bits.z), "r"(bits.w)
+    asm volatile("st.global.v4.b32 [%0], {%1, %2, %3, %4};" ::"l"(__cvta_generic_to_global(at)), "r"(bits.x),
+                 "r"(bits.y), "r"(bits.z), "r"(bits.w)
                  : "memory");
 }
 __device__ __forceinline__ uint4 pack(const float (&v)[4]) {
@@ -93,7 +93,7 @@ __device__ __forceinline__ float pick(uint4 bits, int i) {
     return v[i];
 }
 
-// Makes the compiler forget what it made of a pack, so that its floats do not stay in registers until they are used again.
+// Makes the compiler forget what it made of a pack, so that its floats do not stay in registers until used again.
 __device__ __forceinline__ void forget(uint4 &bits) {
     asm volatile("" : "+r"(bits.x), "+r"(bits.y), "+r"(bits.z), "+r"(bits.w));
 }

@@ -3,10 +3,10 @@
 //     dv_s = sum_t p_ts dout_t        delta_t = dout_t . out_t        e_ts = p_ts (dout_t . v_s - delta_t)
 //     dq_t = scale sum_s e_ts k_s     dk_s = scale sum_t e_ts q_t
 //
-// attention_bwd_q makes one tile of dq, streaming keys and values, and delta on the way. attention_bwd_kv, launched after
-// it, makes one tile of dk and dv, streaming queries and upstream gradients. Both compute the scores again (7 products
-// of T x T x D where one pass with atomic additions would need 5): every sum has one owner and one order, so the same
-// bits come out each time, and nothing of size T x T is in global memory.
+// attention_bwd_q makes one tile of dq, streaming keys and values, and delta on the way. attention_bwd_kv, launched
+// after it, makes one tile of dk and dv, streaming queries and upstream gradients. Both compute the scores again (7
+// products of T x T x D where one pass with atomic additions would need 5): every sum has one owner and one order, so
+// the same bits come out each time, and nothing of size T x T is in global memory.
 //
 // Which thread does what: tile.cuh. Warps wait for each other only where a streamed tile is replaced.
 
@@ -24,8 +24,8 @@ __device__ __forceinline__ void scale_all(float (&x)[4][CHUNKS][WIDTH], float sc
 // A row without a key has lse minus infinity; with infinity instead, every weight of it is 0.
 __device__ __forceinline__ float lse_or_infinity(float lse) { return lse == -INFINITE ? INFINITE : lse; }
 
-// upstream . out of own row x % 4 (so of each row four times over). In the order of inner_products: where one key has all
-// the weight, out is its value and dout . value - delta cancels to 0.
+// upstream . out of own row x % 4 (so of each row four times over). In the order of inner_products: where one key has
+// all the weight, out is its value and dout . value - delta cancels to 0.
 __device__ __forceinline__ float own_delta(const float *upstream, const float *out) {
     const int row = (own_row() + own_column() % 4) * STRIDE;
     float sum = 0.0f;

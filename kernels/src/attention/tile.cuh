@@ -1,9 +1,9 @@
 // Tiles of vectors and of weights in shared memory: what the attention kernels are made of.
 //
 // The block works on TILE own rows (queries, or keys in attention_bwd_kv) and streams the other side through shared
-// memory, TILE rows at a time. Its threads are a grid of TILE / 4 by 16: thread (y, x) has own rows 4 y .. 4 y + 3, of a
-// tile of scores the columns x + 16 j, and of a result the components that `component` says. So a row's scores lie in the
-// 16 lanes of a half-warp, a warp has 8 own rows, and no warp ever needs what another computed.
+// memory, TILE rows at a time. Its threads are a grid of TILE / 4 by 16: thread (y, x) has own rows 4 y .. 4 y + 3, of
+// a tile of scores the columns x + 16 j, and of a result the components that `component` says. So a row's scores lie in
+// the 16 lanes of a half-warp, a warp has 8 own rows, and no warp ever needs what another computed.
 //
 // Vectors are padded with zeros from their size D to HEAD, which is 32, 64 or 128. Rows in shared memory are 4 floats
 // longer than their contents: 8 rows at the same component then lie in different banks.

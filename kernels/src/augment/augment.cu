@@ -1,4 +1,5 @@
-// Views of images: crop and resize, flip, colour jitter, grey, blur, solarize, normalise, from bytes to the element type.
+// Views of images: crop and resize, flip, colour jitter, grey, blur, solarize, normalise, from bytes to the
+// element type.
 //
 // A block makes one view of one sample after another. The image between the steps is float32 and lies in shared memory
 // (augment_views), or where it is too large in the block's part of a workspace (augment_large_views); it leaves the
@@ -88,8 +89,8 @@ __device__ __forceinline__ void fill_row_weights(const Filter &filter, const Sha
 // strip = `count` rows of the resized image, `span` values of each: sums over rows of bytes. A warp makes N times 32
 // neighbouring values of a row, with weights from the table or computed where they are used.
 template <int N, bool TABLED>
-__device__ __forceinline__ void combine_rows(const Filter &filter, const Shared &m, const u8 *pixels, u32 stride, u32 top,
-                                             u32 count, u32 span) {
+__device__ __forceinline__ void combine_rows(const Filter &filter, const Shared &m, const u8 *pixels, u32 stride,
+                                             u32 top, u32 count, u32 span) {
 #pragma unroll 1
     for (Walk at((span + 32 * N - 1) / (32 * N), warp_id(), blockDim.x / 32); at.row < count; at.next()) {
         const u32 y = top + at.row, first = at.column * (32 * N) + lane_id(), taps = m.rows.count[y];
@@ -118,10 +119,11 @@ template <int C> __device__ __forceinline__ void add(float (&sums)[C], float wei
 
 // image = the crop, resized, mirrored if asked, in 0 ..= 1. Ends with a barrier.
 //
-// Strip by strip: rows are combined first, all bytes of a row at once, then columns. A crop wider than the strip is cut;
-// sums over its columns go on from cut to cut in the image, so that their order is the same.
+// Strip by strip: rows are combined first, all bytes of a row at once, then columns. A crop wider than the strip is
+// cut; sums over its columns go on from cut to cut in the image, so that their order is the same.
 template <int C>
-__device__ __forceinline__ void resize(const u8 *pixels, const Record &r, const Sizes &s, const Shared &m, float *image) {
+__device__ __forceinline__ void resize(const u8 *pixels, const Record &r, const Sizes &s, const Shared &m,
+                                       float *image) {
     const u32 height = s.height, width = s.width, crop_width = r.crop[3];
     const bool flip = r.flags & FLIP;
     __shared__ Filter rows, columns;
@@ -194,8 +196,8 @@ __device__ __forceinline__ void resize(const u8 *pixels, const Record &r, const 
 // The mean over the grey image as color.rs has it, to the bit, in every thread; `sum` is this thread's part of the sum.
 //
 // The CPU adds in eight lanes, one pixel after another. Here many threads add in another order; both are within
-// `bound` of the true mean, so where all numbers that near round to one float32 it is the CPU's. Elsewhere (one image of
-// thousands) a warp repeats the CPU's order.
+// `bound` of the true mean, so where all numbers that near round to one float32 it is the CPU's. Elsewhere (one image
+// of thousands) a warp repeats the CPU's order.
 template <int C> __device__ float mean_of(double sum, const float *image, u32 pixels) {
     __shared__ double part[32];
     __shared__ float result;
@@ -302,7 +304,8 @@ __device__ __forceinline__ void finish(const Record &r, const float *weights, co
     }
 }
 
-// pixels: [image_bytes]; records: [items, record]; out: [items, height, width, C]; workspace: [blocks, height, width, C]
+// pixels: [image_bytes]; records: [items, record]; out: [items, height, width, C];
+// workspace: [blocks, height, width, C]
 template <int C, bool LARGE>
 __device__ __forceinline__ void views(const u8 *pixels, const u8 *records, element *out, float *workspace, Sizes s) {
     __shared__ Record record;

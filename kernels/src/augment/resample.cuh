@@ -84,8 +84,8 @@ struct Walk {
     }
 };
 
-// x / 255, rounded correctly in three operations (Markstein, "Computation of elementary functions on the IBM RISC System/6000
-// processor", 1990): the remainder of the first quotient is exact.
+// x / 255, rounded correctly in three operations (Markstein, "Computation of elementary functions on the IBM RISC
+// System/6000 processor", 1990): the remainder of the first quotient is exact.
 __device__ __forceinline__ float over_255(float x) {
     constexpr float inverse = 1.0f / 255.0f;
     const float quotient = x * inverse;

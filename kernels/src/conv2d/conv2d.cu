@@ -194,8 +194,8 @@ struct ClassWeights {
     }
 };
 
-// dy: [N, P, Q, O], w: [O, R, S, C], dx: [N, H, W, C]. Blocks: tiles of C, then of a class's pixels, then classes. Every
-// class counts ceil(H / stride) x ceil(W / stride) pixels an image, of which the last may lie outside.
+// dy: [N, P, Q, O], w: [O, R, S, C], dx: [N, H, W, C]. Blocks: tiles of C, then of a class's pixels, then classes.
+// Every class counts ceil(H / stride) x ceil(W / stride) pixels an image, of which the last may lie outside.
 KERNEL __launch_bounds__(THREADS) TILED(conv2d_dgrad)(const element *dy, const element *w, element *dx, Convolution z) {
     u32 horizontal = blockIdx.x;
     const u32 first_n = take_remainder(horizontal, z.tiles_n) * TILE_N;
@@ -289,8 +289,8 @@ struct Pixels {
     }
 };
 
-// x: [N, H, W, C], dy: [N, P, Q, O], dw: [O, R, S, C], partial: [parts, O, R, S, C] or null. Blocks: tiles of R S C, then
-// of O, then parts, whose sums matmul_sum_parts adds in order.
+// x: [N, H, W, C], dy: [N, P, Q, O], dw: [O, R, S, C], partial: [parts, O, R, S, C] or null. Blocks: tiles of R S C,
+// then of O, then parts, whose sums matmul_sum_parts adds in order.
 KERNEL __launch_bounds__(THREADS) TILED(conv2d_wgrad)(
     const element *x, const element *dy, element *dw, float *partial, Convolution z
 ) {

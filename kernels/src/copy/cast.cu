@@ -1,8 +1,8 @@
 // Each element in another type.
 //
 // A thread takes four groups of four elements, a block's width apart: 16 bytes of a 4-byte type, 8 of bf16, 4 of u8 at
-// a time, so that neighbouring threads use whole sectors of both types. Where addresses do not allow it, it goes element
-// by element. Floats go through float32, integers through i32, which hold every value of both.
+// a time, so that neighbouring threads use whole sectors of both types. Where addresses do not allow it, it goes
+// element by element. Floats go through float32, integers through i32, which hold every value of both.
 
 #include "common/element.cuh"
 
@@ -35,8 +35,8 @@ __device__ __forceinline__ i32 value(u8 x) { return x; }
 __device__ __forceinline__ void convert(float x, float &out) { out = x; }
 __device__ __forceinline__ void convert(i32 x, float &out) { out = __int2float_rn(x); }
 
-// To what rounds to the right bf16: an integer is cut to float32 and, where digits were lost, made odd, so that the second
-// rounding knows.
+// To what rounds to the right bf16: an integer is cut to float32 and, where digits were lost, made odd, so that the
+// second rounding knows.
 __device__ __forceinline__ float before_bf16(float x) { return x; }
 __device__ __forceinline__ float before_bf16(i32 x) {
     const float cut = __int2float_rz(x);

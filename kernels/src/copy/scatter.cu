@@ -1,7 +1,7 @@
 // Rows added at their index: the gradient of rows by index. Deterministic, without atomics.
 //
-// A warp owns ROWS rows and 32 packs of columns of the result. It walks all indices (of one piece of them) in order, 128
-// at a time, and adds each row that goes to one of its rows to sums in shared memory, in float32. A lane touches no
+// A warp owns ROWS rows and 32 packs of columns of the result. It walks all indices (of one piece of them) in order,
+// 128 at a time, and adds each row that goes to one of its rows to sums in shared memory, in float32. A lane touches no
 // columns but its own, so nobody waits for anybody. Where few rows receive many, the indices are cut in pieces with
 // partial results, which a further launch adds (reduce). An index outside 0 .. n matches no row.
 

@@ -1,16 +1,16 @@
 // Strided elements to strided elements: views to contiguous tensors, and the parts of a concatenation.
 //
-// Dimensions arrive merged, innermost first, with sizes and steps by value. An element here is a unit of 16, 8, 4, 2 or 1
-// bytes: the launch takes the widest that the innermost runs, all steps, offsets and addresses allow.
+// Dimensions arrive merged, innermost first, with sizes and steps by value. An element here is a unit of 16, 8, 4, 2 or
+// 1 bytes: the launch takes the widest that the innermost runs, all steps, offsets and addresses allow.
 //
 // copy_units: neighbouring threads take neighbouring units of the innermost dimension of the result; four a thread, all
 // loaded before the first is stored. For views whose innermost dimension lies in order, or is far from everything.
 // copy_tiles: for transpositions. A block takes 1,024 elements of two dimensions, `near`, along which the source lies
-// together, and `last`, along which the result does. It reads along the one, keeps the tile in shared memory, and writes
-// along the other.
+// together, and `last`, along which the result does. It reads along the one, keeps the tile in shared memory, and
+// writes along the other.
 // copy_pairs: the same for 64 x 64 elements of 2 bytes, read and written two at a time.
-// In shared memory bits 5 to 9 of a place are exclusive-ored into the bank: lanes meet 32 banks in both directions, whatever the
-// tile's sides.
+// In shared memory bits 5 to 9 of a place are exclusive-ored into the bank: lanes meet 32 banks in both directions,
+// whatever the tile's sides.
 
 #include "common/divisor.cuh"
 
@@ -71,7 +71,8 @@ template <typename Unit> __device__ __forceinline__ void copy_units(const Unit *
         if (first + k * blockDim.x < view.units) out[to[k]] = unit[k];
 }
 
-// Where a block's tile is: `near` and `last` are no dims of the view, `near_tiles` and `last_tiles` how many tiles they have.
+// Where a block's tile is: `near` and `last` are no dims of the view, `near_tiles` and `last_tiles` how many tiles
+// they have.
 struct Plane {
     u64 near_from, near_to; // steps along near
     u64 last_from;          // step along last; 1 in the result

@@ -1,10 +1,10 @@
 // Chains of elementwise steps in one pass: bias and activation, and the end of a residual branch. What lies between the
 // steps is never written; the pre-activation, which backward needs, is written once.
 //
-// Each thread makes one pack of 16 bytes where the width of rows and all addresses allow it, else as many elements one by
-// one. Threads do not wait for each other, but in residual_scale_bwd: there a block takes `lanes` packs of columns of one
-// piece of the rows and adds up the columns of the scale's gradient in float32, in an order that depends on the sizes alone;
-// a further launch adds the pieces (reduce). Arithmetic is in float32; a bf16 result is rounded once.
+// Each thread makes one pack of 16 bytes where the width of rows and all addresses allow it, else as many elements one
+// by one. Threads do not wait for each other, but in residual_scale_bwd: there a block takes `lanes` packs of columns
+// of one piece of the rows and adds up the columns of the scale's gradient in float32, in an order that depends on the
+// sizes alone; a further launch adds the pieces (reduce). Arithmetic is in float32; a bf16 result is rounded once.
 
 #include "common/divisor.cuh"
 #include "common/math.cuh"

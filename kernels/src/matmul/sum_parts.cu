@@ -5,7 +5,8 @@
 #include "common/divisor.cuh"
 #include "common/few.cuh"
 
-// out[i] = sum over parts of partial[part, i] + bias[i % columns]; partial: [parts, n], out: [n], bias: [columns] or null
+// out[i] = sum over parts of partial[part, i] + bias[i % columns]; partial: [parts, n], out: [n],
+// bias: [columns] or null
 KERNEL ENTRY(matmul_sum_parts)(
     const float *partial, const element *bias, element *out, u32 n, u32 parts, Divisor columns
 ) {

@@ -1,22 +1,22 @@
-// Batch normalisation of x [rows, C]: statistics of each channel, then y = relu?((x - mean) * scale + offset + residual?)
-// in one pass. The normalised tensor, its sum with the residual and the mask of the ReLU are never stored.
+// Batch normalisation of x [rows, C]: statistics of each channel, then y = relu?((x - mean) * scale + offset +
+// residual?) in one pass. The normalised tensor, its sum with the residual and the mask of the ReLU are never stored.
 //
 //   norm_batch_statistics   mean and sum of squares about it, of each channel in each block's rows -> partials
 //   norm_batch_finish       partials -> mean, variance and the map (mean, scale, offset) of each channel
 //   norm_batch_prepare      the map from given statistics
 //   norm_batch_apply        x -> y
 //
-// A thread of the first and the last goes down the rows with the channels of one pack (see columns.cuh). Threads wait for
-// each other once, when a block's rows are summed, and when partials are.
+// A thread of the first and the last goes down the rows with the channels of one pack (see columns.cuh). Threads wait
+// for each other once, when a block's rows are summed, and when partials are.
 
 #include "common/columns.cuh"
 
 // Rows of a thread whose sums are in float32.
 constexpr int CHUNK = 8;
 
-// Squares are summed in float32 about the mean of the CHUNK values that a thread holds in registers, so that they do not
-// cancel, and moved in float64 to a shift that all threads of the block share: the value in the block's first row. Being
-// a member, it costs at most as many of float64's bits as the logarithm of the block's rows.
+// Squares are summed in float32 about the mean of the CHUNK values that a thread holds in registers, so that they do
+// not cancel, and moved in float64 to a shift that all threads of the block share: the value in the block's first row.
+// Being a member, it costs at most as many of float64's bits as the logarithm of the block's rows.
 KERNEL __launch_bounds__(COLUMN_THREADS, 2)
 ENTRY(norm_batch_statistics)(const element *__restrict__ x, double *__restrict__ partials, Columns c, u32 aligned) {
     __shared__ ColumnParts parts;
@@ -135,8 +135,8 @@ constexpr int AHEAD = 4;
 
 template <bool RESIDUAL>
 __device__ __forceinline__ void apply(const element *__restrict__ x, const element *__restrict__ residual,
-                                      const float *__restrict__ map, element *__restrict__ y, const Columns &c, u32 stride,
-                                      bool relu, bool aligned) {
+                                      const float *__restrict__ map, element *__restrict__ y, const Columns &c,
+                                      u32 stride, bool relu, bool aligned) {
     const Column at = column_of(c);
     if (!at.inside) return;
     float mean[PACK], scale[PACK], offset[PACK];

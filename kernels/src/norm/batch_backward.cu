@@ -1,12 +1,12 @@
-// Gradients of batch normalisation of x [rows, C]. g = dy where y > 0 (dy without a ReLU) is stored only where it is the
-// residual's gradient.
+// Gradients of batch normalisation of x [rows, C]. g = dy where y > 0 (dy without a ReLU) is stored only where it is
+// the residual's gradient.
 //
 //   norm_batch_bwd_sums     sum of g and of g (x - mean), of each channel in each block's rows -> partials
 //   norm_batch_bwd_finish   partials -> dweight, dbias and the map (mean, scale, slope, average) of each channel
-//   norm_batch_bwd_apply    dx = (g - average - (x - mean) * slope) * scale, or g * scale where statistics are constants
+//   norm_batch_bwd_apply    dx = (g - average - (x - mean) * slope) * scale, or g * scale of constant statistics
 //
-// A thread of the first and the last goes down the rows with the channels of one pack (see columns.cuh). Threads wait for
-// each other once, when a block's rows are summed, and when partials are.
+// A thread of the first and the last goes down the rows with the channels of one pack (see columns.cuh). Threads wait
+// for each other once, when a block's rows are summed, and when partials are.
 
 #include "common/columns.cuh"
 
@@ -19,7 +19,8 @@ __device__ __forceinline__ float masked(float dy, float y) { return y > 0.0f ? d
 template <bool MASK, bool STORE>
 __device__ __forceinline__ void sums(const element *__restrict__ dy, const element *__restrict__ x,
                                      const element *__restrict__ y, const float *mean_in, element *__restrict__ g_out,
-                                     double *__restrict__ partials, const Columns &c, bool aligned, ColumnParts &parts) {
+                                     double *__restrict__ partials, const Columns &c, bool aligned,
+                                     ColumnParts &parts) {
     const Column at = column_of(c);
     double gradient[PACK] = {}, product[PACK] = {};
     if (at.inside) {
@@ -93,8 +94,8 @@ ENTRY(norm_batch_bwd_sums)(const element *dy, const element *x, const element *y
     sums<false, false>(dy, x, y, mean, g, partials, c, aligned, parts);
 }
 
-// dweight = sum of g (x - mean) / deviation, dbias = sum of g: [C]. The map: mean, scale, slope, average at 0 .. 3 times
-// `stride`.
+// dweight = sum of g (x - mean) / deviation, dbias = sum of g: [C]. The map: mean, scale, slope, average at 0 .. 3
+// times `stride`.
 KERNEL __launch_bounds__(FINISH *FINISH)
 ENTRY(norm_batch_bwd_finish)(const double *__restrict__ partials, const float *mean, const float *variance,
                              const float *weight, float *dweight, float *dbias, float *map, Columns c, u64 blocks,
@@ -173,8 +174,8 @@ __device__ __forceinline__ void apply(const element *__restrict__ g_in, const el
 
 // g, x (null where statistics are constants), y (null where g is masked already), dx: [rows, C]; map: [4, stride].
 KERNEL __launch_bounds__(COLUMN_THREADS, 2)
-ENTRY(norm_batch_bwd_apply)(const element *g, const element *x, const element *y, const float *map, element *dx, Columns c,
-                            u32 stride, u32 aligned) {
+ENTRY(norm_batch_bwd_apply)(const element *g, const element *x, const element *y, const float *map, element *dx,
+                            Columns c, u32 stride, u32 aligned) {
     if (x && y) return apply<true, true>(g, x, y, map, dx, c, stride, aligned);
     if (x) return apply<false, true>(g, x, y, map, dx, c, stride, aligned);
     if (y) return apply<true, false>(g, x, y, map, dx, c, stride, aligned);

@@ -3,8 +3,9 @@
 //   norm_l2_fwd_warp, norm_l2_bwd_warp      width <= 1024: a warp a row, which it holds in registers
 //   norm_l2_fwd_block, norm_l2_bwd_block    wider: a block a row, read again from the first-level cache
 //
-// Warps do not wait for each other; a block's threads do, in its sums. Before squares are taken the row is scaled, exactly,
-// by the power of two that brings its largest magnitude near 1: rows of 1e-30 or 1e30 neither vanish nor overflow.
+// Warps do not wait for each other; a block's threads do, in its sums. Before squares are taken the row is scaled,
+// exactly, by the power of two that brings its largest magnitude near 1: rows of 1e-30 or 1e30 neither vanish nor
+// overflow.
 
 #include "common/parts.cuh"
 #include "common/reduce.cuh"
@@ -13,7 +14,8 @@
 constexpr int ROWS = 4;
 constexpr int WARPS = 8;
 
-// What the row is multiplied by: 2^-exponent of its largest magnitude, within float32's normal numbers, and the inverse.
+// What the row is multiplied by: 2^-exponent of its largest magnitude, within float32's normal numbers, and the
+// inverse.
 struct Scale {
     float down, up;
 };
@@ -111,8 +113,8 @@ ENTRY(norm_l2_fwd_block)(const element *__restrict__ x, element *__restrict__ y,
 }
 
 template <int PACKS>
-__device__ __forceinline__ void bwd_row(const element *dy, const element *y, float norm, element *dx, int width, float eps,
-                                        bool aligned) {
+__device__ __forceinline__ void bwd_row(const element *dy, const element *y, float norm, element *dx, int width,
+                                        float eps, bool aligned) {
     float d[PACKS][PACK], v[PACKS][PACK], along = 0.0f;
 #pragma unroll
     for (int k = 0; k < PACKS; k++) {
@@ -140,8 +142,8 @@ __device__ __forceinline__ void bwd_row(const element *dy, const element *y, flo
 
 // dx = (dy - y (y . dy)) / |x|, or dy / eps for a row shorter than eps. dy, y, dx: [rows, width]; norm: [rows].
 KERNEL __launch_bounds__(32 * ROWS, 5)
-ENTRY(norm_l2_bwd_warp)(const element *dy, const element *y, const float *norm, element *dx, u64 rows, u32 width, float eps,
-                        u32 aligned) {
+ENTRY(norm_l2_bwd_warp)(const element *dy, const element *y, const float *norm, element *dx, u64 rows, u32 width,
+                        float eps, u32 aligned) {
     const u64 row = u64(blockIdx.x) * ROWS + warp_id();
     if (row >= rows) return;
     const u64 start = row * width;

@@ -1,14 +1,14 @@
 // Layer normalisation of the rows of x [rows, width]: y = (x - mean) * rstd * weight + bias, and, fused in front, the
-// residual's addition x = x + branch, which is stored once, rounded, and normalised as rounded. Neither the normalised row
-// nor an unrounded sum is stored.
+// residual's addition x = x + branch, which is stored once, rounded, and normalised as rounded. Neither the normalised
+// row nor an unrounded sum is stored.
 //
 //   norm_layer_fwd_warp     width <= 1024: a warp a row, which it holds in registers
 //   norm_layer_fwd_block    wider: a block a row, read again from the first-level cache
 //
 // Lanes take packs of 16 bytes in turn. Warps do not wait for each other; a block's threads do, in its sums.
 //
-// Statistics: elements are summed without rounding, in pairs of floats and then in float64, squares about the mean rounded
-// to float32. What this rounding missed is taken off once more before scaling, and goes into the variance.
+// Statistics: elements are summed without rounding, in pairs of floats and then in float64, squares about the mean
+// rounded to float32. What this rounding missed is taken off once more before scaling, and goes into the variance.
 
 #include "common/parts.cuh"
 #include "common/reduce.cuh"
@@ -69,9 +69,9 @@ __device__ __forceinline__ const float *offset(const float *values, u32 at) { re
 
 // One row by one warp; a lane has PACKS packs of it at most.
 template <int PACKS>
-__device__ __forceinline__ void warp_row(const element *x, const element *branch, const float *weight, const float *bias,
-                                         element *sum, element *y, float *mean, float *rstd, int width, float eps,
-                                         bool aligned) {
+__device__ __forceinline__ void warp_row(const element *x, const element *branch, const float *weight,
+                                         const float *bias, element *sum, element *y, float *mean, float *rstd,
+                                         int width, float eps, bool aligned) {
     uint4 bits[PACKS];
     float v[PACKS][PACK];
 #pragma unroll
@@ -129,14 +129,15 @@ __device__ __forceinline__ void warp_row(const element *x, const element *branch
 // x, branch and sum (both may be null), y: [rows, width]; weight, bias (may be null): [width]; mean, rstd: [rows].
 // `aligned`: all of these start at multiples of 16 bytes, and so do rows.
 KERNEL __launch_bounds__(32 * ROWS, PACK == 8 ? 6 : 4)
-ENTRY(norm_layer_fwd_warp)(const element *x, const element *branch, const float *weight, const float *bias, element *sum,
-                           element *y, float *mean, float *rstd, u64 rows, u32 width, float eps, u32 aligned) {
+ENTRY(norm_layer_fwd_warp)(const element *x, const element *branch, const float *weight, const float *bias,
+                           element *sum, element *y, float *mean, float *rstd, u64 rows, u32 width, float eps,
+                           u32 aligned) {
     const u64 row = u64(blockIdx.x) * ROWS + warp_id();
     if (row >= rows) return;
     const u64 start = row * width;
     auto run = [&](auto packs) {
-        warp_row<packs.value>(x + start, branch ? branch + start : nullptr, weight, bias, sum + start, y + start, mean + row,
-                              rstd + row, width, eps, aligned);
+        warp_row<packs.value>(x + start, branch ? branch + start : nullptr, weight, bias, sum + start, y + start,
+                              mean + row, rstd + row, width, eps, aligned);
     };
     over_packs(width, run);
 }

@@ -4,8 +4,8 @@
 //
 // where dsum is the gradient that the residual brings. The normalised rows are never stored.
 //
-//   norm_layer_bwd_warp         width <= 1024: dx, and the parameters' sums over a block's rows -> partials. A warp a row;
-//                               blocks stay and take row after row, so that sums stay in registers
+//   norm_layer_bwd_warp         width <= 1024: dx, and the parameters' sums over a block's rows -> partials. A warp a
+//                               row; blocks stay and take row after row, so that sums stay in registers
 //   norm_layer_bwd_finish       these partials -> dweight, dbias
 //   norm_layer_bwd_block        wider: dx, a block a row, read again from the first-level cache
 //   norm_layer_bwd_columns      wider: the parameters' sums over a block's rows -> partials
@@ -104,10 +104,11 @@ __device__ __forceinline__ void warp_rows(const element *__restrict__ dy, const 
 }
 
 // dy, x, dsum (may be null), dx: [rows, width]; mean, rstd: [rows]; weight (may be null): [width];
-// partials: [gridDim.x, 2, partial_width]. `aligned`: all but the partials start at multiples of 16 bytes, and so do rows.
+// partials: [gridDim.x, 2, partial_width]. `aligned`: all but the partials, and rows, start at multiples of 16 bytes.
 KERNEL __launch_bounds__(32 * WARPS, PACK == 8 ? 3 : 2)
-ENTRY(norm_layer_bwd_warp)(const element *dy, const element *x, const float *mean, const float *rstd, const float *weight,
-                           const element *dsum, element *dx, float *partials, u64 rows, u32 width, u32 aligned) {
+ENTRY(norm_layer_bwd_warp)(const element *dy, const element *x, const float *mean, const float *rstd,
+                           const float *weight, const element *dsum, element *dx, float *partials, u64 rows, u32 width,
+                           u32 aligned) {
     __shared__ float shared[WARPS][WARP_ROW];
     over_packs(width, [&](auto packs) {
         warp_rows<packs.value>(dy, x, mean, rstd, weight, dsum, dx, partials, rows, width, aligned, shared);
@@ -170,8 +171,9 @@ ENTRY(norm_layer_bwd_block)(const element *__restrict__ dy, const element *__res
 
 // The parameters' sums, by pack columns (see columns.cuh). Of a wide row, element e is of row e / width.
 KERNEL __launch_bounds__(COLUMN_THREADS)
-ENTRY(norm_layer_bwd_columns)(const element *__restrict__ dy, const element *__restrict__ x, const float *__restrict__ mean,
-                              const float *__restrict__ rstd, double *__restrict__ partials, Columns c, u32 aligned) {
+ENTRY(norm_layer_bwd_columns)(const element *__restrict__ dy, const element *__restrict__ x,
+                              const float *__restrict__ mean, const float *__restrict__ rstd,
+                              double *__restrict__ partials, Columns c, u32 aligned) {
     __shared__ ColumnParts parts;
     const Column at = column_of(c);
     double dweight[PACK] = {}, dbias[PACK] = {};
@@ -204,7 +206,8 @@ ENTRY(norm_layer_bwd_columns)(const element *__restrict__ dy, const element *__r
 
 // dweight, dbias: [width].
 KERNEL __launch_bounds__(FINISH *FINISH)
-ENTRY(norm_layer_bwd_wide_finish)(const double *__restrict__ partials, float *dweight, float *dbias, Columns c, u64 blocks) {
+ENTRY(norm_layer_bwd_wide_finish)(const double *__restrict__ partials, float *dweight, float *dbias, Columns c,
+                                  u64 blocks) {
     __shared__ double part[FINISH][FINISH + 1];
     const u32 channel = blockIdx.x * FINISH + threadIdx.x;
     double w = 0.0, b = 0.0;

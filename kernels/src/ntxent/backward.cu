@@ -2,10 +2,10 @@
 //
 //     drows = G columns        dcolumns = G^T rows
 //
-// G [R, C] is never in memory. A block owns 64 rows (for dcolumns 64 columns) and 128 elements of their gradients, which
-// it keeps in registers; it makes the inner products with 128 others at a time again, turns them into G in shared memory
-// and multiplies that with the others. Each gradient is one block's alone: no atomics, no partial results, the same bits
-// every time. Where D is more than 128, the blocks of one tile each make the inner products for themselves.
+// G [R, C] is never in memory. A block owns 64 rows (for dcolumns 64 columns) and 128 elements of their gradients,
+// which it keeps in registers; it makes the inner products with 128 others at a time again, turns them into G in shared
+// memory and multiplies that with the others. Each gradient is one block's alone: no atomics, no partial results, the
+// same bits every time. Where D is more than 128, the blocks of one tile each make the inner products for themselves.
 //
 // A row whose positive is no column, or one that it must not see, gets the gradient NaN and adds nothing to dcolumns.
 
@@ -93,8 +93,8 @@ __device__ __forceinline__ void accumulate(float (&sums)[8][8], const float *wei
     }
 }
 
-// out: [own_count, D], the gradient of `own` from `other`; own are the rows if BY_ROW, else the columns. vectors: [R, D]
-// and vector_weights: [R] are the positives' share of drows, or null.
+// out: [own_count, D], the gradient of `own` from `other`; own are the rows if BY_ROW, else the columns. vectors: [R,
+// D] and vector_weights: [R] are the positives' share of drows, or null.
 template <bool BY_ROW>
 __device__ __forceinline__ void gradient(const element *own, int own_count, const element *other, int other_count,
                                          const i32 *positives, const float *dloss, const float *lse, element *out,

@@ -1,8 +1,8 @@
 // Loss and log-sum-exp of each row against all columns. The similarities [R, C] are never in memory: a block makes them
 // for 64 rows and 128 columns at a time in registers and keeps a running maximum and sum.
 //
-// Where there are few tiles of rows the columns are shared out over several blocks, each of which leaves its maximum and
-// sum a row; a second kernel puts these together, a warp a row, in an order that depends on R and C alone.
+// Where there are few tiles of rows the columns are shared out over several blocks, each of which leaves its maximum
+// and sum a row; a second kernel puts these together, a warp a row, in an order that depends on R and C alone.
 
 #include "common/element.cuh"
 #include "common/reduce.cuh"

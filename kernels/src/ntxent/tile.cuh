@@ -1,9 +1,9 @@
 // Tiles of inner products and what both directions of NT-Xent share.
 //
-// A block of 128 threads owns 64 vectors and meets 128 others at a time. Thread (r, c) of 8 x 16 makes the 8 x 8 products
-// of own vectors r + 8 i with others c + 16 j: neighbouring threads then read neighbouring rows of shared memory, whose
-// stride of 36 floats spreads them over all banks. Each product is one chain of fused multiply-adds from element 0 to
-// D - 1, so that forward and both gradients see the same bits whichever side owns the tile.
+// A block of 128 threads owns 64 vectors and meets 128 others at a time. Thread (r, c) of 8 x 16 makes the 8 x 8
+// products of own vectors r + 8 i with others c + 16 j: neighbouring threads then read neighbouring rows of shared
+// memory, whose stride of 36 floats spreads them over all banks. Each product is one chain of fused multiply-adds from
+// element 0 to D - 1, so that forward and both gradients see the same bits whichever side owns the tile.
 #pragma once
 
 #include "common/element.cuh"
@@ -86,8 +86,8 @@ __device__ __forceinline__ void stage(float *tile, const element *x, int first, 
     }
 }
 
-// s[i][j] = own vector first + r + 8 i times other vector start + c + 16 j. `shared` has STAGE floats; whoever used them
-// before is waited for here, and they may be written again only behind another barrier.
+// s[i][j] = own vector first + r + 8 i times other vector start + c + 16 j. `shared` has STAGE floats; whoever used
+// them before is waited for here, and they may be written again only behind another barrier.
 __device__ __forceinline__ void products(float (&s)[8][8], float *shared, const element *own, int first, int own_count,
                                          const element *other, int start, int other_count, int d, bool aligned) {
     float *own_tile = shared, *other_tile = shared + OWN * STRIDE;

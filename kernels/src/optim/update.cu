@@ -1,10 +1,10 @@
 // One optimiser step over all parameters in one launch.
 //
-// A block updates one chunk of one parameter: each thread reads the chunk's value, gradient and moments in quads of four
-// elements, 16 bytes of float32, and writes value and moments back, and in the same pass the bfloat16 copy of the value
-// and its moving average where there are any. Nothing else is read or written. Where an address does not allow quads,
-// and at the end of a ragged chunk, threads go element by element. In AdamW the block's threads wait for one of them,
-// which makes the factors of the step; otherwise they do not wait for each other.
+// A block updates one chunk of one parameter: each thread reads the chunk's value, gradient and moments in quads of
+// four elements, 16 bytes of float32, and writes value and moments back, and in the same pass the bfloat16 copy of the
+// value and its moving average where there are any. Nothing else is read or written. Where an address does not allow
+// quads, and at the end of a ragged chunk, threads go element by element. In AdamW the block's threads wait for one of
+// them, which makes the factors of the step; otherwise they do not wait for each other.
 //
 // Arithmetic is in float32 with the CPU's formulas in the CPU's order (kernels/src/optim/update.rs), and this file is
 // compiled without contraction, so that both give the same bits.

@@ -1,8 +1,8 @@
 // Random numbers: element i is a function of Philox blocks whose counters are known from i.
 //
 // uniform, normal, words: a thread makes the four elements of one block and writes 16 bytes. truncated_normal: a thread
-// makes one element, of candidates that belong to it, until one is inside the bound. Products and sums are rounded one by
-// one, as on the CPU: the uniforms are the same bits.
+// makes one element, of candidates that belong to it, until one is inside the bound. Products and sums are rounded one
+// by one, as on the CPU: the uniforms are the same bits.
 
 #include "common/philox.cuh"
 
@@ -22,9 +22,9 @@ template <typename T> __device__ __forceinline__ void store_block(T *out, u64 n,
 
 // Two independent normal values from two words (Box and Muller, 1958).
 //
-// The CPU takes the sine of a rounded angle, tau u. sincospif, which knows no large angles and needs no local memory, takes
-// the sine of 2 pi u; the rounding, delta = float(tau u) - 2 pi u, is added to first order, so that both devices give the
-// same values but for the last bits.
+// The CPU takes the sine of a rounded angle, tau u. sincospif, which knows no large angles and needs no local memory,
+// takes the sine of 2 pi u; the rounding, delta = float(tau u) - 2 pi u, is added to first order, so that both devices
+// give the same values but for the last bits.
 __device__ __forceinline__ void normal_pair(u32 a, u32 b, float &first, float &second) {
     const float radius = sqrtf(-2.0f * logf(1.0f - unit_uniform(a)));
     const float u = unit_uniform(b), tau = 6.283185307179586f;

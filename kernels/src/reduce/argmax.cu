@@ -1,8 +1,8 @@
 // The position of each row's maximum: the first on ties, NaN above everything.
 //
-// `threads` threads (a power of two, up to a block) read one row once, each its own elements in order. What they found is
-// packed as (order of the value, complement of the position) in 64 bits, whose maximum is the answer whatever the order of
-// comparisons.
+// `threads` threads (a power of two, up to a block) read one row once, each its own elements in order. What they found
+// is packed as (order of the value, complement of the position) in 64 bits, whose maximum is the answer whatever the
+// order of comparisons.
 
 #include "common/element.cuh"
 #include "common/reduce.cuh"

@@ -4,8 +4,8 @@
 // (in float32) a further launch adds: nothing is atomic, and the order of every sum depends on the sizes alone. The
 // square, the scaled or the transposed input is never stored.
 //
-// Columns: a warp reads `lanes` neighbouring packs of 32 / lanes rows at once; lane l adds up its own columns. The lanes
-// of one column are added by shuffles, the warps of a block through shared memory.
+// Columns: a warp reads `lanes` neighbouring packs of 32 / lanes rows at once; lane l adds up its own columns. The
+// lanes of one column are added by shuffles, the warps of a block through shared memory.
 // Rows: `threads` threads (a power of two, up to a block) add one piece of one row.
 //
 // Each entry point exists three times: element to element, element to float32 (`_partial`), float32 to element
@@ -140,15 +140,17 @@ __device__ __forceinline__ void sum_rows(const In *x, Out *out, u64 rows, u64 le
 }
 
 #define SUMS(suffix, In, Out)                                                                                          \
-    KERNEL ENTRY(reduce_columns##suffix)(const In *x, Out *out, u64 reduced, u64 inner, u64 step, u32 pieces,         \
-                                         u32 tiles, u32 log_lanes, float divisor, u32 access) {                       \
+    KERNEL ENTRY(reduce_columns##suffix)(const In *x, Out *out, u64 reduced, u64 inner, u64 step, u32 pieces,          \
+                                         u32 tiles, u32 log_lanes, float divisor, u32 access) {                        \
         if (access) {                                                                                                  \
-            sum_columns<true>(x, out, reduced, inner, step, pieces, tiles, log_lanes, divisor, access == BY_PACK);                        \
+            sum_columns<true>(x, out, reduced, inner, step, pieces, tiles, log_lanes, divisor,                         \
+                              access == BY_PACK);                                                                      \
         } else {                                                                                                       \
-            sum_columns<false>(x, out, reduced, inner, step, pieces, tiles, log_lanes, divisor, access == BY_PACK);                       \
+            sum_columns<false>(x, out, reduced, inner, step, pieces, tiles, log_lanes, divisor,                        \
+                               access == BY_PACK);                                                                     \
         }                                                                                                              \
     }                                                                                                                  \
-    KERNEL ENTRY(reduce_rows##suffix)(const In *x, Out *out, u64 rows, u64 length, u64 step, u64 pieces,              \
+    KERNEL ENTRY(reduce_rows##suffix)(const In *x, Out *out, u64 rows, u64 length, u64 step, u64 pieces,               \
                                       u32 log_threads, float divisor, u32 access) {                                    \
         sum_rows(x, out, rows, length, step, pieces, log_threads, divisor, access);                                    \
     }

@@ -1,11 +1,11 @@
-// Softmax of rows of logits, its cross-entropy and the gradient of that. The softmax itself is in memory only where it is
-// what was asked for: cross-entropy keeps one number a row, the log-sum-exp, from forward to backward.
+// Softmax of rows of logits, its cross-entropy and the gradient of that. The softmax itself is in memory only where it
+// is what was asked for: cross-entropy keeps one number a row, the log-sum-exp, from forward to backward.
 //
-// Short rows belong to a warp, long ones to a block. Each thread takes packs of 16 bytes, a team's width apart, and keeps
-// sums relative to the largest logit that it has seen; one exchange between the threads of a row puts them together, in
-// an order that depends on the number of classes alone. Where rows are not made of whole packs, packs are single elements.
-// Logits are read once forward, and read once and written once backward (twice in rows whose log-sum-exp is large); soft
-// targets are read once more backward, for their sum.
+// Short rows belong to a warp, long ones to a block. Each thread takes packs of 16 bytes, a team's width apart, and
+// keeps sums relative to the largest logit that it has seen; one exchange between the threads of a row puts them
+// together, in an order that depends on the number of classes alone. Where rows are not made of whole packs, packs are
+// single elements. Logits are read once forward, and read once and written once backward (twice in rows whose
+// log-sum-exp is large); soft targets are read once more backward, for their sum.
 
 #include "common/element.cuh"
 #include "common/reduce.cuh"
@@ -177,13 +177,14 @@ __device__ void forward(const element *x, const i32 *labels, const element *t, f
     loss[at.row] = s.is_void() ? 0.0f : value;
 }
 
-KERNEL ENTRY(softmax_xent_fwd_short)(const element *x, const i32 *labels, const element *t, float *loss, float *lse, u64 m,
-                                     int v, float smoothing, u32 access) {
+KERNEL ENTRY(softmax_xent_fwd_short)(const element *x, const i32 *labels, const element *t, float *loss, float *lse,
+                                     u64 m, int v, float smoothing, u32 access) {
     forward<false>(x, labels, t, loss, lse, m, v, smoothing, access);
 }
 
-KERNEL __launch_bounds__(1024) ENTRY(softmax_xent_fwd_long)(const element *x, const i32 *labels, const element *t, float *loss,
-                                                            float *lse, u64 m, int v, float smoothing, u32 access) {
+KERNEL __launch_bounds__(1024) ENTRY(softmax_xent_fwd_long)(const element *x, const i32 *labels, const element *t,
+                                                            float *loss, float *lse, u64 m, int v, float smoothing,
+                                                            u32 access) {
     forward<true>(x, labels, t, loss, lse, m, v, smoothing, access);
 }
 
@@ -193,12 +194,13 @@ struct Gradient {
     int label;
 };
 
-// Up to this magnitude a rounded lse leaves a relative error of at most 2^-20 in e^(x - lse). Beyond it the row's largest
-// logit and its sum are found again, as on the CPU.
+// Up to this magnitude a rounded lse leaves a relative error of at most 2^-20 in e^(x - lse). Beyond it the row's
+// largest logit and its sum are found again, as on the CPU.
 constexpr float ACCURATE_LSE = 16.0f;
 
 template <int W, bool SOFT>
-__device__ __forceinline__ void write_gradient(const element *x, const element *t, element *dx, int v, Team at, Gradient g) {
+__device__ __forceinline__ void write_gradient(const element *x, const element *t, element *dx, int v, Team at,
+                                               Gradient g) {
     for (int i = at.rank * W; i < v; i += at.size * W) {
         float logits[W], targets[W];
         load<W>(x + i, logits, at);
@@ -265,8 +267,8 @@ KERNEL ENTRY(softmax_xent_bwd_short)(const float *dloss, const element *x, const
 }
 
 KERNEL __launch_bounds__(1024) ENTRY(softmax_xent_bwd_long)(const float *dloss, const element *x, const i32 *labels,
-                                                            const element *t, const float *lse, element *dx, u64 m, int v,
-                                                            float smoothing, u32 access) {
+                                                            const element *t, const float *lse, element *dx, u64 m,
+                                                            int v, float smoothing, u32 access) {
     backward<true>(dloss, x, labels, t, lse, dx, m, v, smoothing, access);
 }
 
@@ -296,6 +298,7 @@ KERNEL ENTRY(softmax_xent_softmax_short)(const element *x, element *y, u64 m, in
     softmax<false>(x, y, m, v, access);
 }
 
-KERNEL __launch_bounds__(1024) ENTRY(softmax_xent_softmax_long)(const element *x, element *y, u64 m, int v, u32 access) {
+KERNEL __launch_bounds__(1024) ENTRY(softmax_xent_softmax_long)(const element *x, element *y, u64 m, int v,
+                                                                u32 access) {
     softmax<true>(x, y, m, v, access);
 }
