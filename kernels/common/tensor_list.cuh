@@ -4,7 +4,7 @@
 //   chunks: for each block its slot and its place there
 #pragma once
 
-#include "common/element.cuh"
+#include "common/few.cuh"
 
 // Elements of a chunk, as table.rs has it.
 constexpr u32 CHUNK = 1 << 14;
@@ -45,17 +45,6 @@ struct Chunk {
 __device__ __forceinline__ u32 elements_of(const Slot &slot, u32 index) {
     u64 left = slot.count - u64(index) * CHUNK;
     return left < CHUNK ? u32(left) : CHUNK;
-}
-
-__device__ __forceinline__ void load_quad(const float *at, float (&v)[QUAD]) { load_pack(at, v); }
-__device__ __forceinline__ void load_quad(const bf16 *at, float (&v)[QUAD]) {
-    uint2 words = *reinterpret_cast<const uint2 *>(at);
-    v[0] = __uint_as_float(words.x << 16), v[1] = __uint_as_float(words.x & 0xffff0000u);
-    v[2] = __uint_as_float(words.y << 16), v[3] = __uint_as_float(words.y & 0xffff0000u);
-}
-__device__ __forceinline__ void store_quad(float *at, const float (&v)[QUAD]) { store_pack(at, v); }
-__device__ __forceinline__ void store_quad(bf16 *at, const float (&v)[QUAD]) {
-    *reinterpret_cast<uint2 *>(at) = make_uint2(pack_bf16(v[0], v[1]), pack_bf16(v[2], v[3]));
 }
 
 // A number that changes from step to step: by value, or in device memory where `at` is not null.

@@ -18,7 +18,7 @@ __device__ __forceinline__ double sum_over(const T *x, u32 n, bool aligned, doub
     for (u32 i = threadIdx.x * QUAD; i < deep; i += DEEP * QUAD * THREADS) {
         float v[DEEP][QUAD];
 #pragma unroll
-        for (u32 d = 0; d < DEEP; d++) load_quad(x + i + d * QUAD * THREADS, v[d]);
+        for (u32 d = 0; d < DEEP; d++) load_few(x + i + d * QUAD * THREADS, v[d]);
 #pragma unroll
         for (u32 d = 0; d < DEEP; d++)
 #pragma unroll
@@ -27,7 +27,7 @@ __device__ __forceinline__ double sum_over(const T *x, u32 n, bool aligned, doub
     const u32 quads = aligned ? n / QUAD * QUAD : 0;
     for (u32 i = deep + threadIdx.x * QUAD; i < quads; i += QUAD * THREADS) {
         float v[QUAD];
-        load_quad(x + i, v);
+        load_few(x + i, v);
 #pragma unroll
         for (u32 j = 0; j < QUAD; j++) sum += f(v[j]);
     }
@@ -72,8 +72,8 @@ __device__ __forceinline__ void both(const Slot &slot, u32 index, float scale, f
 #pragma unroll 2
     for (u32 i = threadIdx.x * QUAD; i < quads; i += QUAD * THREADS) {
         float w[QUAD], g[QUAD];
-        load_quad(value + i, w);
-        load_quad(gradient + i, g);
+        load_few(value + i, w);
+        load_few(gradient + i, g);
 #pragma unroll
         for (u32 j = 0; j < QUAD; j++) {
             sums.x += square(w[j]);

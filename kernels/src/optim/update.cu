@@ -34,21 +34,21 @@ __device__ __forceinline__ void sweep_of(const Slot &slot, u32 index, bool fresh
     const u32 quads = slot.flags & ALIGNED ? count / QUAD : 0;
     for (u32 i = threadIdx.x * QUAD; i < quads * QUAD; i += THREADS * QUAD) {
         float w[QUAD], g[QUAD], m[QUAD] = {}, v[QUAD] = {}, a[QUAD] = {};
-        load_quad(value + i, w);
-        load_quad(gradient + i, g);
-        if (MOMENTS > 0 && !fresh) load_quad(first + i, m);
-        if (MOMENTS > 1) load_quad(second + i, v);
-        if (slot.average) load_quad(mean + i, a);
+        load_few(value + i, w);
+        load_few(gradient + i, g);
+        if (MOMENTS > 0 && !fresh) load_few(first + i, m);
+        if (MOMENTS > 1) load_few(second + i, v);
+        if (slot.average) load_few(mean + i, a);
 #pragma unroll
         for (u32 j = 0; j < QUAD; j++) {
             update(w[j], g[j], m[j], v[j]);
             a[j] = average(a[j], w[j]);
         }
-        store_quad(value + i, w);
-        if (MOMENTS > 0) store_quad(first + i, m);
-        if (MOMENTS > 1) store_quad(second + i, v);
-        if (slot.low) store_quad(low + i, w);
-        if (slot.average) store_quad(mean + i, a);
+        store_few(value + i, w);
+        if (MOMENTS > 0) store_few(first + i, m);
+        if (MOMENTS > 1) store_few(second + i, v);
+        if (slot.low) store_few(low + i, w);
+        if (slot.average) store_few(mean + i, a);
     }
     for (u32 i = quads * QUAD + threadIdx.x; i < count; i += THREADS) {
         float w = value[i], g = to_float(gradient[i]);
