@@ -5,6 +5,7 @@ use crate::array::Array;
 use crate::compare;
 use engine::cuda::memory as memory_of_devices;
 use engine::{DType, Device, Result, Tensor, cuda, memory};
+use std::fmt::Debug;
 
 /// The element types that CUDA kernels compute in.
 pub const FLOATS: [DType; 2] = [DType::F32, DType::BF16];
@@ -43,6 +44,15 @@ pub fn misaligned(x: &Array<f64>, dtype: DType, device: Device) -> Result<Tensor
     data.extend_from_slice(&x.data);
     let all = on_device(&Array::new(&[data.len()], data), dtype, device)?;
     all.narrow(0, 1, x.len())?.reshape(&x.shape)
+}
+
+/// Runs `check` for each case and gives their number. The error names the case.
+#[track_caller]
+pub fn each<T: Debug>(cases: &[T], check: impl Fn(&T) -> Result<()>) -> Result<usize> {
+    for case in cases {
+        check(case).map_err(|e| e.with("case", case))?;
+    }
+    Ok(cases.len())
 }
 
 /// Checks a launcher whose inputs are all of one float type, in f32 and bf16, aligned and not: every result is on the

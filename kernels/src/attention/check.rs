@@ -3,7 +3,7 @@
 use super::cases::{Case, cases};
 use super::*;
 use crate::array::Array;
-use crate::check::{FLOATS, guarded, misaligned, on_device};
+use crate::check::{FLOATS, each, guarded, misaligned, on_device};
 use crate::compare;
 
 /// Results to compare: out, lse, and the gradients of queries, keys and values.
@@ -77,9 +77,5 @@ fn check_case(device: Device, case: &Case) -> Result<()> {
 
 /// Runs every case on a CUDA device and gives their number. The error names the case.
 pub fn check(device: Device) -> Result<usize> {
-    let cases = cases();
-    for case in &cases {
-        check_case(device, case).map_err(|e| e.with("case", case))?;
-    }
-    Ok(cases.len())
+    each(&cases(), |case| check_case(device, case))
 }

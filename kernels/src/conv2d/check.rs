@@ -4,7 +4,7 @@
 use super::cases::{Case, cases};
 use super::*;
 use crate::array::{Array, Real};
-use crate::check::{guarded, misaligned, on_device};
+use crate::check::{each, guarded, misaligned, on_device};
 use crate::compare;
 
 /// n, h, w, c, o, r, s, stride, padding: packs of 4 and 8 channels within windows, weight gradients in parts, kernels
@@ -132,9 +132,5 @@ fn check_case(device: Device, case: &Case) -> Result<()> {
 
 /// Runs every case on a CUDA device and gives their number. The error names the case.
 pub fn check(device: Device) -> Result<usize> {
-    let cases = device_cases()?;
-    for case in &cases {
-        check_case(device, case).map_err(|e| e.with("case", case))?;
-    }
-    Ok(cases.len())
+    each(&device_cases()?, |case| check_case(device, case))
 }

@@ -3,7 +3,7 @@
 use super::cases::{Case, cases};
 use super::*;
 use crate::array::Array;
-use crate::check::{check_launcher, guarded, misaligned, on_device};
+use crate::check::{check_launcher, each, guarded, misaligned, on_device};
 
 /// An error unless both have the same elements, NaN equal to NaN.
 #[track_caller]
@@ -223,11 +223,8 @@ fn check_misaligned_rows(device: Device) -> Result<usize> {
 
 /// Runs every case on a CUDA device and gives their number. The error names the case.
 pub fn check(device: Device) -> Result<usize> {
-    let cases = device_cases();
-    for case in &cases {
-        check_views(device, case).map_err(|e| e.with("case", case))?;
-    }
+    let views = each(&device_cases(), |case| check_views(device, case))?;
     let others = [check_expanded, check_cat, check_rows, check_misaligned_rows, check_casts];
     let counts = others.iter().map(|check| check(device)).collect::<Result<Vec<_>>>()?;
-    Ok(cases.len() + counts.iter().sum::<usize>())
+    Ok(views + counts.iter().sum::<usize>())
 }

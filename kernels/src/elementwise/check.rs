@@ -3,7 +3,7 @@
 use super::cases::{Case, cases};
 use super::*;
 use crate::array::{Array, Real};
-use crate::check::{FLOATS, check_launcher, guarded, misaligned, on_device};
+use crate::check::{FLOATS, check_launcher, each, guarded, misaligned, on_device};
 use crate::compare;
 
 /// A launcher of one or two inputs by name, with its reference.
@@ -185,15 +185,11 @@ fn check_residual(device: Device, case: &Case) -> Result<()> {
 
 /// Runs every case on a CUDA device and gives their number. The error names the case.
 pub fn check(device: Device) -> Result<usize> {
-    let cases = cases();
-    for case in &cases {
-        check_case(device, case).map_err(|e| e.with("case", case))?;
-    }
-    let fused = fused_shapes();
-    for (i, shape) in fused.iter().enumerate() {
-        let case = Case { shape: shape.clone(), seed: i as u64 };
-        check_bias(device, &case).map_err(|e| e.with("case", &case))?;
-        check_residual(device, &case).map_err(|e| e.with("case", &case))?;
-    }
-    Ok(cases.len() + fused.len())
+    let single = each(&cases(), |case| check_case(device, case))?;
+    let fused: Vec<Case> = (0u64..).zip(fused_shapes()).map(|(seed, shape)| Case { shape, seed }).collect();
+    let fused = each(&fused, |case| {
+        check_bias(device, case)?;
+        check_residual(device, case)
+    })?;
+    Ok(single + fused)
 }

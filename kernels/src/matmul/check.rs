@@ -3,7 +3,7 @@
 use super::cases::{Case, cases};
 use super::*;
 use crate::array::Array;
-use crate::check::{guarded, misaligned, on_device};
+use crate::check::{each, guarded, misaligned, on_device};
 use crate::compare;
 
 /// batch, m, n, k: tiles of 16 and 64 rows and their neighbours, packs of 4 and 8 elements, steps of a tile and their
@@ -121,12 +121,6 @@ fn check_linear(device: Device, shape: &[usize], n: usize) -> Result<()> {
 
 /// Runs every case on a CUDA device and gives their number. The error names the case.
 pub fn check(device: Device) -> Result<usize> {
-    let cases = device_cases();
-    for case in &cases {
-        check_case(device, case).map_err(|e| e.with("case", case))?;
-    }
-    for (x, n) in LINEAR {
-        check_linear(device, x, *n).map_err(|e| e.with("case", (x, n)))?;
-    }
-    Ok(cases.len() + LINEAR.len())
+    let products = each(&device_cases(), |case| check_case(device, case))?;
+    Ok(products + each(LINEAR, |(x, n)| check_linear(device, x, *n))?)
 }

@@ -4,7 +4,7 @@ use super::cases::{Case, Data, Values, cases, positive};
 use super::reference::Gradients;
 use super::*;
 use crate::array::{Array, Real};
-use crate::check::{FLOATS, guarded, misaligned, on_device};
+use crate::check::{FLOATS, each, guarded, misaligned, on_device};
 
 /// The results' names, in the order of [`run`].
 const NAMES: [&str; 5] = ["loss", "lse", "drows", "dcolumns", "dpositive"];
@@ -181,11 +181,9 @@ fn device_cases() -> Vec<Case> {
 
 /// Runs every case on a CUDA device and gives their number. The error names the case.
 pub fn check(device: Device) -> Result<usize> {
-    let all = device_cases();
-    for case in &all {
-        check_case(device, case).map_err(|e| e.with("case", format!("{case:?}")))?;
+    each(&device_cases(), |case| {
+        check_case(device, case)?;
         // The emulated device copies all memory for every schedule: no case should carry the others' along.
-        engine::cuda::memory::trim()?;
-    }
-    Ok(all.len())
+        engine::cuda::memory::trim()
+    })
 }

@@ -3,7 +3,7 @@
 use super::cases::{Case, cases};
 use super::*;
 use crate::array::{Array, Real};
-use crate::check::{FLOATS, check_launcher, guarded, misaligned, on_device};
+use crate::check::{FLOATS, check_launcher, each, guarded, misaligned, on_device};
 
 /// The cases of the CPU, and whole packs of bf16, a window that passes over rows, and two blocks of images.
 fn device_cases() -> Vec<Case> {
@@ -76,13 +76,7 @@ fn check_average(device: Device, shape: [usize; 4]) -> Result<()> {
 
 /// Runs every case on a CUDA device and gives their number. The error names the case.
 pub fn check(device: Device) -> Result<usize> {
-    let cases = device_cases();
-    for case in &cases {
-        check_max(device, case).map_err(|e| e.with("case", case))?;
-    }
+    let maxima = each(&device_cases(), |case| check_max(device, case))?;
     let shapes = [[3, 7, 7, 64], [2, 1, 1, 5], [1, 33, 35, 3], [20, 4, 4, 16], [1, 2, 3, 1], [2, 28, 28, 8]];
-    for shape in shapes {
-        check_average(device, shape).map_err(|e| e.with("shape", shape))?;
-    }
-    Ok(cases.len() + shapes.len())
+    Ok(maxima + each(&shapes, |shape| check_average(device, *shape))?)
 }

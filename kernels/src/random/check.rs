@@ -2,7 +2,7 @@
 
 use super::cases::{Case, PURPOSE, cases};
 use super::*;
-use crate::check::guarded;
+use crate::check::{each, guarded};
 
 /// An error unless all elements are within four units in the last place of `largest`.
 #[track_caller]
@@ -44,9 +44,5 @@ fn check_case(device: Device, case: &Case) -> Result<()> {
 
 /// Runs every case on a CUDA device and gives their number. The error names the case.
 pub fn check(device: Device) -> Result<usize> {
-    let cases = cases();
-    for case in &cases {
-        check_case(device, case).map_err(|e| e.with("case", case))?;
-    }
-    Ok(cases.len())
+    each(&cases(), |case| check_case(device, case))
 }

@@ -3,7 +3,7 @@
 use super::cases::{Case, Values, cases};
 use super::*;
 use crate::array::{Array, Real};
-use crate::check::{FLOATS, guarded, misaligned, on_device};
+use crate::check::{FLOATS, each, guarded, misaligned, on_device};
 use crate::compare::check as near;
 
 /// Where rows change from a warp to a block and to a larger one, and class counts that packs of 16 bytes just fit or not.
@@ -89,10 +89,9 @@ fn check_case(device: Device, case: &Case) -> Result<()> {
 pub fn check(device: Device) -> Result<usize> {
     let mut all = [cases(), more_cases()].concat();
     all.sort_by_key(|case| case.m * case.v);
-    for case in &all {
-        check_case(device, case).map_err(|e| e.with("case", format!("{case:?}")))?;
+    each(&all, |case| {
+        check_case(device, case)?;
         // The emulated device copies all memory for every schedule: no case should carry the others' along.
-        engine::cuda::memory::trim()?;
-    }
-    Ok(all.len())
+        engine::cuda::memory::trim()
+    })
 }
