@@ -44,12 +44,16 @@ pub struct Counters {
     pub global_load_sectors: u64,
     /// 64-byte half-lines that those requests touch.
     pub global_load_half_lines: u64,
+    /// Different bytes that each of those requests touches, summed over requests: lanes that overlap count once.
+    pub global_load_bytes: u64,
     /// Global store requests, atomics included.
     pub global_store_requests: u64,
     /// 32-byte sectors that those requests touch.
     pub global_store_sectors: u64,
     /// 64-byte half-lines that those requests touch.
     pub global_store_half_lines: u64,
+    /// Different bytes that each of those requests touches, summed over requests.
+    pub global_store_bytes: u64,
     /// Different bytes of global memory that the launch read.
     pub unique_bytes_read: u64,
     /// Different bytes of global memory that the launch wrote.

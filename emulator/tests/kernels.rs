@@ -74,6 +74,12 @@ fn cost(case: &Case, counters: &Counters) {
     assert!(sectors * 32 >= counters.unique_bytes_read, "{name}: {counters:?}");
     assert!(counters.global_store_sectors * 32 >= counters.unique_bytes_written, "{name}: {counters:?}");
     assert!(counters.global_load_half_lines <= counters.global_load_sectors, "{name}: {counters:?}");
+    // Requests use at most all bytes of their sectors, and all together at least what the launch does.
+    let (loaded, stored) = (counters.global_load_bytes, counters.global_store_bytes);
+    assert!(loaded <= 32 * counters.global_load_sectors, "{name}: {counters:?}");
+    assert!(stored <= 32 * counters.global_store_sectors, "{name}: {counters:?}");
+    assert!(loaded + stored >= counters.unique_bytes_read, "{name}: {counters:?}");
+    assert!(stored >= counters.unique_bytes_written, "{name}: {counters:?}");
     let (waves, minimum) = (counters.shared_waves, counters.shared_waves_minimum);
     assert!(waves >= minimum && minimum >= counters.shared_requests, "{name}: {counters:?}");
     match cost.banks {

@@ -1,7 +1,7 @@
 //! Checks of global memory: bounds, lifetime, initialisation, races between and within blocks.
 
 use super::context::{Context, lanes};
-use super::tally::pieces;
+use super::tally::Touched;
 use crate::memory::{FREED, UNWRITTEN, View, WRITTEN};
 use crate::report::Kind;
 use std::collections::HashMap;
@@ -148,40 +148,12 @@ pub fn check(context: &mut Context<'_>, request: &Request<'_>) -> Option<View> {
 }
 
 fn count(context: &mut Context<'_>, request: &Request<'_>, together: bool) {
-    let count = |shift: u32| {
-        if together {
-            let first = request.addresses[0];
-            ((first + 32 * request.bytes - 1) >> shift) - (first >> shift) + 1
-        } else {
-            pieces(request.addresses, request.mask, request.bytes, shift)
-        }
-    };
-    let (sectors, half_lines) = (count(5), count(6));
-    let counters = &mut context.tally.counters;
-    if request.mode == Mode::Read {
-        counters.global_load_requests += 1;
-        counters.global_load_sectors += sectors;
-        counters.global_load_half_lines += half_lines;
+    let touched = if together {
+        Touched::by_stretch(request.addresses[0], 32 * request.bytes)
     } else {
-        counters.global_store_requests += 1;
-        counters.global_store_sectors += sectors;
-        counters.global_store_half_lines += half_lines;
-    }
-    let pieces = |tally: &mut dyn FnMut(u64, u64)| {
-        if together {
-            tally(request.addresses[0], 32 * request.bytes);
-        } else {
-            for lane in lanes(request.mask) {
-                tally(request.addresses[lane], request.bytes);
-            }
-        }
+        Touched::by_lanes(request.addresses, request.mask, request.bytes)
     };
-    if request.mode != Mode::Write {
-        pieces(&mut |address, bytes| context.tally.read(address, bytes));
-    }
-    if request.mode != Mode::Read {
-        pieces(&mut |address, bytes| context.tally.write(address, bytes));
-    }
+    context.tally.request(&touched, request.mode);
 }
 
 /// Allocation and initialisation, by the shadow. False after a fault.

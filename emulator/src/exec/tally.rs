@@ -1,5 +1,6 @@
 //! What a worker counts while it runs blocks; workers' tallies add up to a launch's [`Counters`].
 
+use super::global::Mode;
 use crate::counters::{Counters, Instructions};
 use crate::program::{Class, Program};
 use std::collections::HashMap;
@@ -33,15 +34,8 @@ impl Coverage {
         &mut self.pages[self.last.1]
     }
 
-    fn insert(&mut self, mut address: u64, mut bytes: u64) {
-        while bytes > 0 {
-            let bit = address % 64;
-            let take = bytes.min(64 - bit);
-            let mask = if take == 64 { u64::MAX } else { ((1u64 << take) - 1) << bit };
-            self.page(address / PAGE)[(address % PAGE / 64) as usize] |= mask;
-            address += take;
-            bytes -= take;
-        }
+    fn insert(&mut self, half_line: u64, bytes: u64) {
+        self.page(half_line / WORDS as u64)[half_line as usize % WORDS] |= bytes;
     }
 
     fn merge(&mut self, other: &Coverage) {
@@ -77,14 +71,29 @@ impl Tally {
         Tally { warps, lanes, counters: Counters::default(), read: Coverage::new(), written: Coverage::new() }
     }
 
-    /// Bytes of global memory that were read.
-    pub fn read(&mut self, address: u64, bytes: u64) {
-        self.read.insert(address, bytes);
-    }
-
-    /// Bytes of global memory that were written.
-    pub fn write(&mut self, address: u64, bytes: u64) {
-        self.written.insert(address, bytes);
+    /// Counts a request to global memory.
+    pub fn request(&mut self, touched: &Touched, mode: Mode) {
+        let (sectors, half_lines, bytes) = touched.counts();
+        let counters = &mut self.counters;
+        if mode == Mode::Read {
+            counters.global_load_requests += 1;
+            counters.global_load_sectors += sectors;
+            counters.global_load_half_lines += half_lines;
+            counters.global_load_bytes += bytes;
+        } else {
+            counters.global_store_requests += 1;
+            counters.global_store_sectors += sectors;
+            counters.global_store_half_lines += half_lines;
+            counters.global_store_bytes += bytes;
+        }
+        for &(half_line, bytes) in touched.half_lines() {
+            if mode != Mode::Write {
+                self.read.insert(half_line, bytes);
+            }
+            if mode != Mode::Read {
+                self.written.insert(half_line, bytes);
+            }
+        }
     }
 
     /// Adds another worker's counts.
@@ -100,9 +109,11 @@ impl Tally {
         a.global_load_requests += b.global_load_requests;
         a.global_load_sectors += b.global_load_sectors;
         a.global_load_half_lines += b.global_load_half_lines;
+        a.global_load_bytes += b.global_load_bytes;
         a.global_store_requests += b.global_store_requests;
         a.global_store_sectors += b.global_store_sectors;
         a.global_store_half_lines += b.global_store_half_lines;
+        a.global_store_bytes += b.global_store_bytes;
         a.shared_requests += b.shared_requests;
         a.shared_waves += b.shared_waves;
         a.shared_waves_minimum += b.shared_waves_minimum;
@@ -140,22 +151,63 @@ impl Tally {
     }
 }
 
-/// Distinct aligned pieces of `1 << shift` bytes that the accesses `[address, address + bytes)` of a request touch.
-pub fn pieces(addresses: &[u64; 32], mask: u32, bytes: u64, shift: u32) -> u64 {
-    let mut seen = [u64::MAX; 64];
-    let mut count = 0usize;
-    for lane in super::context::lanes(mask) {
-        let first = addresses[lane] >> shift;
-        let last = (addresses[lane] + bytes - 1) >> shift;
-        for piece in first..=last {
-            // Neighbouring lanes mostly share a piece, so the newest entries are looked at first.
-            if !seen[..count].iter().rev().any(|other| *other == piece) {
-                seen[count] = piece;
-                count += 1;
+/// What a request to global memory touches: half-lines of 64 bytes, each once, and the bytes of each as bits.
+pub struct Touched {
+    half_lines: [(u64, u64); 64],
+    count: usize,
+}
+
+impl Touched {
+    /// By the accesses `[address, address + bytes)` of the lanes of `mask`; a lane has at most 32 bytes.
+    pub fn by_lanes(addresses: &[u64; 32], mask: u32, bytes: u64) -> Touched {
+        let mut touched = Touched { half_lines: [(0, 0); 64], count: 0 };
+        for lane in super::context::lanes(mask) {
+            touched.access(addresses[lane], bytes, true);
+        }
+        touched
+    }
+
+    /// By one stretch of memory, at most 1 KiB.
+    pub fn by_stretch(address: u64, bytes: u64) -> Touched {
+        let mut touched = Touched { half_lines: [(0, 0); 64], count: 0 };
+        touched.access(address, bytes, false);
+        touched
+    }
+
+    /// Adds the bytes of one access; `find`: its half-lines may be known already.
+    #[inline(always)]
+    fn access(&mut self, mut address: u64, mut bytes: u64, find: bool) {
+        while bytes > 0 {
+            let (half_line, bit) = (address / 64, address % 64);
+            let take = bytes.min(64 - bit);
+            let mask = u64::MAX >> (64 - take) << bit;
+            let known = &mut self.half_lines[..if find { self.count } else { 0 }];
+            // Neighbouring lanes mostly share a half-line, so the newest are looked at first.
+            match known.iter_mut().rev().find(|(other, _)| *other == half_line) {
+                Some((_, bytes)) => *bytes |= mask,
+                None => {
+                    self.half_lines[self.count] = (half_line, mask);
+                    self.count += 1;
+                }
             }
+            address += take;
+            bytes -= take;
         }
     }
-    count as u64
+
+    fn half_lines(&self) -> &[(u64, u64)] {
+        &self.half_lines[..self.count]
+    }
+
+    /// (sectors of 32 bytes, half-lines, bytes).
+    fn counts(&self) -> (u64, u64, u64) {
+        let (mut sectors, mut all) = (0, 0);
+        for &(_, bytes) in self.half_lines() {
+            sectors += u64::from(bytes as u32 != 0) + u64::from(bytes >> 32 != 0);
+            all += u64::from(bytes.count_ones());
+        }
+        (sectors, self.count as u64, all)
+    }
 }
 
 /// (waves, minimum waves) of a request to shared memory: 32 banks of 4 bytes. Lanes are served in turns of 32, 16 or 8
@@ -198,14 +250,74 @@ mod tests {
         std::array::from_fn(|lane| 4096 + lane as u64 * step)
     }
 
+    /// (sectors, half-lines, bytes) of a request.
+    fn counts(addresses: [u64; 32], mask: u32, bytes: u64) -> (u64, u64, u64) {
+        Touched::by_lanes(&addresses, mask, bytes).counts()
+    }
+
     #[test]
-    fn sectors_of_usual_requests() {
-        assert_eq!(pieces(&stride(4), u32::MAX, 4, 5), 4);
-        assert_eq!(pieces(&stride(16), u32::MAX, 16, 5), 16);
-        assert_eq!(pieces(&stride(128), u32::MAX, 4, 5), 32);
-        assert_eq!(pieces(&stride(0), u32::MAX, 4, 5), 1);
-        assert_eq!(pieces(&stride(4), 1, 4, 5), 1);
-        assert_eq!(pieces(&stride(4).map(|a| a + 4), u32::MAX, 4, 6), 3);
+    fn requests_use_their_sectors_wholly() {
+        assert_eq!(counts(stride(16), u32::MAX, 16), (16, 8, 512));
+        assert_eq!(counts(stride(8), u32::MAX, 8), (8, 4, 256));
+        assert_eq!(counts(stride(4), u32::MAX, 4), (4, 2, 128));
+        assert_eq!(counts(stride(2), u32::MAX, 2), (2, 1, 64));
+        assert_eq!(counts(stride(1), u32::MAX, 1), (1, 1, 32));
+        assert_eq!(counts(stride(64), u32::MAX, 32), (32, 32, 1024));
+        // In any order of the lanes.
+        let mut backwards = stride(16);
+        backwards.reverse();
+        assert_eq!(counts(backwards, u32::MAX, 16), (16, 8, 512));
+    }
+
+    #[test]
+    fn requests_use_parts_of_their_sectors() {
+        // Every second float; one float of each line; one float for all lanes; one lane alone.
+        assert_eq!(counts(stride(8), u32::MAX, 4), (8, 4, 128));
+        assert_eq!(counts(stride(128), u32::MAX, 4), (32, 32, 128));
+        assert_eq!(counts(stride(0), u32::MAX, 4), (1, 1, 4));
+        assert_eq!(counts(stride(4), 1, 4), (1, 1, 4));
+        assert_eq!(counts(stride(4), 0, 4), (0, 0, 0));
+        // Two lanes share each float; pairs of floats overlap by one.
+        assert_eq!(counts(stride(4).map(|a| a & !4), u32::MAX, 4), (4, 2, 64));
+        assert_eq!(counts(stride(4), u32::MAX, 8), (5, 3, 132));
+    }
+
+    #[test]
+    fn misaligned_requests_touch_a_sector_more() {
+        assert_eq!(counts(stride(4).map(|a| a + 4), u32::MAX, 4), (5, 3, 128));
+        assert_eq!(counts(stride(4).map(|a| a + 32), u32::MAX, 4), (4, 3, 128));
+        assert_eq!(counts(stride(2).map(|a| a + 2), u32::MAX, 2), (3, 2, 64));
+        assert_eq!(counts(stride(16).map(|a| a + 16), u32::MAX, 16), (17, 9, 512));
+        // A lane whose bytes lie on both sides of a half-line's end.
+        assert_eq!(counts(stride(0).map(|a| a + 62), u32::MAX, 3), (2, 2, 3));
+    }
+
+    #[test]
+    fn stretches_are_counted_as_their_lanes() {
+        for bytes in [1, 2, 4, 8, 16] {
+            for offset in 0..64 {
+                let addresses = stride(bytes).map(|a| a + offset);
+                let touched = Touched::by_stretch(addresses[0], 32 * bytes);
+                assert_eq!(touched.counts(), counts(addresses, u32::MAX, bytes), "{bytes} at {offset}");
+            }
+        }
+        assert_eq!(Touched::by_stretch(4097, 1024).counts(), (33, 17, 1024));
+    }
+
+    #[test]
+    fn requests_add_up() {
+        let mut tally = Tally::new(0);
+        tally.request(&Touched::by_stretch(4096, 128), Mode::Read);
+        tally.request(&Touched::by_lanes(&stride(0), u32::MAX, 4), Mode::Read);
+        tally.request(&Touched::by_lanes(&stride(8), u32::MAX, 4), Mode::Write);
+        let mut other = Tally::new(0);
+        other.request(&Touched::by_lanes(&stride(0), u32::MAX, 4), Mode::Atomic);
+        tally.merge(&other);
+        let c = &tally.counters;
+        assert_eq!((c.global_load_requests, c.global_load_sectors, c.global_load_bytes), (2, 5, 132));
+        assert_eq!((c.global_store_requests, c.global_store_sectors, c.global_store_bytes), (2, 9, 132));
+        assert_eq!((c.global_load_half_lines, c.global_store_half_lines), (3, 5));
+        assert_eq!((tally.read.bytes(), tally.written.bytes()), (128, 128));
     }
 
     #[test]
@@ -221,12 +333,15 @@ mod tests {
 
     #[test]
     fn coverage_counts_each_byte_once() {
+        let read = |tally: &mut Tally, address, bytes| {
+            tally.request(&Touched::by_stretch(address, bytes), Mode::Read);
+        };
         let mut tally = Tally::new(0);
-        tally.read(4090, 20);
-        tally.read(4095, 2);
-        tally.read(8000, 64);
+        read(&mut tally, 4090, 20);
+        read(&mut tally, 4095, 2);
+        read(&mut tally, 8000, 64);
         let mut other = Tally::new(0);
-        other.read(4100, 20);
+        read(&mut other, 4100, 20);
         tally.merge(&other);
         assert_eq!(tally.read.bytes(), 30 + 64);
     }

@@ -125,11 +125,12 @@ fn ratio(a: u64, b: u64) -> String {
     if b == 0 { "-".into() } else { format!("{:.3}", a as f64 / b as f64) }
 }
 
-const COUNTED: [&str; 9] = [
+const COUNTED: [&str; 10] = [
     "workload",
     "kernel",
     "bytes",
     "moved/bytes",
+    "reread",
     "sector use",
     "half-line use",
     "bank conflicts",
@@ -145,7 +146,8 @@ fn counted(row: &Row, _: &DeviceInfo) -> Vec<String> {
         launch.kernel.to_string(),
         launch.bytes.to_string(),
         ratio(c.unique_bytes(), launch.bytes),
-        ratio(c.unique_bytes(), c.sector_bytes()),
+        ratio(c.sector_bytes(), c.unique_bytes()),
+        ratio(c.requested_bytes(), c.sector_bytes()),
         ratio(c.sector_bytes(), c.half_line_bytes()),
         ratio(c.bank_conflicts(), c.shared_waves),
         format!("{:.0}", launch.flops),
@@ -203,8 +205,12 @@ These are counts of the emulated device, which do not depend on the machine; the
 
 - `bytes`: what the launch must move at least, by the formula in its launcher.
 - `moved/bytes`: different bytes of device memory that it read or wrote, over that: 1 where nothing is moved in vain.
-- `sector use`: those bytes over the bytes of all 32-byte sectors that its requests touch: 1 where each request uses its
-  sectors wholly and no byte is asked for twice. Kernels that read tiles again (from the L2 cache) have less.
+- `reread`: the bytes of all 32-byte sectors that its requests (one a warp instruction) touch, over those different
+  bytes: how often a byte is asked for. Caches serve the repeats. 1 where no byte is asked for twice and no sector in
+  part.
+- `sector use`: bytes that the requests use of their sectors, over those sectors' bytes; bytes that several lanes of a
+  request share count once. 1 where each request uses its sectors wholly; 0.5 for every second float; 0.125 (4 bytes of
+  32) where all lanes read the same float.
 - `half-line use`: sectors over half-lines of 64 bytes, in bytes: 1 where whole half-lines are asked for.
 - `bank conflicts`: passes over the banks of shared memory that conflicts add, over all passes.
 - `FLOPs`: by the launcher's formula. `instructions`: executed by threads.

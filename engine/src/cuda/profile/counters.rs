@@ -58,12 +58,16 @@ counters! {
     global_load_sectors,
     /// 64-byte half-lines that loads touch.
     global_load_half_lines,
+    /// Different bytes that loads touch, each request's counted apart.
+    global_load_bytes,
     /// Global store requests.
     global_store_requests,
     /// 32-byte sectors that stores touch.
     global_store_sectors,
     /// 64-byte half-lines that stores touch.
     global_store_half_lines,
+    /// Different bytes that stores touch, each request's counted apart.
+    global_store_bytes,
     /// Different bytes of global memory read.
     unique_bytes_read,
     /// Different bytes of global memory written.
@@ -97,6 +101,11 @@ impl Counters {
     /// Bytes of all sectors that requests touch: the traffic between the multiprocessors and the cache.
     pub fn sector_bytes(&self) -> u64 {
         32 * (self.global_load_sectors + self.global_store_sectors)
+    }
+
+    /// Bytes that requests touch, each request's counted apart: what they use of their sectors.
+    pub fn requested_bytes(&self) -> u64 {
+        self.global_load_bytes + self.global_store_bytes
     }
 
     /// Bytes of all half-lines that requests touch.

@@ -59,7 +59,7 @@ struct Sum {
     timed: (f64, f64, f64),
     /// Seconds that these take at least.
     least: f64,
-    costs: [f64; 6],
+    costs: [f64; 7],
 }
 
 /// Kernels with their sums, the most expensive first.
@@ -84,6 +84,7 @@ fn sums(records: &[Record], peaks: Option<Peaks>) -> Vec<(&'static str, Sum)> {
                 c.bank_conflicts(),
                 c.shared_waves,
                 c.thread_instructions,
+                c.requested_bytes(),
             ];
             sum.costs.iter_mut().zip(costs).for_each(|(sum, cost)| *sum += cost as f64);
         }
@@ -113,6 +114,7 @@ pub fn table(records: &[Record], device: &DeviceInfo) -> String {
             "bytes",
             "moved/bytes",
             "sectors/moved",
+            "sector use",
             "conflicts/pass",
             "instructions",
             "FLOPs",
@@ -145,13 +147,14 @@ fn measured(kernel: &str, sum: &Sum, whole: f64, is_known: bool) -> Vec<String> 
 }
 
 fn counted(kernel: &str, sum: &Sum) -> Vec<String> {
-    let [unique, sectors, _, conflicts, waves, instructions] = sum.costs;
+    let [unique, sectors, _, conflicts, waves, instructions, requested] = sum.costs;
     vec![
         kernel.to_string(),
         sum.calls.to_string(),
         cell(Some(sum.bytes), 0),
         cell(Some(unique / sum.bytes), 3),
         cell(Some(sectors / unique), 3),
+        cell(Some(requested / sectors), 3),
         cell(Some(conflicts / waves), 3),
         cell(Some(instructions), 0),
         cell(Some(sum.flops), 0),
@@ -288,13 +291,14 @@ mod tests {
             unique_bytes_read: 3_000_000,
             unique_bytes_written: 350_000,
             global_load_sectors: 104_688,
+            global_load_bytes: 1_675_008,
             shared_waves: 10,
             shared_waves_minimum: 5,
             ..Counters::default()
         };
         let text = table(&[record("a_f32", None, Some(counters))], &device("emulated", true));
         let cells: Vec<&str> = text.lines().nth(1).unwrap().split_whitespace().collect();
-        assert_eq!(cells, ["a_f32", "1", "3350000", "1.000", "1.000", "0.500", "0", "1000000"]);
+        assert_eq!(cells, ["a_f32", "1", "3350000", "1.000", "1.000", "0.500", "0.500", "0", "1000000"]);
         assert!(!text.contains("ms"), "{text}");
     }
 
