@@ -4,6 +4,10 @@
 //! uses it on the same stream, behind them. After the first steps no memory comes from the driver. See
 //! [`crate::memory`] for names of operations and guards, which hold here too.
 
+mod capture;
+
+pub(super) use capture::{Captured, begin_capture, capturing, end_capture, keep_for_capture, release_graph};
+
 use super::context::{Context, explain, started};
 use super::extension;
 use crate::memory::{self as host, FENCE, FENCE_BYTE, POISON_BYTE};
@@ -71,15 +75,6 @@ struct Capture {
     /// Regions by address, with their sizes.
     taken: HashMap<u64, usize>,
     constants: Vec<Arc<Block>>,
-}
-
-/// What a captured graph needs for as long as it lives.
-#[derive(Default)]
-pub(super) struct Captured {
-    /// Regions that belong to the graph: address and size.
-    pub(super) regions: Vec<(u64, usize)>,
-    /// Constants that it reads.
-    pub(super) constants: Vec<Arc<Block>>,
 }
 
 impl Pool {
@@ -381,57 +376,4 @@ fn out_of_memory(context: &Context, size: usize) -> Error {
         if held.is_empty() { "nothing".to_string() } else { held.join(", ") }
     );
     Error::new(ErrorKind::Memory, "allocate", message)
-}
-
-/// Starts to note which regions are handed out: they will belong to the graph that is captured.
-pub(super) fn begin_capture(context: &Context) {
-    context.pool.state().capture = Some(Capture::default());
-}
-
-/// Whether a graph is being captured.
-pub(super) fn capturing(context: &Context) -> bool {
-    context.pool.state().capture.is_some()
-}
-
-/// Lets the graph that is being captured, if there is one, keep a constant.
-pub(super) fn keep_for_capture(context: &Context, block: &Arc<Block>) {
-    if let Some(capture) = &mut context.pool.state().capture
-        && !capture.constants.iter().any(|known| Arc::ptr_eq(known, block))
-    {
-        capture.constants.push(block.clone());
-    }
-}
-
-/// Ends what [`begin_capture`] began and gives the regions, which are kept from everyone else until
-/// [`release_graph`], and the constants. Without a graph (`keep` is false) regions stay in the pool.
-pub(super) fn end_capture(context: &Context, keep: bool) -> Captured {
-    // Blocks lock the pool when they are dropped, so constants must not be dropped in here.
-    let mut state = context.pool.state();
-    let Capture { taken, constants } = state.capture.take().unwrap_or_default();
-    if !keep {
-        return Captured { regions: Vec::new(), constants };
-    }
-    let mut taken: Vec<(u64, usize)> = taken.into_iter().collect();
-    taken.sort_unstable();
-    for &(region, size) in &taken {
-        let idle = state.free.get_mut(&size).is_some_and(|free| free.remove(&region));
-        if idle {
-            state.cached -= size;
-            state.reserved += size;
-        }
-        state.graphs.insert(region, !idle);
-    }
-    Captured { regions: taken, constants }
-}
-
-/// Gives the regions of a graph, which is no more, back to the free list.
-pub(super) fn release_graph(context: &Context, regions: &[(u64, usize)]) {
-    let mut state = context.pool.state();
-    for &(region, size) in regions {
-        if state.graphs.remove(&region) == Some(false) {
-            state.reserved -= size;
-            state.cached += size;
-            state.free.entry(size).or_default().insert(region);
-        }
-    }
 }
