@@ -93,8 +93,8 @@ __device__ __forceinline__ void accumulate(float (&sums)[8][8], const float *wei
     }
 }
 
-// out: [own_count, D], the gradient of `own` from `other`; own are the rows if BY_ROW, else the columns. vectors: [R,
-// D] and vector_weights: [R] are the positives' share of drows, or null.
+// out: [own_count, D], the gradient of `own` from `other`; own are the rows if BY_ROW, else the columns.
+// vectors: [R, D] and vector_weights: [R] are the positives' share of drows, or null.
 template <bool BY_ROW>
 __device__ __forceinline__ void gradient(const element *own, int own_count, const element *other, int other_count,
                                          const i32 *positives, const float *dloss, const float *lse, element *out,
