@@ -188,11 +188,13 @@ ENTRY(norm_layer_bwd_columns)(const element *__restrict__ dy, const element *__r
             float v[PACK], d[PACK];
             load_part(x + start, count, aligned && count == PACK, v);
             load_part(dy + start, count, aligned && count == PACK, d);
+            float m = 0.0f, r = 0.0f;
 #pragma unroll
             for (int i = 0; i < PACK; i++) {
                 if (i >= count) continue;
-                const u64 of = row * rows + below[i];
-                dweight[i] += double(d[i] * ((v[i] - mean[of]) * rstd[of]));
+                // A pack mostly lies in one row.
+                if (i == 0 || below[i] != below[i - 1]) m = mean[row * rows + below[i]], r = rstd[row * rows + below[i]];
+                dweight[i] += double(d[i] * ((v[i] - m) * r));
                 dbias[i] += double(d[i]);
             }
         }
