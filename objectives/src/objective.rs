@@ -55,7 +55,13 @@ pub trait Objective: Send {
     /// How each view of an image is made. The trainer gives [`Objective::loss`] one batch for each.
     fn views(&self) -> &[Recipe];
 
-    /// The loss of a batch. `views[v]` is [B, H, W, C]; row i of every view shows the same image.
+    /// The loss of a batch. `views[v]` is [B, H, W, C], f32 or bf16, on the device of the networks; row i of every view
+    /// shows the same image.
+    ///
+    /// On a CUDA device this may be captured once and replayed: nothing may be read from the device or uploaded to it
+    /// (`Tensor::constant` is for what never changes), state is written in place, and a number that changes from step to
+    /// step must be looked up on the device, as the trainer does with the learning rate (`kernels::optim::schedule`): `at`
+    /// is that of the captured step in all replays.
     fn loss(&mut self, views: &[Tensor], at: &Progress) -> Result<Loss>;
 
     /// What happens after the optimiser's step: moving averages, queues.
