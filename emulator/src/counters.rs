@@ -58,6 +58,11 @@ pub struct Counters {
     pub unique_bytes_read: u64,
     /// Different bytes of global memory that the launch wrote.
     pub unique_bytes_written: u64,
+    /// Different half-lines (64 bytes) of global memory of which the launch read any byte: what a device with a perfect
+    /// cache fetches.
+    pub unique_half_lines_read: u64,
+    /// Different half-lines of global memory of which the launch wrote any byte.
+    pub unique_half_lines_written: u64,
     /// Shared memory requests.
     pub shared_requests: u64,
     /// Passes over the 32 banks that they need; equal to the minimum where there is no bank conflict.

@@ -48,6 +48,11 @@ fn orders_matter(file: &str) -> bool {
 fn same_traffic(first: &Counters, other: &Counters, order: &str) {
     assert_eq!(first.unique_bytes_read, other.unique_bytes_read, "{order}: bytes read");
     assert_eq!(first.unique_bytes_written, other.unique_bytes_written, "{order}: bytes written");
+    assert_eq!(first.unique_half_lines_read, other.unique_half_lines_read, "{order}: half-lines read");
+    assert_eq!(
+        first.unique_half_lines_written, other.unique_half_lines_written,
+        "{order}: half-lines written"
+    );
     assert_eq!(first.barriers, other.barriers, "{order}: barriers");
 }
 
@@ -80,6 +85,14 @@ fn cost(case: &Case, counters: &Counters) {
     assert!(stored <= 32 * counters.global_store_sectors, "{name}: {counters:?}");
     assert!(loaded + stored >= counters.unique_bytes_read, "{name}: {counters:?}");
     assert!(stored >= counters.unique_bytes_written, "{name}: {counters:?}");
+    for (bytes, half_lines, requested) in [
+        (counters.unique_bytes_read, counters.unique_half_lines_read, counters.global_load_half_lines),
+        (counters.unique_bytes_written, counters.unique_half_lines_written, counters.global_store_half_lines),
+    ] {
+        // Every half-line holds at least one of the bytes and at most 64. What atomics touch is read and written.
+        assert!(bytes <= 64 * half_lines && half_lines <= bytes, "{name}: {counters:?}");
+        assert!(half_lines <= requested + counters.global_store_half_lines, "{name}: {counters:?}");
+    }
     let (waves, minimum) = (counters.shared_waves, counters.shared_waves_minimum);
     assert!(waves >= minimum && minimum >= counters.shared_requests, "{name}: {counters:?}");
     match cost.banks {

@@ -53,6 +53,8 @@ pub(super) fn counters_line(launch: &KernelLaunch, counters: &Counters) -> Strin
         ("global_store_bytes", counters.global_store_bytes),
         ("unique_bytes_read", counters.unique_bytes_read),
         ("unique_bytes_written", counters.unique_bytes_written),
+        ("unique_half_lines_read", counters.unique_half_lines_read),
+        ("unique_half_lines_written", counters.unique_half_lines_written),
         ("shared_requests", counters.shared_requests),
         ("shared_waves", counters.shared_waves),
         ("shared_waves_minimum", counters.shared_waves_minimum),

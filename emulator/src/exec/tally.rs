@@ -46,6 +46,11 @@ impl Coverage {
         }
     }
 
+    /// Half-lines with any byte in the set: a word is one.
+    fn half_lines(&self) -> u64 {
+        self.pages.iter().flatten().filter(|word| **word != 0).count() as u64
+    }
+
     fn bytes(&self) -> u64 {
         self.pages.iter().flatten().map(|word| u64::from(word.count_ones())).sum()
     }
@@ -128,6 +133,8 @@ impl Tally {
         counters.thread_instructions = self.lanes.iter().sum();
         counters.unique_bytes_read = self.read.bytes();
         counters.unique_bytes_written = self.written.bytes();
+        counters.unique_half_lines_read = self.read.half_lines();
+        counters.unique_half_lines_written = self.written.half_lines();
         let mut classes = Instructions::default();
         for (instruction, count) in program.code.iter().zip(&self.warps) {
             let place = match instruction.class {

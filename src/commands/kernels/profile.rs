@@ -132,7 +132,7 @@ const COUNTED: [&str; 10] = [
     "moved/bytes",
     "reread",
     "sector use",
-    "half-line use",
+    "half-lines/bytes",
     "bank conflicts",
     "FLOPs",
     "instructions",
@@ -148,7 +148,7 @@ fn counted(row: &Row, _: &DeviceInfo) -> Vec<String> {
         ratio(c.unique_bytes(), launch.bytes),
         ratio(c.sector_bytes(), c.unique_bytes()),
         ratio(c.requested_bytes(), c.sector_bytes()),
-        ratio(c.sector_bytes(), c.half_line_bytes()),
+        ratio(c.unique_half_line_bytes(), launch.bytes),
         ratio(c.bank_conflicts(), c.shared_waves),
         format!("{:.0}", launch.flops),
         c.thread_instructions.to_string(),
@@ -211,7 +211,8 @@ These are counts of the emulated device, which do not depend on the machine; the
 - `sector use`: bytes that the requests use of their sectors, over those sectors' bytes; bytes that several lanes of a
   request share count once. 1 where each request uses its sectors wholly; 0.5 for every second float; 0.125 (4 bytes of
   32) where all lanes read the same float.
-- `half-line use`: sectors over half-lines of 64 bytes, in bytes: 1 where whole half-lines are asked for.
+- `half-lines/bytes`: bytes of the different half-lines (64 bytes) that it read and of those that it wrote, over `bytes`: what
+  the device's memory moves behind a perfect cache.
 - `bank conflicts`: passes over the banks of shared memory that conflicts add, over all passes.
 - `FLOPs`: by the launcher's formula. `instructions`: executed by threads.
 ";

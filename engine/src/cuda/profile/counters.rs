@@ -72,6 +72,10 @@ counters! {
     unique_bytes_read,
     /// Different bytes of global memory written.
     unique_bytes_written,
+    /// Different half-lines (64 bytes) of which any byte was read.
+    unique_half_lines_read,
+    /// Different half-lines of which any byte was written.
+    unique_half_lines_written,
     /// Shared memory requests.
     shared_requests,
     /// Passes over the shared banks.
@@ -96,6 +100,12 @@ impl Counters {
     /// Different bytes read and different bytes written: what a device with a perfect cache moves.
     pub fn unique_bytes(&self) -> u64 {
         self.unique_bytes_read + self.unique_bytes_written
+    }
+
+    /// Bytes of the different half-lines that were read and of those that were written: what memory moves behind a perfect
+    /// cache.
+    pub fn unique_half_line_bytes(&self) -> u64 {
+        64 * (self.unique_half_lines_read + self.unique_half_lines_written)
     }
 
     /// Bytes of all sectors that requests touch: the traffic between the multiprocessors and the cache.
