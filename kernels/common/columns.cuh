@@ -46,9 +46,12 @@ __device__ __forceinline__ int pack_count(const Columns &c, u64 start) {
 }
 
 // A number of each of the pack's channels; `missing` where there are none. `values` is [channels].
-// `aligned`: to 16 bytes.
+// `aligned`: to 16 bytes. All threads of a warp call this that have a column.
 __device__ __forceinline__ void load_channels(const float *values, float missing, const Columns &c, u32 pack,
                                               bool aligned, float (&v)[PACK]) {
+    const u32 x = blockDim.x; // where a power of two, threads of a warp have whole groups of x packs
+    if (values && c.channels % PACK == 0 && aligned && (x & (x - 1)) == 0 && x > 1 && x <= 32 && c.packs % x == 0)
+        return load_floats_together(values + u64(pack) * PACK, int(c.channels - pack * PACK), int(x), v);
     if (values && c.channels % PACK == 0) return load_floats(values + u64(pack) * PACK, PACK, aligned, v);
     u32 channel = pack * PACK % c.channels;
 #pragma unroll

@@ -50,6 +50,37 @@ __device__ __forceinline__ void load_floats(const float *at, int count, bool pac
     for (int i = 0; i < PACK; i++) v[i] = i < count ? at[i] : 0.0f;
 }
 
+// load_floats of packed floats by all lanes of a warp at once, in groups of `lanes`, a power of two from 2 to 32, which
+// have one pack behind the other. In bf16 a lane has 32 bytes of floats, and two requests for 16 of them at a stride
+// of 32 would use half of each sector. So the first request reads the first half of the group's floats, in which lower
+// lanes of the group have both of their fours and upper lanes none, the second the rest, and lanes that are half a
+// group apart exchange a four. `count` floats are there from the lane's pack on, those of the lanes behind it included;
+// less than 1 where the pack is behind the end.
+__device__ __forceinline__ void load_floats_together(const float *at, int count, int lanes, float (&v)[PACK]) {
+    if constexpr (PACK == 4) {
+        load_floats(at, count, true, v);
+    } else {
+        const bool upper = threadIdx.x & (lanes / 2);
+        const int first = upper ? 4 - 4 * lanes : 0, second = first + 4 * lanes;
+        const float4 zero = make_float4(0.0f, 0.0f, 0.0f, 0.0f);
+        const float4 a = first < count ? *reinterpret_cast<const float4 *>(at + first) : zero;
+        const float4 b = second < count ? *reinterpret_cast<const float4 *>(at + second) : zero;
+        const float low[4] = {a.x, a.y, a.z, a.w}, high[4] = {b.x, b.y, b.z, b.w};
+#pragma unroll
+        for (int i = 0; i < 4; i++) {
+            const float other = __shfl_xor_sync(0xffffffffu, upper ? low[i] : high[i], lanes / 2);
+            v[i] = upper ? other : low[i];
+            v[i + 4] = upper ? high[i] : other;
+        }
+    }
+}
+
+// load_floats by all lanes of a warp at once, which have one pack behind the other: `count` as above.
+__device__ __forceinline__ void load_warp_floats(const float *at, int count, bool packed, float (&v)[PACK]) {
+    if (packed) return load_floats_together(at, count, 32, v);
+    load_floats(at, count, false, v);
+}
+
 // What a value becomes when it is stored and read again.
 __device__ __forceinline__ float rounded(float x) {
     element stored;

@@ -25,7 +25,7 @@ __device__ __forceinline__ void sums(const element *__restrict__ dy, const eleme
     double gradient[PACK] = {}, product[PACK] = {};
     if (at.inside) {
         float mean[PACK];
-        load_channels(mean_in, 0.0f, c, at.pack, false, mean);
+        load_channels(mean_in, 0.0f, c, at.pack, aligned, mean);
         const u64 step = u64(blockDim.y) * c.packs * PACK;
         u64 row = at.first;
         for (; row + (AHEAD - 1) * blockDim.y < at.whole_end; row += AHEAD * blockDim.y) {

@@ -40,7 +40,7 @@ pub fn backward(
         .write_optional(masked.as_mut())?
         .write(&mut partials)?
         .value(plan.columns)
-        .value(u32::from(aligned([Some(dy), Some(x), y])))
+        .value(u32::from(aligned([Some(dy), Some(x), y, Some(mean)])))
         .grid3(plan.grid())
         .block3(plan.block())
         .flops(4.0 * x.len() as f64)

@@ -46,19 +46,19 @@ __device__ __forceinline__ float rstd_of(float squares, u32 width, const Mean &m
     return 1.0f / sqrtf(variance + eps);
 }
 
-// y of `count` elements; weight and bias may be null.
+// y of `count` elements; weight and bias may be null. All lanes of a warp call this.
 __device__ __forceinline__ void write(element *y, const float *weight, const float *bias, int count, bool aligned,
                                       const Mean &m, float rstd, float (&v)[PACK]) {
 #pragma unroll
     for (int i = 0; i < PACK; i++) v[i] = ((v[i] - m.near) - m.missed) * rstd;
     float parameter[PACK];
     if (weight) {
-        load_floats(weight, count, aligned, parameter);
+        load_warp_floats(weight, count, aligned, parameter);
 #pragma unroll
         for (int i = 0; i < PACK; i++) v[i] *= parameter[i];
     }
     if (bias) {
-        load_floats(bias, count, aligned, parameter);
+        load_warp_floats(bias, count, aligned, parameter);
 #pragma unroll
         for (int i = 0; i < PACK; i++) v[i] += parameter[i];
     }
@@ -120,8 +120,9 @@ __device__ __forceinline__ void warp_row(const element *x, const element *branch
     const float inverse = rstd_of(warp_sum(squares), width, m, eps);
 #pragma unroll
     for (int k = 0; k < PACKS; k++) {
+        if (k * 32 * PACK >= width) break; // of all lanes
         const int at = (k * 32 + lane_id()) * PACK;
-        if (at < width) write(y + at, offset(weight, at), offset(bias, at), width - at, aligned, m, inverse, v[k]);
+        write(y + at, offset(weight, at), offset(bias, at), width - at, aligned, m, inverse, v[k]);
     }
     if (lane_id() == 0) *mean = m.near, *rstd = inverse;
 }
@@ -177,7 +178,9 @@ ENTRY(norm_layer_fwd_block)(const element *__restrict__ x, const element *__rest
         }
     }
     const float inverse = rstd_of(block_sum<WARPS>(squares, part), width, m, eps);
-    for (u32 at = begin; at < width; at += step) {
+    // Warps stay together: a lane may be behind the row's end.
+    for (u32 base = warp_id() * 32 * PACK; base < width; base += step) {
+        const u32 at = base + lane_id() * PACK;
         load(at);
         if (branch) store_part(sum + start + at, width - at, aligned, v);
         write(y + start + at, offset(weight, at), offset(bias, at), width - at, aligned, m, inverse, v);

@@ -37,11 +37,20 @@ __device__ __forceinline__ void warp_rows(const element *__restrict__ dy, const 
 #pragma unroll
         for (int k = 0; k < PACKS; k++) f(k, (k * 32 + lane_id()) * PACK);
     };
-    auto weights = [&](int at, float (&w)[PACK]) {
-        if (weight) return load_floats(weight + at, width - at, aligned, w);
+    // The weight stays in registers where sums leave room.
+    constexpr bool KEPT = PACKS * PACK <= 16;
+    float kept[PACKS][PACK];
+    auto load_weights = [&](int at, float (&w)[PACK]) {
+        if (weight) return load_warp_floats(weight + at, width - at, aligned, w);
 #pragma unroll
         for (int i = 0; i < PACK; i++) w[i] = 1.0f;
     };
+    auto weights = [&](int k, int at, float (&w)[PACK]) {
+        if (!KEPT) return load_weights(at, w);
+#pragma unroll
+        for (int i = 0; i < PACK; i++) w[i] = kept[k][i];
+    };
+    if (KEPT) over([&](int k, int at) { load_weights(at, kept[k]); });
     for (u64 row = u64(blockIdx.x) * WARPS + warp_id(); row < rows; row += u64(gridDim.x) * WARPS) {
         const u64 start = row * width;
         uint4 x_bits[PACKS], dy_bits[PACKS];
@@ -56,7 +65,7 @@ __device__ __forceinline__ void warp_rows(const element *__restrict__ dy, const 
             float v[PACK], d[PACK], w[PACK];
             unpack(x_bits[k], v);
             unpack(dy_bits[k], d); // 0 behind the row's end
-            weights(at, w);
+            weights(k, at, w);
 #pragma unroll
             for (int i = 0; i < PACK; i++) {
                 const float n = (v[i] - m) * r, g = d[i] * w[i];
@@ -69,14 +78,14 @@ __device__ __forceinline__ void warp_rows(const element *__restrict__ dy, const 
         average = warp_sum(average) / width;
         along = warp_sum(along) / width;
         over([&](int k, int at) {
-            if (at >= width) return;
+            if (k * 32 * PACK >= width) return; // of all lanes
             one_by_one();
             forget(x_bits[k]);
             forget(dy_bits[k]);
             float v[PACK], d[PACK], w[PACK], other[PACK] = {};
             unpack(x_bits[k], v);
             unpack(dy_bits[k], d);
-            weights(at, w);
+            weights(k, at, w);
             if (dsum) load_part(dsum + start + at, width - at, aligned, other);
 #pragma unroll
             for (int i = 0; i < PACK; i++)
@@ -138,19 +147,22 @@ ENTRY(norm_layer_bwd_block)(const element *__restrict__ dy, const element *__res
                             element *__restrict__ dx, u32 width, u32 aligned) {
     __shared__ float part[WIDE_WARPS];
     const u64 start = u64(blockIdx.x) * width;
-    const u32 begin = threadIdx.x * PACK, step = 32 * WIDE_WARPS * PACK;
+    // Warps stay together: a lane may be behind the row's end.
+    const u32 begin = warp_id() * 32 * PACK, step = 32 * WIDE_WARPS * PACK;
     const float m = mean[blockIdx.x], r = rstd[blockIdx.x];
     float v[PACK], g[PACK], w[PACK];
     auto load = [&](u32 at) {
         load_part(x + start + at, width - at, aligned, v);
         load_part(dy + start + at, width - at, aligned, g); // 0 behind the row's end
-        if (weight) load_floats(weight + at, width - at, aligned, w);
+        if (weight) load_warp_floats(weight + at, width - at, aligned, w);
 #pragma unroll
         for (int i = 0; i < PACK; i++) g[i] = weight ? g[i] * w[i] : g[i];
     };
     float average = 0.0f, along = 0.0f;
-    for (u32 at = begin; at < width; at += step) {
+    for (u32 base = begin; base < width; base += step) {
+        const u32 at = base + lane_id() * PACK;
         load(at);
+        if (at >= width) continue;
 #pragma unroll
         for (int i = 0; i < PACK; i++) {
             average += g[i];
@@ -159,7 +171,8 @@ ENTRY(norm_layer_bwd_block)(const element *__restrict__ dy, const element *__res
     }
     average = block_sum<WIDE_WARPS>(average, part) / width;
     along = block_sum<WIDE_WARPS>(along, part) / width;
-    for (u32 at = begin; at < width; at += step) {
+    for (u32 base = begin; base < width; base += step) {
+        const u32 at = base + lane_id() * PACK;
         load(at);
         float other[PACK] = {};
         if (dsum) load_part(dsum + start + at, width - at, aligned, other);

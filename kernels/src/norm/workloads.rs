@@ -6,13 +6,13 @@ use crate::check::on_device;
 use crate::registry::{Run, Workload};
 
 /// Rows and channels of a feature map.
-const BATCH: [usize; 2] = [8_192, 64];
+const BATCH: [usize; 2] = [16_384, 64];
 /// Tokens and their width.
 const LAYER: [usize; 2] = [1_024, 384];
 /// Tokens wider than a warp holds.
 const WIDE: [usize; 2] = [256, 2_048];
 /// Projected views.
-const UNIT: [usize; 2] = [2_048, 128];
+const UNIT: [usize; 2] = [2_048, 256];
 
 fn operand(seed: u64, shape: &[usize], device: Device, dtype: DType) -> Result<Tensor> {
     on_device(&Array::random(shape, seed, 1.0), dtype, device)
@@ -66,13 +66,13 @@ fn unit_gradient(device: Device, dtype: DType) -> Result<Run> {
 /// The family's workloads.
 pub fn workloads() -> Vec<Workload> {
     vec![
-        Workload { label: "batch_forward 8192x64", prepare: batch },
-        Workload { label: "batch_backward 8192x64", prepare: batch_gradient },
+        Workload { label: "batch_forward 16384x64", prepare: batch },
+        Workload { label: "batch_backward 16384x64", prepare: batch_gradient },
         Workload { label: "layer_forward_residual 1024x384", prepare: |d, t| layer(d, t, LAYER) },
         Workload { label: "layer_backward_residual 1024x384", prepare: |d, t| layer_gradient(d, t, LAYER) },
         Workload { label: "layer_forward_residual 256x2048", prepare: |d, t| layer(d, t, WIDE) },
         Workload { label: "layer_backward_residual 256x2048", prepare: |d, t| layer_gradient(d, t, WIDE) },
-        Workload { label: "l2_forward 2048x128", prepare: unit },
-        Workload { label: "l2_backward 2048x128", prepare: unit_gradient },
+        Workload { label: "l2_forward 2048x256", prepare: unit },
+        Workload { label: "l2_backward 2048x256", prepare: unit_gradient },
     ]
 }
