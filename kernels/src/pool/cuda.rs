@@ -17,6 +17,9 @@ typed_kernels! {
 /// Blocks in y, which go over the images.
 const IMAGES: usize = 65_535;
 
+/// Channels of a thread of the maximum, `FEW` of `pool.cu`.
+const FEW: usize = 4;
+
 /// `Sizes` of `pool.cu`.
 #[repr(C)]
 #[derive(Debug, Clone, Copy, bytemuck::Zeroable, bytemuck::Pod)]
@@ -47,12 +50,18 @@ struct Cover {
 }
 
 impl Cover {
-    /// For tensors with channels innermost. Sizes that are no size of an image of 2^31 elements are an error.
+    /// For tensors with channels innermost, of which a thread takes `few` where they allow it. Sizes that are no size of
+    /// an image of 2^31 elements are an error.
     #[track_caller]
-    fn new(name: &str, z: &Sizes, [rows, columns]: [usize; 2], tensors: &[&Tensor]) -> Result<Cover> {
-        let pack = 16 / tensors[0].dtype().size();
-        let vector = z.c.is_multiple_of(pack) && tensors.iter().all(|t| t.is_aligned(16));
-        let channels = if vector { z.c / pack } else { z.c };
+    fn new(
+        name: &str,
+        z: &Sizes,
+        [rows, columns]: [usize; 2],
+        few: usize,
+        tensors: &[&Tensor],
+    ) -> Result<Cover> {
+        let vector = z.c.is_multiple_of(few) && tensors.iter().all(|t| t.is_aligned(few * t.dtype().size()));
+        let channels = if vector { z.c / few } else { z.c };
         let items = rows * columns * channels;
         // Every product of sizes of an image stays below 2^31.
         let largest = (z.h * z.w).max(z.p * z.q).max(z.kernel.max(z.stride)) * z.c;
@@ -83,7 +92,7 @@ pub fn max_forward(z: &Sizes, x: &Tensor, y: &mut Tensor, index: &mut Tensor) ->
         return Ok(());
     }
     let name = "max_pool";
-    let cover = Cover::new(name, z, [z.p, z.q], &[x, &*y, &*index])?;
+    let cover = Cover::new(name, z, [z.p, z.q], FEW, &[x, &*y, &*index])?;
     Launch::new(MAX_FWD.of(name, x.dtype())?, x.device())?
         .read(x)?
         .write(y)?
@@ -103,7 +112,7 @@ pub fn max_backward(z: &Sizes, dy: &Tensor, index: &Tensor, dx: &mut Tensor) -> 
         return Ok(());
     }
     let name = "max_pool_bwd";
-    let cover = Cover::new(name, z, [z.h, z.w], &[dy, index, &*dx])?;
+    let cover = Cover::new(name, z, [z.h, z.w], FEW, &[dy, index, &*dx])?;
     Launch::new(MAX_BWD.of(name, dy.dtype())?, dy.device())?
         .read(dy)?
         .read(index)?
@@ -138,7 +147,8 @@ pub fn global_average_backward(dy: &Tensor, dx: &mut Tensor) -> Result<()> {
     }
     let name = "global_average_pool_bwd";
     let z = Sizes { n, h, w, c, kernel: 1, stride: 1, padding: 0, p: 1, q: 1 };
-    let cover = Cover::new(name, &z, [h, w], &[dy, &*dx])?;
+    let pack = 16 / dy.dtype().size();
+    let cover = Cover::new(name, &z, [h, w], pack, &[dy, &*dx])?;
     Launch::new(AVERAGE_BWD.of(name, dy.dtype())?, dy.device())?
         .read(dy)?
         .write(dx)?

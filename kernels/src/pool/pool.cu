@@ -1,13 +1,14 @@
 // Pooling of NHWC images: maximum over windows with its position, its gradient, and the gradient of the average over a
 // whole image (the average itself is a sum over columns: reduce).
 //
-// A thread takes one output position and neighbouring channels, as many as 16 bytes hold where C and the addresses
-// allow, else one: neighbouring threads take neighbouring channels. blockIdx.x covers the positions of an image,
+// A thread takes one output position and neighbouring channels where C and the addresses allow, 4 for the maximum and as
+// many as 16 bytes hold for the average, else one: neighbouring threads take neighbouring channels. blockIdx.x covers the positions of an image,
 // blockIdx.y images. Windows overlap in the cache; device memory is read once. Threads do not wait for each other. The
 // gradient of the maximum is in gather form: a pixel looks at the windows that cover it, in order, so that nothing is
 // added atomically.
 
 #include "common/divisor.cuh"
+#include "common/few.cuh"
 
 struct Sizes {
     u32 images, h, w, c, kernel, stride, padding, p, q;
@@ -17,39 +18,26 @@ struct Sizes {
 };
 static_assert(sizeof(Sizes) == 72, "as the host passes it");
 
-template <bool VECTOR, int WIDTH> __device__ __forceinline__ void load(const element *at, float (&v)[WIDTH]) {
-    if constexpr (VECTOR) {
-        load_pack(at, v);
-    } else {
-        v[0] = to_float(*at);
-    }
+// Channels of a thread where C and the addresses allow: a position is 4 bytes whatever the element type, so that 4 of
+// them, not a pack of elements, make the maximum's requests whole sectors.
+constexpr int FEW = 4;
+
+__device__ __forceinline__ void load(const element *at, float (&v)[1]) { v[0] = to_float(*at); }
+__device__ __forceinline__ void load(const element *at, float (&v)[FEW]) { load_few(at, v); }
+__device__ __forceinline__ void store(element *at, const float (&v)[1]) { from_float(v[0], *at); }
+__device__ __forceinline__ void store(element *at, const float (&v)[FEW]) { store_few(at, v); }
+#if defined(ELEMENT_BF16)
+__device__ __forceinline__ void load(const element *at, float (&v)[PACK]) { load_pack(at, v); }
+__device__ __forceinline__ void store(element *at, const float (&v)[PACK]) { store_pack(at, v); }
+#endif
+__device__ __forceinline__ void load_index(const i32 *at, i32 (&v)[1]) { v[0] = *at; }
+__device__ __forceinline__ void load_index(const i32 *at, i32 (&v)[FEW]) {
+    const int4 four = *reinterpret_cast<const int4 *>(at);
+    v[0] = four.x, v[1] = four.y, v[2] = four.z, v[3] = four.w;
 }
-template <bool VECTOR, int WIDTH> __device__ __forceinline__ void store(element *at, const float (&v)[WIDTH]) {
-    if constexpr (VECTOR) {
-        store_pack(at, v);
-    } else {
-        from_float(v[0], *at);
-    }
-}
-template <bool VECTOR, int WIDTH> __device__ __forceinline__ void load_index(const i32 *at, i32 (&v)[WIDTH]) {
-    if constexpr (VECTOR) {
-#pragma unroll
-        for (int i = 0; i < WIDTH; i += 4) {
-            const int4 four = *reinterpret_cast<const int4 *>(at + i);
-            v[i] = four.x, v[i + 1] = four.y, v[i + 2] = four.z, v[i + 3] = four.w;
-        }
-    } else {
-        v[0] = *at;
-    }
-}
-template <bool VECTOR, int WIDTH> __device__ __forceinline__ void store_index(i32 *at, const i32 (&v)[WIDTH]) {
-    if constexpr (VECTOR) {
-#pragma unroll
-        for (int i = 0; i < WIDTH; i += 4)
-            *reinterpret_cast<int4 *>(at + i) = make_int4(v[i], v[i + 1], v[i + 2], v[i + 3]);
-    } else {
-        *at = v[0];
-    }
+__device__ __forceinline__ void store_index(i32 *at, const i32 (&v)[1]) { *at = v[0]; }
+__device__ __forceinline__ void store_index(i32 *at, const i32 (&v)[FEW]) {
+    *reinterpret_cast<int4 *>(at) = make_int4(v[0], v[1], v[2], v[3]);
 }
 
 // The thread's place in an image: row, column, first channel. `item` counts them with channel groups innermost.
@@ -67,9 +55,8 @@ __device__ __forceinline__ Place place(u32 item, const Sizes &z, int width) {
 }
 
 // y, index: [N, P, Q, C]; x: [N, H, W, C]. The first on ties; a NaN replaces what came before.
-template <bool VECTOR>
+template <int WIDTH>
 __device__ __forceinline__ void max_forward(const element *x, element *y, i32 *index, u32 items, const Sizes &z) {
-    constexpr int WIDTH = VECTOR ? PACK : 1;
     const u32 item = blockIdx.x * blockDim.x + threadIdx.x;
     if (item >= items) return;
     const Place at = place(item, z, WIDTH);
@@ -81,13 +68,13 @@ __device__ __forceinline__ void max_forward(const element *x, element *y, i32 *i
         const element *image = x + u64(n) * z.h * z.w * z.c + at.channel;
         float best[WIDTH];
         i32 position[WIDTH];
-        load<VECTOR>(image + u64(i0 * z.w + j0) * z.c, best);
+        load(image + u64(i0 * z.w + j0) * z.c, best);
 #pragma unroll
         for (int k = 0; k < WIDTH; k++) position[k] = i0 * z.w + j0;
         for (u32 i = i0; i < i1; i++) {
             for (u32 j = j0; j < j1; j++) {
                 float v[WIDTH];
-                load<VECTOR>(image + u64(i * z.w + j) * z.c, v);
+                load(image + u64(i * z.w + j) * z.c, v);
 #pragma unroll
                 for (int k = 0; k < WIDTH; k++) {
                     const bool take = v[k] > best[k] || v[k] != v[k];
@@ -97,16 +84,15 @@ __device__ __forceinline__ void max_forward(const element *x, element *y, i32 *i
             }
         }
         const u64 to = u64(n) * z.p * z.q * z.c + u64(at.row * z.q + at.column) * z.c + at.channel;
-        store<VECTOR>(y + to, best);
-        store_index<VECTOR>(index + to, position);
+        store(y + to, best);
+        store_index(index + to, position);
     }
 }
 
 // dx: [N, H, W, C]; dy, index: [N, P, Q, C]. An index that is no pixel of its window goes nowhere.
-template <bool VECTOR>
+template <int WIDTH>
 __device__ __forceinline__ void max_backward(const element *dy, const i32 *index, element *dx, u32 items,
                                              const Sizes &z) {
-    constexpr int WIDTH = VECTOR ? PACK : 1;
     const u32 item = blockIdx.x * blockDim.x + threadIdx.x;
     if (item >= items) return;
     const Place at = place(item, z, WIDTH);
@@ -124,21 +110,20 @@ __device__ __forceinline__ void max_backward(const element *dy, const i32 *index
                 const u64 from = windows + u64(p * z.q + q) * z.c;
                 float v[WIDTH];
                 i32 position[WIDTH];
-                load<VECTOR>(dy + from, v);
-                load_index<VECTOR>(index + from, position);
+                load(dy + from, v);
+                load_index(index + from, position);
 #pragma unroll
                 for (int k = 0; k < WIDTH; k++)
                     if (position[k] == pixel) sum[k] += v[k];
             }
         }
-        store<VECTOR>(dx + u64(n) * z.h * z.w * z.c + u64(pixel) * z.c + at.channel, sum);
+        store(dx + u64(n) * z.h * z.w * z.c + u64(pixel) * z.c + at.channel, sum);
     }
 }
 
 // dx[n, pixel, c] = dy[n, c] / pixels; dx: [N, H W, C], dy: [N, C]
-template <bool VECTOR>
+template <int WIDTH>
 __device__ __forceinline__ void average_backward(const element *dy, element *dx, u32 items, const Sizes &z) {
-    constexpr int WIDTH = VECTOR ? PACK : 1;
     const u32 item = blockIdx.x * blockDim.x + threadIdx.x;
     if (item >= items) return;
     u32 group = item;
@@ -146,33 +131,33 @@ __device__ __forceinline__ void average_backward(const element *dy, element *dx,
     const float pixels = z.h * z.w;
     for (u32 n = blockIdx.y; n < z.images; n += gridDim.y) {
         float v[WIDTH];
-        load<VECTOR>(dy + u64(n) * z.c + group * WIDTH, v);
+        load(dy + u64(n) * z.c + group * WIDTH, v);
 #pragma unroll
         for (int k = 0; k < WIDTH; k++) v[k] /= pixels;
-        store<VECTOR>(dx + u64(n) * z.h * z.w * z.c + u64(item) * WIDTH, v);
+        store(dx + u64(n) * z.h * z.w * z.c + u64(item) * WIDTH, v);
     }
 }
 
 KERNEL ENTRY(pool_max_fwd)(const element *x, element *y, i32 *index, u32 items, const Sizes z, u32 vector) {
     if (vector) {
-        max_forward<true>(x, y, index, items, z);
+        max_forward<FEW>(x, y, index, items, z);
     } else {
-        max_forward<false>(x, y, index, items, z);
+        max_forward<1>(x, y, index, items, z);
     }
 }
 
 KERNEL ENTRY(pool_max_bwd)(const element *dy, const i32 *index, element *dx, u32 items, const Sizes z, u32 vector) {
     if (vector) {
-        max_backward<true>(dy, index, dx, items, z);
+        max_backward<FEW>(dy, index, dx, items, z);
     } else {
-        max_backward<false>(dy, index, dx, items, z);
+        max_backward<1>(dy, index, dx, items, z);
     }
 }
 
 KERNEL ENTRY(pool_average_bwd)(const element *dy, element *dx, u32 items, const Sizes z, u32 vector) {
     if (vector) {
-        average_backward<true>(dy, dx, items, z);
+        average_backward<PACK>(dy, dx, items, z);
     } else {
-        average_backward<false>(dy, dx, items, z);
+        average_backward<1>(dy, dx, items, z);
     }
 }
