@@ -28,3 +28,10 @@ __device__ __forceinline__ void store_few(bf16 *at, const float (&v)[4]) {
 __device__ __forceinline__ void store_few(bf16 *at, const float (&v)[2]) {
     *reinterpret_cast<u32 *>(at) = pack_bf16(v[0], v[1]);
 }
+
+// Four to an aligned address of global memory, as one instruction: see store_global.
+__device__ __forceinline__ void store_few_global(float *at, const float (&v)[4]) { store_pack_global(at, v); }
+__device__ __forceinline__ void store_few_global(bf16 *at, const float (&v)[4]) {
+    const u32 low = pack_bf16(v[0], v[1]), high = pack_bf16(v[2], v[3]);
+    asm volatile("st.global.v2.u32 [%0], {%1, %2};" ::"l"(at), "r"(low), "r"(high) : "memory");
+}

@@ -141,6 +141,14 @@ fn vector(width: usize, tensors: &[&Tensor]) -> u32 {
     u32::from(width.is_multiple_of(16 / tensors[0].dtype().size()) && aligned(tensors) == 1)
 }
 
+/// Elements of a thread beside a scale, `FEW` of `fused.cu`.
+const FEW: usize = 4;
+
+/// Whether rows of `width` elements can be read from all tensors [`FEW`] at once.
+fn by_few(width: usize, tensors: &[&Tensor]) -> bool {
+    width.is_multiple_of(FEW) && tensors.iter().all(|t| t.is_aligned(FEW * t.dtype().size()))
+}
+
 /// gelu(x + bias), and x + bias.
 #[track_caller]
 pub fn bias_gelu(x: &Tensor, bias: &Tensor) -> Result<(Tensor, Tensor)> {
@@ -197,8 +205,8 @@ pub(super) fn residual_scale(x: Option<&Tensor>, branch: &Tensor, factors: Facto
         .value(n as u64)
         .value(Divisor::new(name, width)?)
         .value(Divisor::new(name, rows)?)
-        .value(vector(width, &tensors))
-        .grid(blocks(n, dtype.size()))
+        .value(u32::from(by_few(width, &tensors)))
+        .grid(n.div_ceil(FEW).div_ceil(THREADS))
         .block(THREADS)
         .run()?;
     Ok(out)
@@ -220,10 +228,10 @@ pub(super) fn residual_scale_backward(
         return Ok((dbranch, Tensor::zeros(&[width], DType::F32, device)?));
     }
     let total = dy.len() / width;
-    let vector = vector(width, &[dy, branch, scale]);
-    let packs = if vector == 1 { width * dtype.size() / 16 } else { width };
-    let lanes = packs.next_power_of_two().min(32);
-    let tiles = packs.div_ceil(lanes);
+    let by_few = by_few(width, &[dy, branch, scale]);
+    let parts = if by_few { width / FEW } else { width };
+    let lanes = parts.next_power_of_two().min(32);
+    let tiles = parts.div_ceil(lanes);
     // As many pieces as fill a large device, of at least eight rows a lane.
     let at_once = 8 * 32 / lanes;
     let wanted = (512 / tiles).min(total / (8 * at_once)).max(1);
@@ -243,7 +251,7 @@ pub(super) fn residual_scale_backward(
         .value(tiles as u32)
         .value(lanes.trailing_zeros())
         .value(Divisor::new(name, rows)?)
-        .value(vector)
+        .value(u32::from(by_few))
         .grid(tiles * pieces)
         .block(THREADS)
         .flops(4.0 * dy.len() as f64)

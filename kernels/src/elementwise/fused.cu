@@ -1,26 +1,23 @@
 // Chains of elementwise steps in one pass: bias and activation, and the end of a residual branch. What lies between the
 // steps is never written; the pre-activation, which backward needs, is written once.
 //
-// Each thread makes one pack of 16 bytes where the width of rows and all addresses allow it, else as many elements one
-// by one. Threads do not wait for each other, but in residual_scale_bwd: there a block takes `lanes` packs of columns
-// of one piece of the rows and adds up the columns of the scale's gradient in float32, in an order that depends on the
-// sizes alone; a further launch adds the pieces (reduce). Arithmetic is in float32; a bf16 result is rounded once.
+// Each thread makes one pack of 16 bytes, beside a scale 4 elements, where the width of rows and all addresses allow it,
+// else as many elements one by one. Threads do not wait for each other, but in residual_scale_bwd: there a block takes
+// `lanes` fours of columns of one piece of the rows and adds up the columns of the scale's gradient in float32, in an
+// order that depends on the sizes alone; a further launch adds the pieces (reduce). Arithmetic is in float32; a bf16
+// result is rounded once.
 
 #include "common/divisor.cuh"
+#include "common/few.cuh"
 #include "common/math.cuh"
 #include "common/reduce.cuh"
 
 // n / d, with a 64-bit division only where n needs it.
 __device__ __forceinline__ u64 over(u64 n, const Divisor &d) { return n >> 31 ? n / d.divisor : quotient(n, d); }
 
-// A pack of float32 values of a row.
-__device__ __forceinline__ void load_floats(const float *at, float (&v)[PACK]) {
-#pragma unroll
-    for (int i = 0; i < PACK; i += 4) {
-        const float4 four = *reinterpret_cast<const float4 *>(at + i);
-        v[i] = four.x, v[i + 1] = four.y, v[i + 2] = four.z, v[i + 3] = four.w;
-    }
-}
+// Elements of a thread beside a scale, which is f32 whatever the element type: with a pack of 8 in bf16 every request for
+// the scale would use half of its sectors.
+constexpr int FEW = 4;
 
 // y = f(x + bias) with f(pre) = value; pre where KEEP. x, y, pre: [n / width, width], bias: [width]
 #define BIAS(name, KEEP, value)                                                                                        \
@@ -56,23 +53,23 @@ BIAS(elementwise_bias_relu, false, pre < 0.0f ? 0.0f : pre)
 KERNEL ENTRY(elementwise_residual_scale)(const element *x, const element *branch, const float *scale,
                                          const float *keep, element *out, u64 n, Divisor width, Divisor rows,
                                          u32 vector) {
-    const u64 start = (u64(blockIdx.x) * blockDim.x + threadIdx.x) * PACK;
+    const u64 start = (u64(blockIdx.x) * blockDim.x + threadIdx.x) * FEW;
     if (start >= n) return;
     if (vector) {
         const u64 row = over(start, width);
         const float kept = keep ? keep[over(row, rows)] : 1.0f;
-        float a[PACK] = {}, b[PACK], s[PACK];
-        if (x) load_pack(x + start, a);
-        load_pack(branch + start, b);
+        float a[FEW] = {}, b[FEW], s[FEW];
+        if (x) load_few(x + start, a);
+        load_few(branch + start, b);
 #pragma unroll
-        for (int i = 0; i < PACK; i++) s[i] = 1.0f;
-        if (scale) load_floats(scale + (start - row * width.divisor), s);
+        for (int i = 0; i < FEW; i++) s[i] = 1.0f;
+        if (scale) load_few(scale + (start - row * width.divisor), s);
 #pragma unroll
-        for (int i = 0; i < PACK; i++) a[i] += s[i] * kept * b[i];
-        store_pack(out + start, a);
+        for (int i = 0; i < FEW; i++) a[i] += s[i] * kept * b[i];
+        store_few(out + start, a);
         return;
     }
-    for (u64 i = start; i < n && i < start + PACK; i++) {
+    for (u64 i = start; i < n && i < start + FEW; i++) {
         const u64 row = over(i, width);
         const float factor = (scale ? scale[i - row * width.divisor] : 1.0f) * (keep ? keep[over(row, rows)] : 1.0f);
         from_float((x ? to_float(x[i]) : 0.0f) + factor * to_float(branch[i]), out[i]);
@@ -88,8 +85,8 @@ template <bool VECTOR>
 __device__ __forceinline__ void residual_backward(const element *dy, const element *branch, const float *scale,
                                                   const float *keep, element *dbranch, float *dscale, u64 total,
                                                   u64 width, u64 step, u32 tiles, u32 log_lanes, const Divisor &rows) {
-    constexpr int WIDTH = VECTOR ? PACK : 1;
-    constexpr int PITCH = 32 + 32 / WIDTH; // lanes of different columns of a pack lie in different banks
+    constexpr int WIDTH = VECTOR ? FEW : 1;
+    constexpr int PITCH = 32 + 32 / WIDTH; // lanes of different columns of a thread lie in different banks
     __shared__ float part[WARPS][WIDTH * PITCH];
 
     const u32 lanes = 1u << log_lanes, rows_of_warp = 32 >> log_lanes;
@@ -102,7 +99,7 @@ __device__ __forceinline__ void residual_backward(const element *dy, const eleme
     if (column < width) {
         float s[WIDTH];
         if constexpr (VECTOR) {
-            load_floats(scale + column, s);
+            load_few(scale + column, s);
         } else {
             s[0] = scale[column];
         }
@@ -112,8 +109,8 @@ __device__ __forceinline__ void residual_backward(const element *dy, const eleme
             const u64 at = row * width + column;
             float g[WIDTH], b[WIDTH];
             if constexpr (VECTOR) {
-                load_pack(dy + at, g);
-                load_pack(branch + at, b);
+                load_few(dy + at, g);
+                load_few(branch + at, b);
             } else {
                 g[0] = to_float(dy[at]), b[0] = to_float(branch[at]);
             }
@@ -123,7 +120,7 @@ __device__ __forceinline__ void residual_backward(const element *dy, const eleme
                 g[i] *= s[i] * kept;
             }
             if constexpr (VECTOR) {
-                store_pack_global(dbranch + at, g);
+                store_few_global(dbranch + at, g);
             } else {
                 from_float(g[0], dbranch[at]);
             }
