@@ -110,14 +110,15 @@ fn check_case(device: Device, case: &Case) -> Result<()> {
     Ok(())
 }
 
-/// Whole packs and their neighbours, several blocks, several pieces of rows.
+/// Whole packs and their neighbours, rows of fours that are no packs of bf16, several blocks, several pieces of rows.
 fn fused_shapes() -> Vec<Vec<usize>> {
-    let shapes: [&[usize]; 10] = [
+    let shapes: [&[usize]; 11] = [
         &[1, 1],
         &[0, 3],
         &[2, 0],
         &[5, 7],
         &[3, 5, 8],
+        &[2, 7, 12],
         &[2, 3, 64],
         &[2, 9, 264],
         &[31, 67],
