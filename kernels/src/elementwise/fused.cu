@@ -1,11 +1,11 @@
 // Chains of elementwise steps in one pass: bias and activation, and the end of a residual branch. What lies between the
 // steps is never written; the pre-activation, which backward needs, is written once.
 //
-// Each thread makes one pack of 16 bytes, beside a scale 4 elements, where the width of rows and all addresses allow it,
-// else as many elements one by one. Threads do not wait for each other, but in residual_scale_bwd: there a block takes
-// `lanes` fours of columns of one piece of the rows and adds up the columns of the scale's gradient in float32, in an
-// order that depends on the sizes alone; a further launch adds the pieces (reduce). Arithmetic is in float32; a bf16
-// result is rounded once.
+// Each thread makes one pack of 16 bytes, beside a scale 4 elements, where the width of rows and all addresses allow
+// it, else as many elements one by one. Threads do not wait for each other, but in residual_scale_bwd: there a block
+// takes `lanes` fours of columns of one piece of the rows and adds up the columns of the scale's gradient in float32,
+// in an order that depends on the sizes alone; a further launch adds the pieces (reduce). Arithmetic is in float32; a
+// bf16 result is rounded once.
 
 #include "common/divisor.cuh"
 #include "common/few.cuh"
@@ -15,8 +15,8 @@
 // n / d, with a 64-bit division only where n needs it.
 __device__ __forceinline__ u64 over(u64 n, const Divisor &d) { return n >> 31 ? n / d.divisor : quotient(n, d); }
 
-// Elements of a thread beside a scale, which is f32 whatever the element type: with a pack of 8 in bf16 every request for
-// the scale would use half of its sectors.
+// Elements of a thread beside a scale, which is f32 whatever the element type: with a pack of 8 in bf16 every request
+// for the scale would use half of its sectors.
 constexpr int FEW = 4;
 
 // y = f(x + bias) with f(pre) = value; pre where KEEP. x, y, pre: [n / width, width], bias: [width]

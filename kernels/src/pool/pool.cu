@@ -1,11 +1,11 @@
 // Pooling of NHWC images: maximum over windows with its position, its gradient, and the gradient of the average over a
 // whole image (the average itself is a sum over columns: reduce).
 //
-// A thread takes one output position and neighbouring channels where C and the addresses allow, 4 for the maximum and as
-// many as 16 bytes hold for the average, else one: neighbouring threads take neighbouring channels. blockIdx.x covers the positions of an image,
-// blockIdx.y images. Windows overlap in the cache; device memory is read once. Threads do not wait for each other. The
-// gradient of the maximum is in gather form: a pixel looks at the windows that cover it, in order, so that nothing is
-// added atomically.
+// A thread takes one output position and neighbouring channels where C and the addresses allow, 4 for the maximum
+// and as many as 16 bytes hold for the average, else one: neighbouring threads take neighbouring channels.
+// blockIdx.x covers the positions of an image, blockIdx.y images. Windows overlap in the cache; device memory is
+// read once. Threads do not wait for each other. The gradient of the maximum is in gather form: a pixel looks at the
+// windows that cover it, in order, so that nothing is added atomically.
 
 #include "common/divisor.cuh"
 #include "common/few.cuh"
