@@ -4,15 +4,24 @@
 
 use engine::cuda::{self, Driver, driver, extension, nvrtc::testing::nvrtc_for_tests};
 use engine::{Device, Error, ErrorKind, Result};
-use std::sync::OnceLock;
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 
 /// The device that tests run kernels on. The first call chooses the driver of the process.
+///
+/// From its first call on a thread has the device to itself until it ends: tests, each on a thread of its own, take turns.
+/// A launch that the emulated device runs under all schedules starts each from the same memory, which no one else may
+/// change meanwhile.
 ///
 /// # Panics
 ///
 /// There is neither, or it does not work: tests of kernels cannot go on.
 #[allow(clippy::panic, reason = "this is for tests")]
 pub fn device() -> Device {
+    static TURN: Mutex<()> = Mutex::new(());
+    thread_local! {
+        static MINE: MutexGuard<'static, ()> = TURN.lock().unwrap_or_else(PoisonError::into_inner);
+    }
+    MINE.with(|_| {});
     static CHOSEN: OnceLock<Result<Device>> = OnceLock::new();
     match CHOSEN.get_or_init(choose) {
         Ok(device) => *device,
