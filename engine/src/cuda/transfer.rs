@@ -3,41 +3,35 @@
 use super::context::{Context, explain};
 use super::memory::Block;
 use crate::Result;
-use cudarc::driver::result;
+use cudarc::driver::{result, sys};
 use std::sync::atomic::Ordering;
 
 /// Copies bytes to the start of a block, and waits until they are read.
 #[track_caller]
 pub(crate) fn upload(bytes: &[u8], block: &Block) -> Result<()> {
-    let context = block.context();
-    if bytes.is_empty() {
-        return Ok(());
-    }
-    let _bound = context.bind()?;
-    context.pool.uploads.fetch_add(1, Ordering::Relaxed);
-    let fail = |e| explain("copy to the device", e);
-    // SAFETY: the block has at least as many bytes (its owner made it for them); the host's bytes outlive the wait.
-    unsafe {
-        result::memcpy_htod_async(block.address(), bytes, context.compute_stream()).map_err(fail)?;
-        result::stream::synchronize(context.compute_stream()).map_err(fail)
-    }
+    upload_on(block.context().compute_stream(), bytes, block)
 }
 
 /// Copies bytes to the start of a block on the copy stream, and waits until they are there. No kernel may be using the
 /// block.
 #[track_caller]
 pub(super) fn upload_beside(bytes: &[u8], block: &Block) -> Result<()> {
-    let context = block.context();
+    upload_on(block.context().copy_stream(), bytes, block)
+}
+
+#[track_caller]
+fn upload_on(stream: sys::CUstream, bytes: &[u8], block: &Block) -> Result<()> {
     if bytes.is_empty() {
         return Ok(());
     }
+    let context = block.context();
     let _bound = context.bind()?;
     context.pool.uploads.fetch_add(1, Ordering::Relaxed);
     let fail = |e| explain("copy to the device", e);
-    // SAFETY: as in `upload`.
+    // SAFETY: the block has at least as many bytes (its owner made it for them); the host's bytes outlive the wait.
     unsafe {
-        result::memcpy_htod_async(block.address(), bytes, context.copy_stream()).map_err(fail)?;
-        result::stream::synchronize(context.copy_stream()).map_err(fail)
+        result::memcpy_htod_async(block.address(), bytes, stream).map_err(fail)?;
+        result::stream::synchronize(stream).map_err(fail)
     }
 }
 
