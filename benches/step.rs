@@ -11,7 +11,7 @@ use autograd::param::Role;
 use autograd::{Module, Param, Var, module, ops};
 use engine::random::Purpose;
 use engine::{Device, Result, Tensor};
-use models::{Encoder, Mode};
+use models::{Arch, Encoder, ImageShape, Mode};
 use std::process::Command;
 use std::time::Instant;
 
@@ -55,7 +55,11 @@ impl Module for Network {
 }
 
 fn network(case: &Case) -> Result<Network> {
-    let encoder = models::build(case.arch, case.channels, None, 1)?;
+    let encoder = models::build(
+        &Arch::named(case.arch),
+        ImageShape { height: case.side, width: case.side, channels: case.channels },
+        1,
+    )?;
     let d = encoder.dim();
     let normal =
         |shape: &[usize], i| kernels::random::normal(shape, 0.0, 0.05, 1, Purpose::Test, i, Device::Cpu);

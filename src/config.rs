@@ -1,6 +1,7 @@
 //! The resolved configuration of a run: defaults of the method, then a TOML file, then `--set`, then flags.
 
 use engine::{Error, ErrorKind, Result};
+use models::Arch;
 use objectives::{DataProfile, Method, Training};
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
@@ -30,17 +31,6 @@ pub struct Config {
     pub monitor: Monitor,
     /// The method's own settings.
     pub settings: Table,
-}
-
-/// The encoder's architecture.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Arch {
-    /// Its name, as `pretext archs` lists it.
-    pub name: String,
-    /// Channels of the first stage, if not the architecture's own.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub width: Option<usize>,
 }
 
 /// What is measured and saved on the way.
@@ -80,7 +70,7 @@ pub fn defaults(method: &Method, data: &str, profile: &DataProfile) -> Result<Co
         data: data.into(),
         data_dir: None,
         seed: 1,
-        arch: Arch { name: name.into(), width },
+        arch: Arch { width, ..Arch::named(name) },
         training,
         steps: None,
         monitor: Monitor {

@@ -12,6 +12,7 @@ use engine::cuda::{self, extension};
 use engine::{Device, Tensor};
 use kernels::array::Array;
 use kernels::testing;
+use models::{Arch, ImageShape};
 use objectives::simclr::{Settings, Simclr};
 use objectives::{CosineSchedule, DataProfile, Objective, Progress};
 use pretext::train::step::Stepper;
@@ -27,7 +28,9 @@ fn given_out() -> usize {
 /// A small network and two views of random images, on the device.
 fn training(device: Device) -> (Simclr, Vec<Tensor>, Stepper) {
     let profile = DataProfile { height: 8, width: 8, channels: 1, len: 100 };
-    let encoder = models::build("resnet-small", 1, Some(2), 1).unwrap();
+    let encoder =
+        models::build(&Arch::named("resnet-small/2"), ImageShape { height: 8, width: 8, channels: 1 }, 1)
+            .unwrap();
     let given = toml::toml! {
         projector_hidden = 8
         projector_dim = 8

@@ -10,7 +10,7 @@ use autograd::{Module, Var};
 use common::{Stage, stderr, stdout, succeeded};
 use data::Dataset;
 use engine::{Result, Tensor};
-use models::{Encoder, Mode};
+use models::{Arch, Encoder, ImageShape, Mode};
 use pretext::evaluate::features;
 use serde_json::Value;
 use std::sync::Arc;
@@ -75,11 +75,17 @@ impl Encoder for Drifting {
     fn dim(&self) -> usize {
         self.inner.dim()
     }
-    fn channels(&self) -> usize {
-        self.inner.channels()
+    fn arch(&self) -> &Arch {
+        self.inner.arch()
     }
-    fn architecture(&self) -> String {
-        self.inner.architecture()
+    fn image(&self) -> ImageShape {
+        self.inner.image()
+    }
+    fn layers(&self) -> usize {
+        self.inner.layers()
+    }
+    fn layer_of(&self, parameter: &str) -> usize {
+        self.inner.layer_of(parameter)
     }
 }
 
@@ -94,7 +100,12 @@ fn a_trunk_that_is_not_frozen_is_an_error() {
     let dataset = small_dataset();
     let input = kernels::augment::Recipe::evaluation(12, 12);
     for drifts in [false, true] {
-        let inner = models::build("resnet-small", 1, Some(4), 1).unwrap();
+        let inner = models::build(
+            &Arch::named("resnet-small/4"),
+            ImageShape { height: 12, width: 12, channels: 1 },
+            1,
+        )
+        .unwrap();
         let mut encoder = Drifting { inner, drifts };
         let result = features::labelled(&mut encoder, &input, &dataset);
         match drifts {
@@ -109,7 +120,9 @@ fn a_trunk_that_is_not_frozen_is_an_error() {
 fn features_of_an_image_do_not_depend_on_its_batch() {
     let dataset = small_dataset();
     let input = kernels::augment::Recipe::evaluation(12, 12);
-    let mut encoder = models::build("resnet-small", 1, Some(4), 1).unwrap();
+    let mut encoder =
+        models::build(&Arch::named("resnet-small/4"), ImageShape { height: 12, width: 12, channels: 1 }, 1)
+            .unwrap();
     let all = features::labelled(encoder.as_mut(), &input, &dataset).unwrap();
     let some: Arc<dyn Dataset> = Arc::new(data::Subset::new(dataset.clone(), vec![7, 3]).unwrap());
     let few = features::labelled(encoder.as_mut(), &input, &some).unwrap();

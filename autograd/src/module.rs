@@ -102,6 +102,42 @@ pub fn device<M: Module + ?Sized>(module: &mut M) -> Device {
     parts(module).params.first().map_or(Device::Cpu, |(_, param)| param.value().device())
 }
 
+/// Gives `to` the values of `from`, on their device and in memory of its own, and freezes and keeps copies in bf16 as there.
+///
+/// An error, and nothing changed, unless both have the same names in the same order with the same shapes.
+#[track_caller]
+pub fn copy<A: Module + ?Sized, B: Module + ?Sized>(from: &mut A, to: &mut B) -> Result<()> {
+    let (from, mut to) = (parts(from), parts(to));
+    let describe = |parts: &Parts<'_>| -> Vec<(String, Vec<usize>)> {
+        let params = parts.params.iter().map(|(name, p)| (name.clone(), p.value().shape().to_vec()));
+        params
+            .chain(parts.buffers.iter().map(|(name, b)| (name.clone(), b.value().shape().to_vec())))
+            .collect()
+    };
+    let (all, wanted) = (describe(&from), describe(&to));
+    if let Some(i) = (0..all.len().max(wanted.len())).find(|&i| all.get(i) != wanted.get(i)) {
+        return Err(Error::shape("copy state", "the two networks differ")
+            .with("from", all.get(i))
+            .with("to", wanted.get(i)));
+    }
+    let own = |value: &Tensor| -> Result<Tensor> {
+        let mut value = value.clone();
+        value.make_unique()?;
+        Ok(value)
+    };
+    for ((_, from), (_, to)) in from.params.iter().zip(&mut to.params) {
+        to.set(own(from.value())?)?;
+        to.set_trainable(from.is_trainable());
+        if from.is_low_kept() {
+            to.keep_low()?;
+        }
+    }
+    for ((_, from), (_, to)) in from.buffers.iter().zip(&mut to.buffers) {
+        to.set(own(from.value())?)?;
+    }
+    Ok(())
+}
+
 /// Forgets all gradients.
 pub fn clear_gradients<M: Module + ?Sized>(module: &mut M) {
     parts(module).params.into_iter().for_each(|(_, p)| p.clear_gradient());

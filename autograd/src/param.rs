@@ -91,6 +91,11 @@ impl Param {
         Ok(())
     }
 
+    /// Whether there is a copy of [`Param::keep_low`].
+    pub fn is_low_kept(&self) -> bool {
+        self.low.is_some()
+    }
+
     /// The value.
     pub fn value(&self) -> &Tensor {
         &self.value

@@ -1,7 +1,8 @@
 //! What pre-training keeps: a network from images to features.
 
+use crate::{Arch, ImageShape};
 use autograd::{Module, Var};
-use engine::Result;
+use engine::{Result, Tensor};
 
 /// Which statistics normalisation layers use.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -14,16 +15,39 @@ pub enum Mode {
 
 /// A network from images to feature vectors.
 pub trait Encoder: Module + Send {
-    /// Features [B, dim] of images [B, H, W, C] in f32.
+    /// Features [B, dim] of images [B, H, W, C] in f32 or bf16. No residual branch is dropped.
     fn features(&mut self, images: &Var, mode: Mode) -> Result<Var>;
 
     /// Size of a feature vector.
     fn dim(&self) -> usize;
 
-    /// Channels of the images: 1 grey, 3 RGB.
-    fn channels(&self) -> usize;
+    /// What [`crate::build`] takes to make this network again.
+    fn arch(&self) -> &Arch;
 
-    /// What [`crate::build`] takes to make this network again: the architecture's name, followed by `/WIDTH`
-    /// where the width is not the architecture's own.
-    fn architecture(&self) -> String;
+    /// The images that it was built for.
+    fn image(&self) -> ImageShape;
+
+    /// Channels of the images: 1 grey, 3 RGB.
+    fn channels(&self) -> usize {
+        self.image().channels
+    }
+
+    /// Stochastic depth (Huang et al. 2016): the probability of dropping each residual branch in training, in their order;
+    /// empty where none is dropped.
+    fn drop_rates(&self) -> Vec<f32> {
+        Vec::new()
+    }
+
+    /// Features in training with residual branches dropped: `keep`, f32 [branches, B] in the order of
+    /// [`Encoder::drop_rates`], holds 0 where a sample's branch is dropped and 1 / (1 - rate) where it is not.
+    fn dropped_features(&mut self, images: &Var, keep: &Tensor) -> Result<Var> {
+        let _ = keep;
+        self.features(images, Mode::Train)
+    }
+
+    /// Number of layers for layer-wise decay of the learning rate (Bao et al. 2022), 0 nearest to the images.
+    fn layers(&self) -> usize;
+
+    /// The layer, below [`Encoder::layers`], of the parameter with this name.
+    fn layer_of(&self, parameter: &str) -> usize;
 }

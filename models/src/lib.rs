@@ -5,16 +5,19 @@
 
 pub mod arch;
 pub mod encoder;
+mod encoders;
 pub mod init;
 pub mod layers;
 pub mod mlp;
+pub mod named;
 pub mod resnet;
 pub mod state;
 
-pub use arch::{ARCHS, Arch, build};
+pub use arch::{Arch, FeedForward, ImageShape, Init, Pool, Position};
 pub use encoder::{Encoder, Mode};
 pub use init::Initializer;
 pub use layers::{Activation, BatchNorm, Conv2d, Linear};
 pub use mlp::{Mlp, MlpSpec};
+pub use named::{ARCHS, Named, build, duplicate};
 pub use resnet::{Block, ResNet, ResNetSpec, Stem};
 pub use state::load_state;

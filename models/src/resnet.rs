@@ -1,7 +1,7 @@
 //! Residual networks (He et al. 2016) in torchvision's form: its names, its v1.5 bottleneck.
 
 use crate::layers::{Activation, BatchNorm, Conv2d, Linear};
-use crate::{Encoder, Initializer, Mode};
+use crate::{Initializer, Mode};
 use autograd::module::{Path, Visitor};
 use autograd::{Module, Var, ops};
 use engine::{Error, Result};
@@ -53,12 +53,20 @@ pub struct ResNetSpec {
     pub classes: Option<usize>,
     /// Whether blocks start as the identity: the scale of each one's last normalisation is zero at first.
     pub zero_init_residual: bool,
+    /// Parts of a training batch that are normalised apart; see [`BatchNorm::in_splits`].
+    pub norm_splits: usize,
 }
 
 impl ResNetSpec {
     /// Size of a feature vector.
     pub fn dim(&self) -> usize {
         (self.width << self.stages.len().saturating_sub(1)) * self.block.expansion()
+    }
+
+    /// A normalisation of this network.
+    fn norm(&self, channels: usize, zero: bool) -> Result<BatchNorm> {
+        let norm = if zero { BatchNorm::zero_scale(channels)? } else { BatchNorm::new(channels)? };
+        Ok(norm.in_splits(self.norm_splits))
     }
 }
 
@@ -90,13 +98,12 @@ impl Residual {
             let init = init.child(format!("conv{}", i + 1));
             let conv = Conv2d::new(inputs, outputs, kernel, stride, kernel / 2, &init)?;
             let zero = spec.zero_init_residual && i + 1 == shapes.len();
-            let norm = if zero { BatchNorm::zero_scale(outputs)? } else { BatchNorm::new(outputs)? };
-            layers.push((conv, norm));
+            layers.push((conv, spec.norm(outputs, zero)?));
         }
         let downsample = match stride != 1 || inputs != outputs {
             true => {
                 let conv = Conv2d::new(inputs, outputs, 1, stride, 0, &init.child("downsample").child(0))?;
-                Some((conv, BatchNorm::new(outputs)?))
+                Some((conv, spec.norm(outputs, false)?))
             }
             false => None,
         };
@@ -134,7 +141,6 @@ impl Module for Residual {
 /// A residual network.
 pub struct ResNet {
     spec: ResNetSpec,
-    title: String,
     conv1: Conv2d,
     bn1: BatchNorm,
     stages: Vec<Vec<Residual>>,
@@ -145,9 +151,10 @@ impl ResNet {
     /// A network with initial weights. Errors if a size in `spec` is zero.
     #[track_caller]
     pub fn new(spec: ResNetSpec, init: &Initializer) -> Result<ResNet> {
-        let sizes = [spec.width, spec.stem_width, spec.channels, spec.classes.unwrap_or(1)];
+        let sizes = [spec.width, spec.stem_width, spec.channels, spec.classes.unwrap_or(1), spec.norm_splits];
         if sizes.contains(&0) || spec.stages.is_empty() || spec.stages.contains(&0) {
-            let text = "width, channels, classes and the number of blocks in each stage must be at least 1";
+            let text =
+                "width, channels, classes, splits and the number of blocks in each stage must be at least 1";
             return Err(Error::value("resnet", text).with("spec", &spec));
         }
         let (kernel, stride) = match spec.stem {
@@ -173,14 +180,8 @@ impl ResNet {
             Some(classes) => Some(Linear::new(inputs, classes, true, &init.child("fc"))?),
             None => None,
         };
-        let bn1 = BatchNorm::new(spec.stem_width)?;
-        Ok(ResNet { title: "resnet".into(), conv1, bn1, stages, fc, spec })
-    }
-
-    /// The same network under the name that [`Encoder::architecture`] gives.
-    pub(crate) fn called(mut self, title: String) -> ResNet {
-        self.title = title;
-        self
+        let bn1 = spec.norm(spec.stem_width, false)?;
+        Ok(ResNet { conv1, bn1, stages, fc, spec })
     }
 
     /// Class scores [B, classes] of images [B, H, W, C]; features where there is no `fc`.
@@ -192,10 +193,10 @@ impl ResNet {
             None => Ok(features),
         }
     }
-}
 
-impl Encoder for ResNet {
-    fn features(&mut self, images: &Var, mode: Mode) -> Result<Var> {
+    /// Features [B, dim] of images [B, H, W, C]: averages over the last stage's map.
+    #[track_caller]
+    pub fn features(&mut self, images: &Var, mode: Mode) -> Result<Var> {
         let shape = images.shape();
         if shape.len() != 4 || shape[3] != self.spec.channels {
             let text = format!("images must be [B, H, W, {}], channels last", self.spec.channels);
@@ -211,16 +212,24 @@ impl Encoder for ResNet {
         ops::global_avg_pool(&x)
     }
 
-    fn dim(&self) -> usize {
+    /// Size of a feature vector.
+    pub fn dim(&self) -> usize {
         self.spec.dim()
     }
 
-    fn channels(&self) -> usize {
-        self.spec.channels
+    /// Layers for layer-wise decay of the learning rate: the stem, each stage, and the last linear layer if there is one.
+    pub fn layers(&self) -> usize {
+        1 + self.stages.len() + usize::from(self.fc.is_some())
     }
 
-    fn architecture(&self) -> String {
-        self.title.clone()
+    /// The layer of the parameter with this name: 0 for the stem, s for `layer{s}`, the last for `fc`.
+    pub fn layer_of(&self, parameter: &str) -> usize {
+        let stage = parameter.strip_prefix("layer").and_then(|rest| rest.split('.').next());
+        match stage.and_then(|number| number.parse().ok()) {
+            Some(stage) => stage,
+            None if parameter.starts_with("fc.") => self.stages.len() + 1,
+            None => 0,
+        }
     }
 }
 

@@ -10,8 +10,8 @@ use engine::Tensor;
 use engine::safetensors::Contents;
 use kernels::array::Array;
 use models::{
-    ARCHS, Activation, BatchNorm, Block, Encoder, Initializer, Mlp, MlpSpec, Mode, ResNet, ResNetSpec, Stem,
-    build, load_state,
+    ARCHS, Activation, Arch, BatchNorm, Block, ImageShape, Initializer, Mlp, MlpSpec, Mode, ResNet,
+    ResNetSpec, Stem, build, duplicate, load_state,
 };
 
 fn names<M: Module + ?Sized>(module: &mut M) -> Vec<String> {
@@ -20,6 +20,10 @@ fn names<M: Module + ?Sized>(module: &mut M) -> Vec<String> {
 
 fn images(shape: [usize; 4], seed: u64) -> Var {
     Var::constant(Array::<f32>::random(&shape, seed, 1.0).to_tensor().unwrap())
+}
+
+fn shape(side: usize, channels: usize) -> ImageShape {
+    ImageShape { height: side, width: side, channels }
 }
 
 fn tiny(block: Block, stem: Stem) -> ResNetSpec {
@@ -32,6 +36,7 @@ fn tiny(block: Block, stem: Stem) -> ResNetSpec {
         channels: 1,
         classes: None,
         zero_init_residual: false,
+        norm_splits: 1,
     }
 }
 
@@ -47,18 +52,19 @@ fn parameter_counts_are_the_published_ones() {
         ("resnet-small", 1, 144 + 32 + 4_672 + 14_528 + 57_728),
     ];
     for (name, channels, count) in counts {
-        let mut network = build(name, channels, None, 1).unwrap();
+        let mut network = build(&Arch::named(name), shape(32, channels), 1).unwrap();
         assert_eq!(module::count(&mut *network), count, "{name}");
     }
 }
 
 #[test]
 fn every_architecture_gives_features_of_its_size() {
-    for arch in ARCHS {
-        let mut network = build(arch.name, 3, Some(4), 1).unwrap();
-        assert_eq!(network.architecture(), format!("{}/4", arch.name));
+    for named in ARCHS {
+        let arch = Arch { width: Some(12), ..Arch::named(named.name) };
+        let mut network = build(&arch, shape(32, 3), 1).unwrap();
+        assert_eq!((network.arch(), network.image()), (&arch, shape(32, 3)));
         let features = network.features(&images([2, 32, 32, 3], 1), Mode::Train).unwrap();
-        assert_eq!(features.shape(), [2, network.dim()], "{}", arch.name);
+        assert_eq!(features.shape(), [2, network.dim()], "{}", named.name);
         assert!(features.value().to_vec::<f32>().unwrap().iter().all(|v| v.is_finite()));
     }
 }
@@ -66,20 +72,66 @@ fn every_architecture_gives_features_of_its_size() {
 #[test]
 fn an_architecture_is_built_again_from_what_it_says() {
     for (name, width, dim) in
-        [("resnet-small", None, 64), ("resnet-small", Some(8), 32), ("resnet18", Some(64), 512)]
+        [("resnet-small", None, 64), ("resnet-small/8", None, 32), ("resnet-small/4", Some(8), 32)]
     {
-        let network = build(name, 1, width, 1).unwrap();
-        let again = build(&network.architecture(), 1, None, 1).unwrap();
-        assert_eq!((again.dim(), again.architecture()), (dim, network.architecture()));
+        let network = build(&Arch { width, ..Arch::named(name) }, shape(32, 1), 1).unwrap();
+        let again = build(network.arch(), network.image(), 1).unwrap();
+        assert_eq!((network.dim(), again.dim(), again.arch()), (dim, dim, network.arch()));
     }
-    assert_eq!(build("resnet18", 1, Some(64), 1).unwrap().architecture(), "resnet18");
-    let error = build("resnet19", 3, None, 1).err().unwrap();
+    let error = build(&Arch::named("resnet19"), shape(32, 3), 1).err().unwrap();
     for arch in ARCHS {
         assert!(error.message().contains(arch.name), "{error}");
     }
     for (name, channels, width) in [("resnet18/x", 3, None), ("resnet18", 0, None), ("resnet18", 3, Some(0))]
     {
-        assert!(build(name, channels, width, 1).is_err());
+        assert!(build(&Arch { width, ..Arch::named(name) }, shape(32, channels), 1).is_err());
+    }
+    assert!(build(&Arch::named("resnet18"), ImageShape { height: 0, width: 8, channels: 1 }, 1).is_err());
+}
+
+#[test]
+fn a_field_of_another_family_is_an_error_that_names_it() {
+    let error = build(&Arch { patch: Some(4), ..Arch::named("resnet18") }, shape(32, 3), 1).err().unwrap();
+    assert_eq!(error.kind(), engine::ErrorKind::Usage);
+    assert!(error.message().contains("'patch'") && error.message().contains("norm_splits"), "{error}");
+}
+
+#[test]
+fn a_duplicate_is_equal_and_shares_nothing() {
+    let arch = Arch { norm_splits: Some(2), ..Arch::named("resnet-small/4") };
+    let mut network = build(&arch, shape(8, 1), 1).unwrap();
+    let x = images([4, 8, 8, 1], 1);
+    network.features(&x, Mode::Train).unwrap();
+    parts(&mut *network).params[1].1.set_trainable(false);
+    let mut copy = duplicate(&mut *network).unwrap();
+    assert_eq!((copy.arch(), copy.image()), (network.arch(), shape(8, 1)));
+    let out = |network: &mut dyn models::Encoder| {
+        network.features(&x, Mode::Evaluate).unwrap().value().to_vec::<f32>().unwrap()
+    };
+    let before = out(&mut *network);
+    assert_eq!(before, out(&mut *copy));
+    let (a, b) = (parts(&mut *network), parts(&mut *copy));
+    for ((name, a), (_, b)) in a.params.iter().zip(&b.params) {
+        assert!(!a.value().shares_storage(b.value()), "{name}");
+        assert_eq!(a.is_trainable(), b.is_trainable(), "{name}");
+    }
+    for ((name, a), (_, b)) in a.buffers.iter().zip(&b.buffers) {
+        assert!(!a.value().shares_storage(b.value()), "{name}");
+    }
+    copy.features(&x, Mode::Train).unwrap();
+    assert_eq!(out(&mut *network), before, "the other's statistics are its own");
+}
+
+#[test]
+fn layers_are_the_stem_and_the_stages() {
+    let mut network = build(&Arch::named("resnet18-cifar/4"), shape(8, 1), 1).unwrap();
+    assert_eq!(network.layers(), 5);
+    for name in names(&mut *network) {
+        let expected = match name.strip_prefix("layer") {
+            Some(rest) => rest[..1].parse().unwrap(),
+            None => 0,
+        };
+        assert_eq!(network.layer_of(&name), expected, "{name}");
     }
 }
 
@@ -140,7 +192,7 @@ fn initial_weights_depend_on_name_and_seed_alone() {
 /// Kaiming-normal with fan-out, PyTorch's uniform for linear layers, ones and zeros for normalisation.
 #[test]
 fn initial_values_have_the_right_spread() {
-    let mut network = build("resnet18-cifar", 3, None, 1).unwrap();
+    let mut network = build(&Arch::named("resnet18-cifar"), shape(32, 3), 1).unwrap();
     for (name, param) in parts(&mut *network).params {
         let shape = param.value().shape().to_vec();
         let values = param.value().to_vec::<f32>().unwrap();
@@ -246,7 +298,7 @@ fn every_parameter_gets_a_gradient() {
 
 #[test]
 fn wrong_images_are_refused_with_what_is_needed() {
-    let mut network = build("resnet-small", 3, Some(4), 1).unwrap();
+    let mut network = build(&Arch::named("resnet-small/4"), shape(8, 3), 1).unwrap();
     let error = network.features(&images([2, 8, 8, 1], 1), Mode::Train).unwrap_err();
     assert!(error.message().contains("[B, H, W, 3]"), "{error}");
 }
@@ -267,4 +319,65 @@ fn the_projector_is_simclrs() {
         assert!(mean.abs() < 1e-6, "{mean}");
     }
     assert!(Mlp::new(MlpSpec { layers: 0, ..spec }, &Initializer::new(1)).is_err());
+}
+
+/// What two devices would do: each half by itself. Differs from the whole batch, and from a shuffled one.
+#[test]
+fn split_normalisation_is_that_of_the_parts() {
+    let x = images([6, 2, 2, 3], 7);
+    let run = |norm: &mut BatchNorm, x: &Var| {
+        norm.forward(x, None, Activation::None, Mode::Train).unwrap().value().to_vec::<f32>().unwrap()
+    };
+    let half = |i: usize| Var::constant(x.value().narrow(0, 3 * i, 3).unwrap());
+    let mut split = BatchNorm::new(3).unwrap().in_splits(2);
+    let out = run(&mut split, &x);
+    let mut apart: Vec<BatchNorm> = (0..2).map(|_| BatchNorm::new(3).unwrap()).collect();
+    let expected: Vec<f32> = (0..2).flat_map(|i| run(&mut apart[i], &half(i))).collect();
+    assert_eq!(out, expected);
+    for buffer in 0..2 {
+        let of = |norm: &mut BatchNorm| parts(norm).buffers[buffer].1.value().to_vec::<f32>().unwrap();
+        let [one, two] = [0, 1].map(|i| of(&mut apart[i]));
+        for ((got, a), b) in of(&mut split).into_iter().zip(one).zip(two) {
+            assert!((got - (a + b) / 2.0).abs() < 1e-6, "{got} is not the average of {a} and {b}");
+        }
+    }
+    assert_ne!(out, run(&mut BatchNorm::new(3).unwrap(), &x), "a whole batch has other statistics");
+    assert!(split.forward(&half(0), None, Activation::None, Mode::Train).is_err(), "3 samples in 2 parts");
+    let evaluated = split.forward(&half(0), None, Activation::None, Mode::Evaluate).unwrap();
+    assert_eq!(evaluated.shape(), [3, 2, 2, 3]);
+}
+
+/// Shuffling a batch that is normalised as a whole hides nothing: the outputs are the same in another order. In splits
+/// they are not, which is what MoCo's shuffled keys rely on.
+#[test]
+fn a_shuffle_matters_to_split_normalisation_alone() {
+    let x = images([8, 8, 8, 1], 9);
+    let order = [3, 7, 0, 4, 6, 1, 5, 2];
+    let rows: Vec<Tensor> = order.iter().map(|&i| x.value().narrow(0, i, 1).unwrap()).collect();
+    let shuffled = Var::constant(kernels::copy::cat(&rows.iter().collect::<Vec<_>>(), 0).unwrap());
+    let difference = |splits: usize| {
+        let arch = Arch { norm_splits: Some(splits), ..Arch::named("resnet-small/4") };
+        let features = |x: &Var| {
+            let mut network = build(&arch, shape(8, 1), 1).unwrap();
+            network.features(x, Mode::Train).unwrap().value().to_vec::<f32>().unwrap()
+        };
+        let (plain, other) = (features(&x), features(&shuffled));
+        let row = |i: usize| plain[i * 16..][..16].iter();
+        let pairs = order.iter().enumerate().flat_map(|(at, &i)| row(i).zip(&other[at * 16..][..16]));
+        pairs.map(|(a, b)| (a - b).abs()).fold(0f32, f32::max)
+    };
+    assert!(difference(1) < 1e-5 && difference(4) > 0.05, "{} and {}", difference(1), difference(4));
+}
+
+#[test]
+fn momentum_is_the_weight_of_the_newest_batch_and_plain_has_no_parameters() {
+    let mut norm = BatchNorm::plain(1).unwrap().with_momentum(0.5);
+    let x = Var::constant(Tensor::from_slice(&[1f32, 3.0], &[2, 1]).unwrap());
+    let y = norm.forward(&x, None, Activation::None, Mode::Train).unwrap();
+    let y = y.value().to_vec::<f32>().unwrap();
+    assert!((y[0] + 1.0).abs() < 1e-4 && (y[1] - 1.0).abs() < 1e-4, "{y:?}");
+    let parts = parts(&mut norm);
+    assert!(parts.params.is_empty());
+    assert_eq!(parts.buffers[0].1.value().item().unwrap(), 1.0);
+    assert_eq!(parts.buffers[1].1.value().item().unwrap(), 1.5);
 }

@@ -10,6 +10,7 @@ use engine::{ErrorKind, Tensor};
 use kernels::array::Array;
 use kernels::augment::CropRule;
 use kernels::optim::LarsVariant;
+use models::{Arch, ImageShape};
 use objectives::simclr::{METHOD, Settings};
 use objectives::{
     CosineSchedule, DataProfile, METHODS, MomentumSchedule, Objective, Optimiser, Progress, Training, find,
@@ -20,8 +21,12 @@ const GREY: DataProfile = DataProfile { height: 28, width: 28, channels: 1, len:
 const CIFAR: DataProfile = DataProfile { height: 32, width: 32, channels: 3, len: 50_000 };
 const LARGE: DataProfile = DataProfile { height: 224, width: 224, channels: 3, len: 1_281_167 };
 
+fn image(profile: &DataProfile) -> ImageShape {
+    ImageShape { height: profile.height, width: profile.width, channels: profile.channels }
+}
+
 fn simclr(given: &str, profile: &DataProfile) -> engine::Result<Box<dyn Objective>> {
-    let encoder = models::build("resnet-small", profile.channels, Some(4), 1)?;
+    let encoder = models::build(&Arch::named("resnet-small/4"), image(profile), 1)?;
     (METHOD.build)(&given.parse::<Table>().unwrap(), profile, encoder, 1)
 }
 
@@ -33,7 +38,8 @@ fn every_method_builds_with_its_defaults() {
             (method.training)(&profile).check().unwrap();
             let (arch, width) = (method.arch)(&profile);
             assert!(models::ARCHS.iter().any(|a| a.name == arch));
-            let encoder = models::build("resnet-small", profile.channels, width, 1).unwrap();
+            let encoder =
+                models::build(&Arch { width, ..Arch::named("resnet-small") }, image(&profile), 1).unwrap();
             let built = (method.build)(&(method.settings)(&profile), &profile, encoder, 1).unwrap();
             assert_eq!(built.name(), method.name);
             for view in built.views() {
@@ -102,7 +108,7 @@ fn wrong_settings_are_usage_errors_that_name_the_setting() {
         assert_eq!(error.kind(), ErrorKind::Usage, "{given}");
         assert!(error.to_string().contains(named), "{given}: {error}");
     }
-    let encoder = models::build("resnet-small", 3, Some(4), 1).unwrap();
+    let encoder = models::build(&Arch::named("resnet-small/4"), image(&CIFAR), 1).unwrap();
     assert!((METHOD.build)(&Table::new(), &GREY, encoder, 1).is_err(), "channels must agree");
 }
 

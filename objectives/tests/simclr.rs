@@ -7,6 +7,7 @@ use autograd::module::parts;
 use autograd::{Var, ops};
 use engine::Tensor;
 use kernels::array::Array;
+use models::{Arch, ImageShape};
 use objectives::simclr::{self, nt_xent};
 use objectives::{DataProfile, Objective, Progress};
 use toml::Table;
@@ -130,8 +131,13 @@ fn every_projection_has_the_right_gradient() {
     }
 }
 
+fn image(profile: &DataProfile) -> ImageShape {
+    ImageShape { height: profile.height, width: profile.width, channels: profile.channels }
+}
+
 fn simclr(given: &str, profile: &DataProfile, width: usize) -> engine::Result<Box<dyn Objective>> {
-    let encoder = models::build("resnet-small", profile.channels, Some(width), 1)?;
+    let encoder =
+        models::build(&Arch { width: Some(width), ..Arch::named("resnet-small") }, image(profile), 1)?;
     (simclr::METHOD.build)(&given.parse::<Table>().unwrap(), profile, encoder, 1)
 }
 

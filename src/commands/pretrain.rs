@@ -142,5 +142,5 @@ fn overrides(args: &Pretrain) -> Overrides {
 /// What `encoder.safetensors` of a run holds.
 pub fn encoder(config: &Config, data: &DataProfile, objective: &mut dyn Objective) -> Result<Contents> {
     let input = features::evaluation_recipe(objective, data);
-    features::contents(objective.encoder(), &config.arch, &input, &config.method)
+    features::contents(objective.encoder(), &input, &config.method)
 }

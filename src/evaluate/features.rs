@@ -6,7 +6,7 @@ use data::{Dataset, Evaluation, Loader, LoaderOptions, Subset};
 use engine::safetensors::{self, Contents};
 use engine::{Error, Result};
 use kernels::augment::Recipe;
-use models::{Encoder, Mode};
+use models::{Arch, Encoder, ImageShape, Mode};
 use objectives::{DataProfile, Objective};
 use std::path::Path;
 use std::sync::Arc;
@@ -20,8 +20,6 @@ pub struct Trained {
     pub encoder: Box<dyn Encoder>,
     /// Size and normalisation of its input.
     pub input: Recipe,
-    /// The architecture's name and width, to build it again.
-    pub arch: crate::config::Arch,
     /// Where the weights come from, for messages and tables.
     pub origin: String,
 }
@@ -34,20 +32,16 @@ pub fn evaluation_recipe(objective: &dyn Objective, data: &DataProfile) -> Recip
 }
 
 /// An encoder with torchvision's names, and how to use it in the metadata: what `encoder.safetensors` holds.
-pub fn contents(
-    encoder: &mut dyn Encoder,
-    arch: &crate::config::Arch,
-    input: &Recipe,
-    origin: &str,
-) -> Result<Contents> {
+pub fn contents(encoder: &mut dyn Encoder, input: &Recipe, origin: &str) -> Result<Contents> {
     let mut contents = Contents::default();
     module::save(encoder, "", &mut contents)?;
     let mut note = |key: &str, value: String| contents.metadata.insert(key.into(), value);
-    note("arch", arch.name.clone());
-    if let Some(width) = arch.width {
-        note("width", width.to_string());
-    }
-    note("channels", encoder.channels().to_string());
+    let arch = serde_json::to_string(encoder.arch()).map_err(|e| {
+        Error::value("save encoder", format!("its architecture cannot be written as JSON: {e}"))
+    })?;
+    note("arch", arch);
+    let ImageShape { height, width, channels } = encoder.image();
+    note("image", format!("{height} {width} {channels}"));
     note("origin", origin.into());
     note("height", input.height.to_string());
     note("input_width", input.width.to_string());
@@ -75,12 +69,15 @@ pub fn restore(contents: &Contents, path: &Path) -> Result<Trained> {
     let number = |key: &str| -> Result<usize> {
         note(key)?.parse().map_err(|_| fail(format!("'{key}' in its metadata is no number")))
     };
-    let arch = crate::config::Arch {
-        name: note("arch")?,
-        width: contents.metadata.contains_key("width").then(|| number("width")).transpose()?,
+    let arch: Arch = serde_json::from_str(&note("arch")?)
+        .map_err(|e| fail(format!("'arch' in its metadata describes no architecture: {e}")))?;
+    let sizes: Option<Vec<usize>> = note("image")?.split(' ').map(|size| size.parse().ok()).collect();
+    let Some(&[height, width, channels]) = sizes.as_deref() else {
+        return Err(fail("'image' in its metadata is not height, width, channels".into()));
     };
-    let mut encoder = models::build(&arch.name, number("channels")?, arch.width, 0)?;
-    module::load(encoder.as_mut(), "", contents, &[]).map_err(|e| fail(e.message().into()))?;
+    let mut encoder = models::build(&arch, ImageShape { height, width, channels }, 0)?;
+    // A token that pre-training puts in the place of masked patches; features do without.
+    module::load(encoder.as_mut(), "", contents, &["mask_token"]).map_err(|e| fail(e.message().into()))?;
     let mut input = Recipe::evaluation(number("height")?, number("input_width")?);
     if contents.metadata.contains_key("mean") {
         let list = |key: &str| -> Result<Vec<f32>> {
@@ -89,7 +86,7 @@ pub fn restore(contents: &Contents, path: &Path) -> Result<Trained> {
         };
         input = input.normalized(&list("mean")?, &list("std")?);
     }
-    Ok(Trained { encoder, input, arch, origin: note("origin")? })
+    Ok(Trained { encoder, input, origin: note("origin")? })
 }
 
 /// Batches whose statistics [`calibrate`] averages. Running statistics keep 0.9 of the old at each, so nothing

@@ -57,7 +57,7 @@ pub fn evaluate(trained: &mut Trained, seed: u64, splits: &Splits, probes: &Prob
     };
     let (train, test) = both(trained.encoder.as_mut())?;
     let mut rows = vec![row("trained", &train, &test, probes)?];
-    let mut random = models::build(&trained.arch.name, trained.encoder.channels(), trained.arch.width, seed)?;
+    let mut random = models::build(trained.encoder.arch(), trained.encoder.image(), seed)?;
     module::to_device(random.as_mut(), module::device(trained.encoder.as_mut()))?;
     let (train, test) = both(random.as_mut())?;
     let unset = row("random-unset", &train, &test, probes)?;

@@ -18,6 +18,7 @@ use data::{Dataset, Splits};
 use engine::{Device, Error, ErrorKind, Result};
 use input::Input;
 use kernels::optim::LarsVariant;
+use models::ImageShape;
 use monitor::Monitor;
 use objectives::{CosineSchedule, DataProfile, Objective, Optimiser, Precision, Progress, Training};
 use run::{Metrics, RunFolder};
@@ -34,7 +35,8 @@ pub fn profile(dataset: &dyn Dataset) -> Result<DataProfile> {
 /// Builds the method that a configuration describes, with fresh weights.
 pub fn build(config: &Config, profile: &DataProfile) -> Result<Box<dyn Objective>> {
     let method = objectives::find(&config.method)?;
-    let encoder = models::build(&config.arch.name, profile.channels, config.arch.width, config.seed)?;
+    let DataProfile { height, width, channels, .. } = *profile;
+    let encoder = models::build(&config.arch, ImageShape { height, width, channels }, config.seed)?;
     (method.build)(&config.settings, profile, encoder, config.seed)
 }
 

@@ -30,6 +30,7 @@ fn resnet(case: &Case) {
         channels: 3,
         classes: Some(10),
         zero_init_residual: false,
+        norm_splits: 1,
     };
     let mut network = ResNet::new(spec, &Initializer::new(0)).unwrap();
     load_state(&mut network, "state.", &case.contents, &[]).unwrap();

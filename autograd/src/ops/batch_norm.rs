@@ -78,7 +78,7 @@ impl Optional {
     }
 
     /// Names of the inputs after `x`.
-    fn names(self) -> &'static [&'static str] {
+    pub(super) fn names(self) -> &'static [&'static str] {
         match (self.weight, self.bias, self.residual) {
             (true, true, _) => &["x", "weight", "bias", "residual"],
             (true, false, _) => &["x", "weight", "residual"],
@@ -224,18 +224,24 @@ pub(super) fn normalise<T: Real>(
     y
 }
 
+/// Mean and biased variance of each channel of x [.., C].
+pub(super) fn statistics<T: Real>(x: &Array<T>) -> (Vec<T>, Vec<T>) {
+    let channels = x.shape[x.shape.len() - 1];
+    let rows = T::of((x.len() / channels) as f64);
+    let average = |f: &dyn Fn(usize, T) -> T| {
+        let mut sums = vec![T::ZERO; channels];
+        x.data.iter().enumerate().for_each(|(i, &v)| sums[i % channels] += f(i % channels, v));
+        sums.into_iter().map(|s| s / rows).collect::<Vec<T>>()
+    };
+    let mean = average(&|_, v| v);
+    let variance = average(&|c, v| (v - mean[c]) * (v - mean[c]));
+    (mean, variance)
+}
+
 impl Reference for BatchNormTrain {
     fn reference<T: Real>(&self, inputs: &[Array<T>]) -> Vec<Array<T>> {
-        let x = &inputs[0];
-        let channels = x.shape[x.shape.len() - 1];
-        let rows = T::of((x.len() / channels) as f64);
-        let average = |f: &dyn Fn(usize, T) -> T| {
-            let mut sums = vec![T::ZERO; channels];
-            x.data.iter().enumerate().for_each(|(i, &v)| sums[i % channels] += f(i % channels, v));
-            sums.into_iter().map(|s| s / rows).collect::<Vec<T>>()
-        };
-        let mean = average(&|_, v| v);
-        let variance = average(&|c, v| (v - mean[c]) * (v - mean[c]));
+        let channels = inputs[0].shape[inputs[0].shape.len() - 1];
+        let (mean, variance) = statistics(&inputs[0]);
         let y = normalise(inputs, self.settings, self.optional.positions(1), &mean, &variance);
         vec![y, Array::new(&[channels], mean), Array::new(&[channels], variance)]
     }

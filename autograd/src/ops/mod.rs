@@ -37,6 +37,7 @@ operations! {
     conv2d,
     batch_norm,
     batch_norm_eval,
+    batch_norm_split,
     layer_norm,
     attention,
     max_pool2d,

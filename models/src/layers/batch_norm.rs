@@ -8,7 +8,7 @@ use autograd::{Buffer, Module, Param, Var, ops};
 use engine::{Error, Result, Tensor};
 use kernels::elementwise;
 
-/// Weight of the newest batch in the running statistics (PyTorch's `momentum`).
+/// Weight of the newest batch in the running statistics (PyTorch's `momentum`), unless another is asked for.
 const MOMENTUM: f32 = 0.1;
 /// Added to variances.
 const EPS: f32 = 1e-5;
@@ -28,6 +28,8 @@ pub struct BatchNorm {
     bias: Option<Param>,
     running_mean: Buffer,
     running_var: Buffer,
+    momentum: f32,
+    splits: usize,
 }
 
 impl BatchNorm {
@@ -38,6 +40,8 @@ impl BatchNorm {
             bias: Some(Param::new(zeros(channels)?, Role::Norm)),
             running_mean: Buffer::new(zeros(channels)?),
             running_var: Buffer::new(ones(channels)?),
+            momentum: MOMENTUM,
+            splits: 1,
         })
     }
 
@@ -52,10 +56,28 @@ impl BatchNorm {
         Ok(BatchNorm { bias: None, ..BatchNorm::new(channels)? })
     }
 
+    /// With neither scale nor shift, as at the end of MoCo v3's projector and in front of MAE's linear probe.
+    pub fn plain(channels: usize) -> Result<BatchNorm> {
+        Ok(BatchNorm { weight: None, bias: None, ..BatchNorm::new(channels)? })
+    }
+
+    /// The same with another weight of the newest batch in the running statistics.
+    pub fn with_momentum(self, momentum: f32) -> BatchNorm {
+        BatchNorm { momentum, ..self }
+    }
+
+    /// The same, which in training cuts a batch into `splits` runs of successive samples and normalises each by its own
+    /// statistics, as that many devices would do: a batch that is shuffled cannot tell through them which key belongs to
+    /// which query (He et al. 2020, section 3.3). The running statistics move to the average of the parts'.
+    pub fn in_splits(self, splits: usize) -> BatchNorm {
+        BatchNorm { splits, ..self }
+    }
+
     /// `activation(scale normalised(x) + shift + residual)`.
     ///
-    /// In training mode the running statistics move a tenth of the way to the batch's, the variance taken
-    /// without bias (n - 1), as PyTorch does. Errors there if a channel has fewer than two values.
+    /// In training mode the running statistics move by `momentum` (a tenth of the way unless set) to the batch's, the
+    /// variance taken without bias (n - 1), as PyTorch does. Errors there if a channel has fewer than two values, or the
+    /// batch is no multiple of the splits.
     #[track_caller]
     pub fn forward(
         &mut self,
@@ -75,24 +97,29 @@ impl BatchNorm {
             }
             Mode::Train => {
                 let channels = self.running_mean.value().len();
-                let count = x.value().len() / channels.max(1);
+                let count = x.value().len() / (channels * self.splits).max(1);
                 if count < 2 {
                     let text = "training needs at least two values a channel: take a larger batch or image";
-                    return Err(Error::shape("batch_norm", text).argument("x", x.value()));
+                    let error = Error::shape("batch_norm", text).argument("x", x.value());
+                    return Err(error.with("splits", self.splits));
                 }
-                let out = ops::batch_norm(x, weight, bias, residual, ops::BatchNorm { relu, eps: EPS })?;
+                let settings = ops::BatchNorm { relu, eps: EPS };
+                let out = match self.splits {
+                    1 => ops::batch_norm(x, weight, bias, residual, settings)?,
+                    splits => ops::batch_norm_split(x, weight, bias, residual, settings, splits)?,
+                };
                 let unbiased = count as f32 / (count - 1) as f32;
-                average(&mut self.running_mean, &out.mean, 1.0)?;
-                average(&mut self.running_var, &out.variance, unbiased)?;
+                average(&mut self.running_mean, &out.mean, self.momentum, 1.0)?;
+                average(&mut self.running_var, &out.variance, self.momentum, unbiased)?;
                 Ok(out.y)
             }
         }
     }
 }
 
-/// `buffer = (1 - MOMENTUM) buffer + MOMENTUM factor batch`, in place: a captured step finds it where it was.
-fn average(buffer: &mut Buffer, batch: &Tensor, factor: f32) -> Result<()> {
-    elementwise::blend_assign(buffer.value_mut(), 1.0 - MOMENTUM, batch, MOMENTUM * factor)
+/// `buffer = (1 - momentum) buffer + momentum factor batch`, in place: a captured step finds it where it was.
+fn average(buffer: &mut Buffer, batch: &Tensor, momentum: f32, factor: f32) -> Result<()> {
+    elementwise::blend_assign(buffer.value_mut(), 1.0 - momentum, batch, momentum * factor)
 }
 
 impl Module for BatchNorm {
