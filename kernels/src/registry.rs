@@ -41,7 +41,11 @@ macro_rules! families {
 }
 
 families! {
-    elementwise: [crate::elementwise::cuda::KERNELS, crate::elementwise::cuda::fused::KERNELS],
+    elementwise: [
+        crate::elementwise::cuda::KERNELS,
+        crate::elementwise::cuda::fused::KERNELS,
+        crate::elementwise::cuda::gated::KERNELS
+    ],
     reduce: [crate::reduce::cuda::sums::KERNELS, crate::reduce::cuda::argmax::KERNELS],
     copy: [
         crate::copy::strided_cuda::view::KERNELS,

@@ -144,6 +144,25 @@ fn check_bias(device: Device, case: &Case) -> Result<()> {
     check_launcher(device, "bias_relu", &[&x, &bias], 2.0, relu, relus, relus)
 }
 
+/// Rows of both halves: twice the case's width.
+fn check_gated(device: Device, case: &Case) -> Result<()> {
+    let mut wide = case.clone();
+    if let Some(n) = wide.shape.last_mut() {
+        *n *= 2;
+    }
+    let (dy, x) = (case.operand(2), wide.operand(1));
+    fn forward<T: Real>(x: &[Array<T>]) -> Vec<Array<T>> {
+        vec![reference::swiglu(&x[0])]
+    }
+    fn backward<T: Real>(x: &[Array<T>]) -> Vec<Array<T>> {
+        vec![reference::swiglu_backward(&x[0], &x[1])]
+    }
+    let launcher = |x: &[Tensor]| Ok(vec![swiglu(&x[0])?]);
+    check_launcher(device, "swiglu", &[&x], 2.0, launcher, forward, forward)?;
+    let launcher = |x: &[Tensor]| Ok(vec![swiglu_backward(&x[0], &x[1])?]);
+    check_launcher(device, "swiglu_backward", &[&dy, &x], 2.0, launcher, backward, backward)
+}
+
 /// With and without scale and keep, which are f32 beside a branch of either type.
 fn check_residual(device: Device, case: &Case) -> Result<()> {
     let (samples, n) = (case.shape[0], case.shape[case.shape.len() - 1]);
@@ -190,6 +209,7 @@ pub fn check(device: Device) -> Result<usize> {
     let fused: Vec<Case> = (0u64..).zip(fused_shapes()).map(|(seed, shape)| Case { shape, seed }).collect();
     let fused = each(&fused, |case| {
         check_bias(device, case)?;
+        check_gated(device, case)?;
         check_residual(device, case)
     })?;
     Ok(single + fused)

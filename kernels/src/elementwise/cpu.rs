@@ -1,6 +1,6 @@
 //! Vectorised loops over chunks of [`GRAIN`] elements, in parallel.
 
-use crate::math::{normal_cdf, normal_density};
+use crate::math::{exp, normal_cdf, normal_density};
 use crate::multiversion;
 use crate::parallel::{GRAIN, chunks};
 
@@ -193,6 +193,44 @@ pub fn scale_rows(
         for (i, out) in out.chunks_exact_mut(width).enumerate() {
             let r = start / width + i;
             row(&branch[r * width..][..width], scale, keep.map_or(1.0, |keep| keep[r / rows]), out);
+        }
+    });
+}
+
+/// silu(a) b for every row of x, a its first `half` elements, b the rest.
+pub fn swiglu(x: &[f32], half: usize, out: &mut [f32]) {
+    multiversion! {
+        fn row(a: &[f32], b: &[f32], out: &mut [f32]) {
+            for ((o, &a), &b) in out.iter_mut().zip(a).zip(b) {
+                *o = a * (b / (1.0 + exp(-a)));
+            }
+        }
+    }
+    by_rows(half, out, |start, out| {
+        for (out, x) in out.chunks_exact_mut(half).zip(x[2 * start..].chunks_exact(2 * half)) {
+            let (a, b) = x.split_at(half);
+            row(a, b, out);
+        }
+    });
+}
+
+/// dy b silu'(a), then dy silu(a), for every row of x.
+pub fn swiglu_backward(dy: &[f32], x: &[f32], half: usize, out: &mut [f32]) {
+    multiversion! {
+        fn row(dy: &[f32], a: &[f32], b: &[f32], da: &mut [f32], db: &mut [f32]) {
+            let inputs = dy.iter().zip(a).zip(b);
+            for ((((&dy, &a), &b), da), db) in inputs.zip(da.iter_mut()).zip(db.iter_mut()) {
+                let s = 1.0 / (1.0 + exp(-a));
+                *da = dy * b * (s * (1.0 + a * (1.0 - s)));
+                *db = dy * (a * s);
+            }
+        }
+    }
+    by_rows(2 * half, out, |start, out| {
+        let rows = out.chunks_exact_mut(2 * half).zip(x[start..].chunks_exact(2 * half));
+        for ((out, x), dy) in rows.zip(dy[start / 2..].chunks_exact(half)) {
+            let ((a, b), (da, db)) = (x.split_at(half), out.split_at_mut(half));
+            row(dy, a, b, da, db);
         }
     });
 }

@@ -1,4 +1,4 @@
-//! Launches of `elementwise.cu` and `fused.cu`.
+//! Launches of `elementwise.cu`, `fused.cu` and `swiglu.cu`.
 
 use super::fused::Factors;
 use crate::cuda::{THREADS, Typed, typed_kernels};
@@ -29,6 +29,14 @@ pub(crate) mod fused {
         BIAS_RELU = "elementwise_bias_relu";
         RESIDUAL_SCALE = "elementwise_residual_scale";
         RESIDUAL_SCALE_BWD = "elementwise_residual_scale_bwd";
+    }
+}
+
+pub(crate) mod gated {
+    crate::cuda::typed_kernels! {
+        family: "elementwise", file: "swiglu.cu", options: [];
+        SWIGLU = "elementwise_swiglu";
+        SWIGLU_BWD = "elementwise_swiglu_bwd";
     }
 }
 
@@ -144,6 +152,11 @@ fn vector(width: usize, tensors: &[&Tensor]) -> u32 {
 /// Elements of a thread beside a scale, `FEW` of `fused.cu`.
 const FEW: usize = 4;
 
+/// How a kernel reads rows, as `common/element.cuh` has it.
+const BY_ELEMENT: u32 = 0;
+const BY_PACK: u32 = 1;
+const BY_SPLIT_PACK: u32 = 2;
+
 /// Whether rows of `width` elements can be read from all tensors [`FEW`] at once.
 fn by_few(width: usize, tensors: &[&Tensor]) -> bool {
     width.is_multiple_of(FEW) && tensors.iter().all(|t| t.is_aligned(FEW * t.dtype().size()))
@@ -228,8 +241,12 @@ pub(super) fn residual_scale_backward(
         return Ok((dbranch, Tensor::zeros(&[width], DType::F32, device)?));
     }
     let total = dy.len() / width;
-    let by_few = by_few(width, &[dy, branch, scale]);
-    let parts = if by_few { width / FEW } else { width };
+    // The division of work, and with it the order of sums, depends on sizes alone.
+    let (parts, by) = match (width.is_multiple_of(FEW), by_few(width, &[dy, branch, scale])) {
+        (false, _) => (width, BY_ELEMENT),
+        (true, true) => (width / FEW, BY_PACK),
+        (true, false) => (width / FEW, BY_SPLIT_PACK),
+    };
     let lanes = parts.next_power_of_two().min(32);
     let tiles = parts.div_ceil(lanes);
     // As many pieces as fill a large device, of at least eight rows a lane.
@@ -251,7 +268,7 @@ pub(super) fn residual_scale_backward(
         .value(tiles as u32)
         .value(lanes.trailing_zeros())
         .value(Divisor::new(name, rows)?)
-        .value(u32::from(by_few))
+        .value(by)
         .grid(tiles * pieces)
         .block(THREADS)
         .flops(4.0 * dy.len() as f64)
@@ -261,4 +278,37 @@ pub(super) fn residual_scale_backward(
         _ => reduce::cuda::sum_middle(name, &partial, [1, pieces, width], 1.0, &[width], DType::F32)?,
     };
     Ok((dbranch, dscale))
+}
+
+/// silu(a) b for every row of x [.., 2 half].
+#[track_caller]
+pub fn swiglu(x: &Tensor, half: usize, y: &mut Tensor) -> Result<()> {
+    let name = "swiglu";
+    let (n, size) = (y.len(), x.dtype().size());
+    Launch::new(gated::SWIGLU.of(name, x.dtype())?, x.device())?
+        .read(x)?
+        .write(y)?
+        .value(n as u64)
+        .value(Divisor::new(name, half)?)
+        .value(vector(half, &[x]))
+        .grid(blocks(n, size))
+        .block(THREADS)
+        .run()
+}
+
+/// The gradient of x [.., 2 half].
+#[track_caller]
+pub fn swiglu_backward(dy: &Tensor, x: &Tensor, half: usize, dx: &mut Tensor) -> Result<()> {
+    let name = "swiglu_backward";
+    let (n, size) = (dy.len(), x.dtype().size());
+    Launch::new(gated::SWIGLU_BWD.of(name, x.dtype())?, x.device())?
+        .read(dy)?
+        .read(x)?
+        .write(dx)?
+        .value(n as u64)
+        .value(Divisor::new(name, half)?)
+        .value(vector(half, &[dy, x]))
+        .grid(blocks(n, size))
+        .block(THREADS)
+        .run()
 }

@@ -78,13 +78,22 @@ KERNEL ENTRY(elementwise_residual_scale)(const element *x, const element *branch
 
 constexpr int WARPS = 8; // of a block
 
+// Four neighbouring elements, one by one where the address is not aligned to their size: the same thread has the same
+// elements then, and sums have the same order.
+template <typename T> __device__ __forceinline__ void load_fours(const T *at, float (&v)[FEW], bool aligned) {
+    if (aligned) return load_few(at, v);
+#pragma unroll
+    for (int i = 0; i < FEW; i++) v[i] = to_float(at[i]);
+}
+
 // dbranch[r, j] = scale[j] keep[r / rows] dy[r, j]
 // dscale[piece, j] = sum over the piece's r of keep[r / rows] dy[r, j] branch[r, j]
 // dy, branch, dbranch: [total, width], scale: [width], keep: [samples] or missing, dscale: [pieces, width]
 template <bool VECTOR>
 __device__ __forceinline__ void residual_backward(const element *dy, const element *branch, const float *scale,
                                                   const float *keep, element *dbranch, float *dscale, u64 total,
-                                                  u64 width, u64 step, u32 tiles, u32 log_lanes, const Divisor &rows) {
+                                                  u64 width, u64 step, u32 tiles, u32 log_lanes, const Divisor &rows,
+                                                  bool aligned) {
     constexpr int WIDTH = VECTOR ? FEW : 1;
     constexpr int PITCH = 32 + 32 / WIDTH; // lanes of different columns of a thread lie in different banks
     __shared__ float part[WARPS][WIDTH * PITCH];
@@ -99,7 +108,7 @@ __device__ __forceinline__ void residual_backward(const element *dy, const eleme
     if (column < width) {
         float s[WIDTH];
         if constexpr (VECTOR) {
-            load_few(scale + column, s);
+            load_fours(scale + column, s, aligned);
         } else {
             s[0] = scale[column];
         }
@@ -109,8 +118,8 @@ __device__ __forceinline__ void residual_backward(const element *dy, const eleme
             const u64 at = row * width + column;
             float g[WIDTH], b[WIDTH];
             if constexpr (VECTOR) {
-                load_few(dy + at, g);
-                load_few(branch + at, b);
+                load_fours(dy + at, g, aligned);
+                load_fours(branch + at, b, aligned);
             } else {
                 g[0] = to_float(dy[at]), b[0] = to_float(branch[at]);
             }
@@ -145,9 +154,11 @@ __device__ __forceinline__ void residual_backward(const element *dy, const eleme
 KERNEL ENTRY(elementwise_residual_scale_bwd)(const element *dy, const element *branch, const float *scale,
                                              const float *keep, element *dbranch, float *dscale, u64 total, u64 width,
                                              u64 step, u32 tiles, u32 log_lanes, Divisor rows, u32 vector) {
-    if (vector) {
-        residual_backward<true>(dy, branch, scale, keep, dbranch, dscale, total, width, step, tiles, log_lanes, rows);
+    if (vector != BY_ELEMENT) {
+        residual_backward<true>(dy, branch, scale, keep, dbranch, dscale, total, width, step, tiles, log_lanes, rows,
+                                vector == BY_PACK);
     } else {
-        residual_backward<false>(dy, branch, scale, keep, dbranch, dscale, total, width, step, tiles, log_lanes, rows);
+        residual_backward<false>(dy, branch, scale, keep, dbranch, dscale, total, width, step, tiles, log_lanes, rows,
+                                 false);
     }
 }

@@ -1,4 +1,4 @@
-//! One result element from the same element of each input: sums, products, ReLU, GELU.
+//! One result element from the same element of each input: sums, products, ReLU, GELU, SwiGLU.
 //!
 //! All are bound by memory: [`bytes`] is what must move, and each element costs a few FLOPs (GELU about 40,
 //! still below the time of its bytes on a CPU with wide vectors and two or more threads on its memory).
@@ -11,11 +11,13 @@ pub(crate) mod cuda;
 mod device_tests;
 mod fused;
 pub mod reference;
+mod swiglu;
 #[cfg(test)]
 pub(crate) mod tests;
 pub(crate) mod workloads;
 
 pub use fused::{bias_gelu, bias_relu, residual_scale, residual_scale_backward};
+pub use swiglu::{swiglu, swiglu_backward};
 
 use crate::cuda::{Typed, require_float};
 use engine::device::common;

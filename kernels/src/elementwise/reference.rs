@@ -45,6 +45,41 @@ pub fn gelu_backward<T: Real>(dy: &Array<T>, x: &Array<T>) -> Array<T> {
     })
 }
 
+/// silu(a) b of both halves of each row of x [.., 2 H].
+pub fn swiglu<T: Real>(x: &Array<T>) -> Array<T> {
+    let (shape, half) = halved(&x.shape);
+    let data = (0..x.len() / 2).map(|i| {
+        let (a, b) = halves(x, i, half);
+        a / (T::ONE + (-a).exp()) * b
+    });
+    Array::new(&shape, data.collect())
+}
+
+/// Its gradient.
+pub fn swiglu_backward<T: Real>(dy: &Array<T>, x: &Array<T>) -> Array<T> {
+    let half = halved(&x.shape).1;
+    let mut dx = Array::zeros(&x.shape);
+    for (i, &dy) in dy.data.iter().enumerate() {
+        let (a, b) = halves(x, i, half);
+        let s = T::ONE / (T::ONE + (-a).exp());
+        let at = i / half * 2 * half + i % half;
+        dx.data[at] = dy * b * s * (T::ONE + a * (T::ONE - s));
+        dx.data[at + half] = dy * a * s;
+    }
+    dx
+}
+
+fn halved(shape: &[usize]) -> (Vec<usize>, usize) {
+    let half = shape[shape.len() - 1] / 2;
+    ([&shape[..shape.len() - 1], &[half]].concat(), half)
+}
+
+/// The a and the b of element `i` of the result.
+fn halves<T: Real>(x: &Array<T>, i: usize, half: usize) -> (T, T) {
+    let at = i / half * 2 * half + i % half;
+    (x.data[at], x.data[at + half])
+}
+
 /// max(x, 0).
 pub fn relu<T: Real>(x: &Array<T>) -> Array<T> {
     x.map(|x| if x < T::ZERO { T::ZERO } else { x })

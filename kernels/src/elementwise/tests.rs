@@ -63,6 +63,14 @@ fn check_fused(case: &Case) -> Result<()> {
     check_equal("bias_gelu's pre-activation", &pre, &add_bias(&ta, &bias)?)?;
     check_equal("bias_gelu", &y, &gelu(&pre)?)?;
     check_equal("bias_relu", &bias_relu(&ta, &bias)?, &relu(&pre)?)?;
+    let mut wide = case.clone();
+    wide.shape[case.shape.len() - 1] *= 2;
+    let x = wide.operand(3);
+    let tx = x.to_tensor()?;
+    let (x32, a32) = (x.cast::<f32>(), a.cast::<f32>());
+    check("swiglu", &swiglu(&tx)?, &reference::swiglu(&x32), &reference::swiglu(&x), 2.0)?;
+    let (naive, oracle) = (reference::swiglu_backward(&a32, &x32), reference::swiglu_backward(&a, &x));
+    check("swiglu_backward", &swiglu_backward(&ta, &tx)?, &naive, &oracle, 2.0)?;
     if case.shape.len() < 2 {
         return Ok(());
     }
@@ -134,8 +142,14 @@ fn nan_stays_where_it_is() {
 fn threads_do_not_matter() {
     let case = Case { shape: vec![3, 20_011], seed: 5 };
     let (a, b) = (case.operand(1).to_tensor().unwrap(), case.operand(2).to_tensor().unwrap());
+    let wide = Case { shape: vec![300, 202], seed: 6 }.operand(1).to_tensor().unwrap();
     same_on_any_number_of_threads("elementwise", || {
-        vec![gelu(&a).unwrap(), gelu_backward(&a, &b).unwrap(), add_scaled(&a, &b, 0.7).unwrap()]
+        vec![
+            swiglu(&wide).unwrap(),
+            gelu(&a).unwrap(),
+            gelu_backward(&a, &b).unwrap(),
+            add_scaled(&a, &b, 0.7).unwrap(),
+        ]
     });
 }
 
@@ -150,6 +164,8 @@ fn wrong_arguments_are_errors() {
     assert!(add_bias(&Tensor::scalar(1.0).unwrap(), &x).is_err());
     assert!(add_bias(&y, &x).is_err());
     assert!(bias_gelu(&y, &x).is_err() && bias_relu(&y, &x).is_err());
+    assert!(swiglu(&y).unwrap_err().message().contains("[.., 2 H]"));
+    assert!(swiglu_backward(&x, &x).unwrap_err().message().contains("dy must have shape [1]"));
     let one = Tensor::from_slice(&[1f32], &[1]).unwrap();
     assert!(residual_scale(&y, &y, Some(&one), Some(&x)).is_ok());
     assert!(

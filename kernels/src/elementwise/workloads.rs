@@ -53,6 +53,21 @@ pub fn workloads() -> Vec<Workload> {
             },
         },
         Workload {
+            label: "swiglu 512x512",
+            prepare: |device, dtype| {
+                let x = operand(1, &[SHAPE[0], 2 * SHAPE[1]], device, dtype)?;
+                Ok(Box::new(move || swiglu(&x).map(drop)))
+            },
+        },
+        Workload {
+            label: "swiglu_backward 512x512",
+            prepare: |device, dtype| {
+                let x = operand(1, &[SHAPE[0], 2 * SHAPE[1]], device, dtype)?;
+                let dy = operand(2, &SHAPE, device, dtype)?;
+                Ok(Box::new(move || swiglu_backward(&dy, &x).map(drop)))
+            },
+        },
+        Workload {
             label: "residual_scale 512x512",
             prepare: |device, dtype| {
                 residual(device, dtype, |x, b, s, k| residual_scale(x, b, s, k).map(drop))
