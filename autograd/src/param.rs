@@ -14,6 +14,8 @@ pub enum Role {
     Bias,
     /// Scale or shift of a normalisation.
     Norm,
+    /// What stands for a token or is added to tokens: class, mask, register and position embeddings.
+    Token,
 }
 
 /// How a parameter's memory relates to what a state dict holds.

@@ -16,6 +16,8 @@ constexpr u32 QUAD = 4;
 constexpr u32 ALIGNED = 1;       // quads of all tensors lie at multiples of their size
 constexpr u32 ADAPT = 2;         // LARS's ratio applies
 constexpr u32 GRADIENT_BF16 = 4; // else float32
+constexpr u32 UNTOUCHED = 8;     // nothing of the slot is touched while fewer steps than `start` were taken
+constexpr u32 STILL = 16;        // its value is not, and the rate is 0
 
 // One parameter; addresses of tensors that there are not are null.
 struct alignas(16) Slot {
@@ -31,7 +33,7 @@ struct alignas(16) Slot {
     u32 flags;
     u32 first_chunk; // place of its chunks in the table of chunks
     u32 chunks;
-    u32 unused;
+    u32 start; // see UNTOUCHED and STILL
 };
 static_assert(sizeof(Slot) == 80, "table.rs has the same");
 
@@ -46,11 +48,3 @@ __device__ __forceinline__ u32 elements_of(const Slot &slot, u32 index) {
     u64 left = slot.count - u64(index) * CHUNK;
     return left < CHUNK ? u32(left) : CHUNK;
 }
-
-// A number that changes from step to step: by value, or in device memory where `at` is not null.
-struct Number {
-    const float *at;
-    float value;
-    u32 unused;
-    __device__ __forceinline__ float get() const { return at ? *at : value; }
-};

@@ -19,6 +19,7 @@ pub(crate) const HEADERS: &[(&str, &str)] = &[
     ("common/reduce.cuh", include_str!("../common/reduce.cuh")),
     ("common/tile.cuh", include_str!("../common/tile.cuh")),
     ("common/tensor_list.cuh", include_str!("../common/tensor_list.cuh")),
+    ("common/step_numbers.cuh", include_str!("../common/step_numbers.cuh")),
     ("ntxent/tile.cuh", include_str!("ntxent/tile.cuh")),
 ];
 

@@ -78,7 +78,7 @@ families! {
     ],
     attention: [crate::attention::cuda::KERNELS],
     ntxent: [crate::ntxent::cuda::forward::KERNELS, crate::ntxent::cuda::backward::KERNELS],
-    optim: [crate::optim::cuda::KERNELS, crate::optim::cuda::norms::KERNELS, crate::optim::cuda::scalars::KERNELS],
+    optim: [crate::optim::cuda::KERNELS, crate::optim::norms_cuda::KERNELS, crate::optim::cuda::scalars::KERNELS],
     augment: [crate::augment::cuda::KERNELS],
 }
 

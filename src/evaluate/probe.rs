@@ -8,7 +8,7 @@
 use super::Labelled;
 use engine::random::Purpose;
 use engine::{DType, Device, Error, Philox, Result, Tensor};
-use kernels::optim::{self, Slot, Step};
+use kernels::optim::{self, Hold, Slot, Step, StepCount};
 use kernels::{matmul, reduce, softmax_xent};
 
 /// The probe's constants.
@@ -138,10 +138,12 @@ fn fit_and_score(
             weight_decay: 0.0,
             rate_scale: 1.0,
             adapt: false,
+            hold: Hold::None,
         };
         let mut slots =
             [slot(&mut weight, &dw, &mut weight_momentum), slot(&mut bias, &db, &mut bias_momentum)];
-        optim::sgd(&mut slots, &Step::at(rate * cosine as f32), 0.9, false, step == 0)?;
+        let before = StepCount::Value(step as u64);
+        optim::sgd(&mut slots, &Step::at(rate * cosine as f32), 0.9, false, before)?;
     }
     let scores = matmul::linear(&x_test, &weight, Some(&bias))?;
     Ok(percent_equal(reduce::argmax_last(&scores)?.as_slice::<i32>()?, &test.labels))

@@ -5,7 +5,7 @@
 
 use super::events::StepEvent;
 use super::history::History;
-use autograd::optim::Optimizer;
+use autograd::optim::{Clip, Numbers, Optimizer};
 use autograd::{Module, module};
 use engine::cuda::graph::Graph;
 use engine::{Device, Error, ErrorKind, Result, Tensor};
@@ -22,7 +22,7 @@ const DEVICE_ROWS: u64 = 10;
 pub struct Stepper {
     device: Device,
     optimizer: Optimizer,
-    clip: Option<f32>,
+    clip: Option<Clip>,
     /// f32 [steps]: the learning rate of every step.
     rates: Tensor,
     /// i32 [1]: steps taken.
@@ -64,7 +64,7 @@ impl Stepper {
         Ok(Stepper {
             device,
             optimizer,
-            clip,
+            clip: clip.map(Clip::global),
             rates,
             clock,
             history: None,
@@ -112,9 +112,12 @@ impl Stepper {
         let Loss { value, embeddings, signals } = objective.loss(&views()?, progress)?;
         value.backward()?;
         let rate = optim::schedule(&self.rates, &self.clock)?;
-        let before = StepCount::Tensor(&self.clock);
-        let rate_now = Scalar::Tensor(&rate);
-        let norm = self.optimizer.step_after(objective.networks(), rate_now, self.clip, before)?;
+        let numbers = Numbers {
+            rate: Scalar::Tensor(&rate),
+            decay_scale: Scalar::Value(1.0),
+            before: StepCount::Tensor(&self.clock),
+        };
+        let norm = self.optimizer.step_after(objective.networks(), &numbers, self.clip)?;
         objective.after_step(progress)?;
         let mut figures = vec![("loss", value.value()), ("rate", &rate), ("gradient_norm", &norm)];
         figures.extend(signals.iter().map(|(name, value)| (*name, value)));

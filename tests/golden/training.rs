@@ -2,7 +2,7 @@
 
 use super::case::{Case, golden, zeros_like};
 use engine::Tensor;
-use kernels::optim::{self, LarsVariant, Slot, Step, StepCount};
+use kernels::optim::{self, Hold, LarsVariant, Slot, Step, StepCount};
 use objectives::{CosineSchedule, MomentumSchedule};
 
 golden! {
@@ -39,16 +39,17 @@ fn optimiser(case: &Case) {
                 weight_decay: if excluded { 0.0 } else { number("weight_decay") },
                 rate_scale: 1.0,
                 adapt: true,
+                hold: Hold::None,
             });
         }
-        let at = Step::at(number("lr"));
+        let (at, before) = (Step::at(number("lr")), StepCount::Value(step - 1));
         match which {
-            "sgd" => optim::sgd(&mut slots, &at, number("momentum"), case.flag("nesterov"), step == 1),
-            "lars" => optim::lars(&mut slots, &at, number("momentum"), number("trust"), LarsVariant::Lightly),
-            _ => {
-                let before = StepCount::Value(step - 1);
-                optim::adamw(&mut slots, &at, (number("beta1"), number("beta2")), number("eps"), before)
+            "sgd" => optim::sgd(&mut slots, &at, number("momentum"), case.flag("nesterov"), before),
+            "lars" => {
+                let (momentum, trust) = (number("momentum"), number("trust"));
+                optim::lars(&mut slots, &at, momentum, trust, LarsVariant::Lightly, before)
             }
+            _ => optim::adamw(&mut slots, &at, (number("beta1"), number("beta2")), number("eps"), before),
         }
         .unwrap();
         // Each step adds a handful of roundings to the last one's: under ten a step.

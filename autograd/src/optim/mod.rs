@@ -1,14 +1,20 @@
-//! Optimisers: which parameters decay and adapt, the state kept for each, and its place in a checkpoint.
+//! Optimisers: what holds for which parameter, the state kept for each, and its place in a checkpoint.
 //!
 //! The arithmetic is in `kernels::optim`, one pass over all parameters.
 
+mod rule;
+
+pub use kernels::optim::{Clip, Hold, Scope};
+pub use rule::Rule;
+
+use crate::Param;
 use crate::module::{self, Module};
-use crate::param::Role;
 use engine::cuda::graph;
 use engine::safetensors::Contents;
 use engine::{DType, Error, ErrorKind, Result, Tensor};
-use kernels::optim::{self as kernel, LarsVariant, Scalar, Slot, Step, StepCount};
+use kernels::optim::{self as kernel, Clipped, LarsVariant, Scalar, Slot, Step, StepCount};
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 
 /// The update rule and its constants.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -38,19 +44,35 @@ pub enum Algorithm {
     },
 }
 
-/// Moments of one parameter.
+/// The numbers of a step, by value or, for a step that is captured in a CUDA graph, in device memory.
+#[derive(Debug, Clone, Copy)]
+pub struct Numbers<'a> {
+    /// Learning rate.
+    pub rate: Scalar<'a>,
+    /// Multiplies the weight decay of all parameters.
+    pub decay_scale: Scalar<'a>,
+    /// Steps that were taken before this one.
+    pub before: StepCount<'a>,
+}
+
+/// What is kept of one parameter: its rule and its moments.
 struct State {
+    rule: Rule,
     first: Tensor,
     second: Option<Tensor>,
 }
 
+/// Gives a parameter's rule.
+type Rules = Box<dyn Fn(&str, &Param) -> Rule + Send + Sync>;
+
 /// An optimiser over all trainable parameters of a module.
 ///
-/// Weight decay and LARS' trust ratio apply to weights only: biases and normalisation parameters are left
-/// out, as all methods here ask for.
+/// Without [`Optimizer::with_rules`] weight decay and LARS' trust ratio apply to weights and tokens only: biases and
+/// normalisation parameters are left out.
 pub struct Optimizer {
     algorithm: Algorithm,
     weight_decay: f32,
+    rules: Rules,
     steps: u64,
     state: BTreeMap<String, State>,
 }
@@ -58,7 +80,15 @@ pub struct Optimizer {
 impl Optimizer {
     /// An optimiser that has taken no step.
     pub fn new(algorithm: Algorithm, weight_decay: f32) -> Optimizer {
-        Optimizer { algorithm, weight_decay, steps: 0, state: BTreeMap::new() }
+        let rules = Box::new(|_: &str, param: &Param| Rule::of(param));
+        Optimizer { algorithm, weight_decay, rules, steps: 0, state: BTreeMap::new() }
+    }
+
+    /// With a rule for each parameter instead of [`Rule::of`]. `rules` is given a parameter's name and the parameter
+    /// once, before its first step here; what it says is kept.
+    pub fn with_rules(mut self, rules: impl Fn(&str, &Param) -> Rule + Send + Sync + 'static) -> Optimizer {
+        self.rules = Box::new(rules);
+        self
     }
 
     /// Steps taken. Replays of a captured step are not seen here: see [`Optimizer::set_steps`].
@@ -71,8 +101,9 @@ impl Optimizer {
         self.steps = steps;
     }
 
-    /// One step at this learning rate, using up the gradients. Gives the global norm of the gradients before
-    /// clipping, f32 [1] on their device; with `clip` they are scaled down to that norm.
+    /// One step at this learning rate, using up the gradients. Gives the norm of all gradients together before clipping,
+    /// f32 [1] on their device; with `clip` they are scaled down to its limit. Parameters that a rule holds count for
+    /// norms as any.
     ///
     /// Errors, naming them, if parameters have no gradient: freeze those that are not meant to be trained.
     #[track_caller]
@@ -80,23 +111,22 @@ impl Optimizer {
         &mut self,
         network: &mut M,
         rate: Scalar,
-        clip: Option<f32>,
+        clip: Option<Clip>,
     ) -> Result<Tensor> {
-        let before = StepCount::Value(self.steps);
-        self.step_after(network, rate, clip, before)
+        let numbers = Numbers { rate, decay_scale: Scalar::Value(1.0), before: StepCount::Value(self.steps) };
+        self.step_after(network, &numbers, clip)
     }
 
-    /// [`Optimizer::step`] with the number of steps before it from elsewhere: from device memory, for a step that is
-    /// captured in a CUDA graph.
+    /// [`Optimizer::step`] with the step's numbers from elsewhere: from device memory, for a step that is captured in a
+    /// CUDA graph.
     ///
     /// A graph must find the state where it is: take one step, or call [`Optimizer::prepare`], before the capture.
     #[track_caller]
     pub fn step_after<M: Module + ?Sized>(
         &mut self,
         network: &mut M,
-        rate: Scalar,
-        clip: Option<f32>,
-        before: StepCount,
+        numbers: &Numbers,
+        clip: Option<Clip>,
     ) -> Result<Tensor> {
         let _named = engine::memory::operation("optimiser");
         let parts = module::parts(network);
@@ -118,18 +148,27 @@ impl Optimizer {
             .filter_map(|(_, p)| p.take_gradient())
             .map(|g| kernels::copy::contiguous(&g))
             .collect::<Result<Vec<Tensor>>>()?;
-        let norm = kernel::global_norm(&gradients.iter().collect::<Vec<_>>())?;
-        let scale = clip.map(|limit| kernel::clip_scale(&norm, limit)).transpose()?;
-        let gradient_scale = scale.as_ref().map_or(Scalar::Value(1.0), Scalar::Tensor);
-        let step = Step { rate, gradient_scale, average_decay: Scalar::Value(1.0) };
+        let mut groups = Vec::with_capacity(trained.len());
         for (name, param) in &trained {
-            self.state_of(name, param.value())?;
+            groups.push(self.state_of(name, param)?.rule.group);
         }
+        let norms = gradients.iter().collect::<Vec<_>>();
+        let (norm, scales) = match clip {
+            None => (kernel::global_norm(&norms)?, None),
+            Some(clip) => {
+                let Clipped { norm, scales } = kernel::clip_scales(&norms, &groups, clip)?;
+                (norm, Some(scales))
+            }
+        };
+        let step = Step {
+            decay_scale: numbers.decay_scale,
+            gradient_scales: scales.as_ref(),
+            ..Step::at(numbers.rate)
+        };
         let mut states: BTreeMap<&str, &mut State> =
             self.state.iter_mut().map(|(name, state)| (name.as_str(), state)).collect();
         let mut slots = Vec::with_capacity(trained.len());
         for ((name, param), gradient) in trained.iter_mut().zip(&gradients) {
-            let is_weight = param.role() == Role::Weight;
             let Some(state) = states.remove(name.as_str()) else {
                 return Err(Error::value("optimiser", format!("two parameters are called {name}")));
             };
@@ -141,19 +180,20 @@ impl Optimizer {
                 second: state.second.as_mut(),
                 low,
                 average: None,
-                weight_decay: if is_weight { self.weight_decay } else { 0.0 },
-                rate_scale: 1.0,
-                adapt: is_weight,
+                weight_decay: state.rule.weight_decay * self.weight_decay,
+                rate_scale: state.rule.rate_scale,
+                adapt: state.rule.adapt,
+                hold: state.rule.hold,
             });
         }
         self.steps += 1;
+        let before = numbers.before;
         match self.algorithm {
-            // A momentum that is zero gives what the first step is: a captured step can be any.
             Algorithm::Sgd { momentum, nesterov } => {
-                kernel::sgd(&mut slots, &step, momentum, nesterov, false)?
+                kernel::sgd(&mut slots, &step, momentum, nesterov, before)?
             }
             Algorithm::Lars { momentum, trust, variant } => {
-                kernel::lars(&mut slots, &step, momentum, trust, variant)?
+                kernel::lars(&mut slots, &step, momentum, trust, variant, before)?
             }
             Algorithm::AdamW { betas, eps } => kernel::adamw(&mut slots, &step, betas, eps, before)?,
         }
@@ -165,28 +205,29 @@ impl Optimizer {
     pub fn prepare<M: Module + ?Sized>(&mut self, network: &mut M) -> Result<()> {
         let _named = engine::memory::operation("optimiser");
         for (name, param) in module::parts(network).params.iter().filter(|(_, p)| p.is_trainable()) {
-            self.state_of(name, param.value())?;
+            self.state_of(name, param)?;
         }
         Ok(())
     }
 
-    /// Zeros as the state of a parameter that has none.
+    /// The state of a parameter: its rule and zeros if there is none yet.
     #[track_caller]
-    fn state_of(&mut self, name: &str, value: &Tensor) -> Result<()> {
-        if self.state.contains_key(name) {
-            return Ok(());
-        }
-        if graph::capturing(value.device()) {
+    fn state_of(&mut self, name: &str, param: &Param) -> Result<&State> {
+        let value = param.value();
+        if !self.state.contains_key(name) && graph::capturing(value.device()) {
             let text = format!("{name} has no state yet, which every replay would clear: call prepare first");
             return Err(Error::new(ErrorKind::Graph, "optimiser", text));
         }
+        let entry = match self.state.entry(name.to_string()) {
+            Entry::Occupied(entry) => return Ok(entry.into_mut()),
+            Entry::Vacant(entry) => entry,
+        };
         let zeros = || Tensor::zeros(value.shape(), DType::F32, value.device());
         let second = match self.algorithm {
             Algorithm::AdamW { .. } => Some(zeros()?),
             Algorithm::Sgd { .. } | Algorithm::Lars { .. } => None,
         };
-        self.state.insert(name.to_string(), State { first: zeros()?, second });
-        Ok(())
+        Ok(entry.insert(State { rule: (self.rules)(name, param), first: zeros()?, second }))
     }
 
     /// Adds the state to `contents`, names prefixed by `prefix`. The number of steps is the caller's to keep.
@@ -222,7 +263,8 @@ impl Optimizer {
                     Algorithm::AdamW { .. } => Some(get("second")?),
                     Algorithm::Sgd { .. } | Algorithm::Lars { .. } => None,
                 };
-                all.insert(name.clone(), State { first: get("first")?, second });
+                let rule = (self.rules)(name, param);
+                all.insert(name.clone(), State { rule, first: get("first")?, second });
             }
         }
         self.state = all;

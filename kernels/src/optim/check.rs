@@ -103,15 +103,27 @@ pub(super) fn run_with(
             average: place.put(&s.w, 5, i, DType::F32)?,
         });
     }
-    let numbers = [RATE, gradient_scale, AVERAGE_DECAY];
-    let tensors = numbers.iter().map(|&x| place.scalar(x)).collect::<Result<Vec<_>>>()?;
-    let number = |i: usize| match place.misaligned {
-        None => Scalar::Value(numbers[i]),
-        Some(_) => Scalar::Tensor(&tensors[i]),
-    };
-    let step = Step { rate: number(0), gradient_scale: number(1), average_decay: number(2) };
+    let scales: Vec<f32> = (0..states.len()).map(|slot| case.gradient_scale(slot)).collect();
+    let scales = Tensor::from_slice(&scales, &[scales.len()])?.to_device(place.device)?;
     let mut count = Tensor::from_slice(&[place.before as i32], &[1])?.to_device(place.device)?;
     for i in 0..case.steps {
+        let numbers = [RATE, case.decay_scale(i), gradient_scale, AVERAGE_DECAY];
+        let tensors = numbers.iter().map(|&x| place.scalar(x)).collect::<Result<Vec<_>>>()?;
+        let number = |i: usize| match place.misaligned {
+            None => Scalar::Value(numbers[i]),
+            Some(_) => Scalar::Tensor(&tensors[i]),
+        };
+        let step = Step {
+            rate: number(0),
+            decay_scale: number(1),
+            gradient_scale: number(2),
+            gradient_scales: Some(&scales),
+            average_decay: number(3),
+        };
+        let before = match place.misaligned {
+            None => StepCount::Value(place.before + i as u64),
+            Some(_) => StepCount::Tensor(&count),
+        };
         let gradients = gradient(i);
         let gradients = gradients.iter().enumerate().map(|(slot, g)| place.gradient(g, slot));
         let gradients = gradients.collect::<Result<Vec<_>>>()?;
@@ -127,18 +139,13 @@ pub(super) fn run_with(
                 weight_decay: s.decay as f32,
                 rate_scale: case.rate_scale(slot) as f32,
                 adapt: s.adapt,
+                hold: case.hold(slot),
             });
         }
         match rule {
-            Rule::Sgd { momentum, nesterov } => sgd(&mut slots, &step, momentum, nesterov, i == 0)?,
-            Rule::Lars(variant) => lars(&mut slots, &step, 0.9, TRUST, variant)?,
-            Rule::AdamW { betas } => {
-                let before = match place.misaligned {
-                    None => StepCount::Value(place.before + i as u64),
-                    Some(_) => StepCount::Tensor(&count),
-                };
-                adamw(&mut slots, &step, betas, EPS, before)?;
-            }
+            Rule::Sgd { momentum, nesterov } => sgd(&mut slots, &step, momentum, nesterov, before)?,
+            Rule::Lars(variant) => lars(&mut slots, &step, 0.9, TRUST, variant, before)?,
+            Rule::AdamW { betas } => adamw(&mut slots, &step, betas, EPS, before)?,
         }
         advance(&mut count)?;
     }
@@ -198,36 +205,51 @@ pub(super) fn check_steps(device: Device, case: &Case, rule: Rule, shift: usize,
 /// The norm of all gradients, what clips it, and moving averages.
 pub(super) fn check_norm_and_average(device: Device, case: &Case, shift: usize) -> Result<()> {
     for gradients in FLOATS {
-        let all = |place: Place| -> Result<[Tensor; 2]> {
+        let groups: Vec<u32> = (0..case.sizes.len()).map(|i| case.group(i)).collect();
+        let all = |place: Place| -> Result<Vec<Tensor>> {
             let tensors = case.gradients::<f64>(0).into_iter().enumerate();
             let tensors = tensors.map(|(i, g)| place.gradient(&g, i)).collect::<Result<Vec<_>>>()?;
-            let norm = global_norm(&tensors.iter().collect::<Vec<_>>())?;
-            let scale = clip_scale(&norm, 0.5)?;
-            Ok([norm.to_device(Device::Cpu)?, scale.to_device(Device::Cpu)?])
+            let tensors: Vec<&Tensor> = tensors.iter().collect();
+            let mut found = vec![global_norm(&tensors)?];
+            for clip in [Clip::global(0.5), Clip::group(0.5), Clip::parameter(0.5)] {
+                let Clipped { norm, scales } = clip_scales(&tensors, &groups, clip)?;
+                found.extend([norm, scales]);
+            }
+            found.iter().map(|x| x.to_device(Device::Cpu)).collect()
         };
         let expected = all(Place::cpu(gradients))?;
         for misaligned in [None, Some(shift)] {
             let found = guarded(device, || all(Place { device, gradients, misaligned, before: 0 }))?;
-            check_equal("norm", &found[0], &expected[0])?;
-            check_equal("clip_scale", &found[1], &expected[1])?;
+            for (i, (f, e)) in found.iter().zip(&expected).enumerate() {
+                check_equal(&format!("norm or scales {i}"), f, e)?;
+            }
         }
     }
     let follow = |place: Place| -> Result<Vec<Tensor>> {
         let (states, online) = (case.states::<f64>(RATE), case.gradients::<f64>(0));
         let mut targets = Vec::new();
         for (i, (s, o)) in states.iter().zip(&online).enumerate() {
-            targets.push((place.put(&s.w, 0, i, DType::F32)?, place.put(o, 1, i, DType::F32)?));
+            let mut low = place.put(&vec![f64::NAN; s.w.len()], 4, i, DType::BF16)?;
+            low.make_unique()?;
+            targets.push((place.put(&s.w, 0, i, DType::F32)?, place.put(o, 1, i, DType::F32)?, low));
         }
         let decay = place.scalar(0.99)?;
-        let mut pairs: Vec<_> = targets.iter_mut().map(|(target, online)| (target, &*online)).collect();
-        ema(&mut pairs, if place.misaligned.is_some() { Scalar::Tensor(&decay) } else { 0.99.into() })?;
-        targets.iter().map(|(target, _)| target.to_device(Device::Cpu)).collect()
+        let mut followers = Vec::new();
+        for (i, (target, online, low)) in targets.iter_mut().enumerate() {
+            followers.push(Follower { target, online, low: (i % 4 != 3).then_some(low) });
+        }
+        ema(&mut followers, if place.misaligned.is_some() { Scalar::Tensor(&decay) } else { 0.99.into() })?;
+        let mut found = Vec::new();
+        for (target, _, low) in &targets {
+            found.extend([target.to_device(Device::Cpu)?, widened(&low.to_device(Device::Cpu)?)?]);
+        }
+        Ok(found)
     };
     let expected = follow(Place::cpu(DType::F32))?;
     for misaligned in [None, Some(shift)] {
         let place = Place { device, gradients: DType::F32, misaligned, before: 0 };
         for (i, (f, e)) in guarded(device, || follow(place))?.iter().zip(&expected).enumerate() {
-            check_equal(&format!("average of parameter {i}, {place:?}"), f, e)?;
+            check_equal(&format!("average or copy {i}, {place:?}"), f, e)?;
         }
     }
     Ok(())

@@ -2,7 +2,7 @@
 //! in order.
 
 use super::update::{self, Moments, Scaled};
-use super::{LarsVariant, Slot, adapts};
+use super::{Follower, LarsVariant, Slot, Step, StepCount};
 use engine::{Result, Tensor};
 use half::bf16;
 use rayon::prelude::*;
@@ -13,34 +13,57 @@ const CHUNK: usize = 1 << 14;
 /// lightly's addition to the denominator of the trust ratio.
 const LIGHTLY_EPS: f64 = 1e-8;
 
-/// Settings of a LARS step.
-#[derive(Debug, Clone, Copy)]
-pub struct Lars {
-    /// Learning rate.
-    pub rate: f32,
-    /// Momentum.
-    pub momentum: f32,
-    /// Size of a step relative to the weights, at rate 1.
-    pub trust: f32,
-    /// Which LARS.
-    pub variant: LarsVariant,
-    /// Multiplies the gradient.
-    pub gradient_scale: f32,
+/// The numbers of a step.
+pub struct Numbers<'a> {
+    rate: f32,
+    decay_scale: f32,
+    scale: f32,
+    scales: Option<&'a [f32]>,
+    average_decay: f32,
+    before: u64,
 }
 
-/// Settings of an AdamW step.
+impl<'a> Numbers<'a> {
+    /// Reads them.
+    #[track_caller]
+    pub fn read(operation: &str, step: &Step<'a>, before: StepCount) -> Result<Numbers<'a>> {
+        Ok(Numbers {
+            rate: step.rate.read(operation)?,
+            decay_scale: step.decay_scale.read(operation)?,
+            scale: step.gradient_scale.read(operation)?,
+            scales: step.gradient_scales.map(Tensor::as_slice::<f32>).transpose()?,
+            average_decay: step.average_decay.read(operation)?,
+            before: before.read(operation)?,
+        })
+    }
+
+    /// Those of slot `i`; none while it is left alone.
+    fn of(&self, i: usize, slot: &Slot) -> Option<Own> {
+        let still = slot.hold.is_still(self.before);
+        Some(Own {
+            before: slot.hold.own_steps(self.before)?,
+            still,
+            rate: if still { 0.0 } else { self.rate },
+            rate_scale: slot.rate_scale,
+            decay: self.decay_scale * slot.weight_decay,
+            scale: self.scales.map_or(self.scale, |scales| self.scale * scales[i]),
+        })
+    }
+}
+
+/// A step's numbers for one slot.
 #[derive(Debug, Clone, Copy)]
-pub struct AdamW {
-    /// Learning rate.
-    pub rate: f32,
-    /// Decay of the first and the second moment.
-    pub betas: (f32, f32),
-    /// Added to the root of the second moment.
-    pub eps: f32,
-    /// Counts from 1.
-    pub step: u64,
+struct Own {
+    /// Steps that the slot took.
+    before: u64,
+    /// Whether its value stays.
+    still: bool,
+    /// 0 where the value stays.
+    rate: f32,
+    rate_scale: f32,
+    decay: f32,
     /// Multiplies the gradient.
-    pub gradient_scale: f32,
+    scale: f32,
 }
 
 /// A chunk of a slot's value, gradient and moments (empty where there is no second), and the slot's factors.
@@ -51,6 +74,7 @@ struct Piece<'a, F> {
     second: &'a mut [f32],
     low: Option<&'a mut [bf16]>,
     average: Option<&'a mut [f32]>,
+    still: bool,
     factors: F,
 }
 
@@ -61,14 +85,16 @@ fn optional<'a, T: engine::Element>(
     tensor.as_mut().map(|t| Ok(t.as_mut_slice::<T>()?.chunks_mut(CHUNK))).transpose()
 }
 
-/// The chunks of all slots; `factors` gives each slot's own.
+/// The chunks of all slots that are not left alone; `factors` gives each slot's own.
 fn pieces<'a, F: Copy>(
     slots: &'a mut [Slot],
-    factors: impl Fn(usize, &Slot) -> F,
+    numbers: &Numbers,
+    factors: impl Fn(usize, &Slot, Own) -> F,
 ) -> Result<Vec<Piece<'a, F>>> {
     let mut out = Vec::new();
     for (i, slot) in slots.iter_mut().enumerate() {
-        let factors = factors(i, slot);
+        let Some(own) = numbers.of(i, slot) else { continue };
+        let factors = factors(i, slot, own);
         let value = slot.value.as_mut_slice::<f32>()?.chunks_mut(CHUNK);
         let gradient = slot.gradient.as_slice::<f32>()?.chunks(CHUNK);
         let first = slot.first.as_mut_slice::<f32>()?.chunks_mut(CHUNK);
@@ -78,7 +104,7 @@ fn pieces<'a, F: Copy>(
             let second = seconds.as_mut().and_then(Iterator::next).unwrap_or_default();
             let low = lows.as_mut().and_then(Iterator::next);
             let average = averages.as_mut().and_then(Iterator::next);
-            out.push(Piece { value, gradient, first, second, low, average, factors });
+            out.push(Piece { value, gradient, first, second, low, average, still: own.still, factors });
         }
     }
     Ok(out)
@@ -88,7 +114,11 @@ fn pieces<'a, F: Copy>(
 fn sweep<F: Copy + Send>(all: Vec<Piece<F>>, decay: f32, update: impl Fn(&mut Piece<F>) + Sync) {
     let rest = (1.0 - f64::from(decay)) as f32;
     all.into_par_iter().for_each(|mut p| {
+        let kept = p.still.then(|| p.value.to_vec());
         update(&mut p);
+        if let Some(kept) = kept {
+            p.value.copy_from_slice(&kept);
+        }
         if let Some(low) = p.low {
             update::low(p.value, low);
         }
@@ -99,102 +129,142 @@ fn sweep<F: Copy + Send>(all: Vec<Piece<F>>, decay: f32, update: impl Fn(&mut Pi
 }
 
 /// One SGD step over all slots.
-pub fn sgd(slots: &mut [Slot], settings: update::Sgd, average_decay: f32) -> Result<()> {
-    let all = pieces(slots, |_, slot| (settings.rate * slot.rate_scale, slot.weight_decay))?;
-    sweep(all, average_decay, |p| {
-        update::sgd(p.value, p.gradient, p.first, p.factors.0, p.factors.1, settings);
+pub fn sgd(slots: &mut [Slot], numbers: &Numbers, momentum: f32, nesterov: bool) -> Result<()> {
+    let all = pieces(slots, numbers, |_, _, own| update::Sgd {
+        scale: own.scale,
+        decay: own.decay,
+        rate: own.rate * own.rate_scale,
+        momentum,
+        nesterov,
+        fresh: own.before == 0,
+    })?;
+    sweep(all, numbers.average_decay, |p| update::sgd(p.value, p.gradient, p.first, p.factors));
+    Ok(())
+}
+
+/// Settings of a LARS step that do not change.
+#[derive(Debug, Clone, Copy)]
+pub struct Lars {
+    /// Momentum.
+    pub momentum: f32,
+    /// Size of a step relative to the weights, at rate 1.
+    pub trust: f32,
+    /// Which LARS.
+    pub variant: LarsVariant,
+}
+
+/// One LARS step over all slots: a pass for the norms of those that adapt, a pass for the update.
+pub fn lars(slots: &mut [Slot], numbers: &Numbers, settings: Lars) -> Result<()> {
+    let norms = lars_norms(slots, numbers, settings.variant)?;
+    let all = pieces(slots, numbers, |i, _, own| lars_factors(norms[i], own, settings))?;
+    sweep(all, numbers.average_decay, |p| update::scaled(p.value, p.gradient, p.first, p.factors));
+    Ok(())
+}
+
+/// Whether LARS's ratio applies to a slot with this decay.
+fn adapts(slot: &Slot, decay: f32, variant: LarsVariant) -> bool {
+    slot.adapt && (variant != LarsVariant::Lightly || decay != 0.0)
+}
+
+/// Norms of the value and of its decayed gradient, of slots that adapt.
+fn lars_norms(slots: &[Slot], numbers: &Numbers, variant: LarsVariant) -> Result<Vec<Option<(f64, f64)>>> {
+    let mut chunks = Vec::new();
+    let mut sums = vec![None; slots.len()];
+    for (i, slot) in slots.iter().enumerate() {
+        let Some(own) = numbers.of(i, slot).filter(|own| adapts(slot, own.decay, variant)) else { continue };
+        let decay = if variant == LarsVariant::Lightly { 0.0 } else { own.decay };
+        let value = slot.value.as_slice::<f32>()?.chunks(CHUNK);
+        let gradient = slot.gradient.as_slice::<f32>()?.chunks(CHUNK);
+        chunks.extend(value.zip(gradient).map(|(w, g)| (i, w, g, own.scale, decay)));
+        sums[i] = Some((0.0, 0.0));
+    }
+    let partials: Vec<(usize, (f64, f64))> = chunks
+        .into_par_iter()
+        .map(|(i, w, g, scale, decay)| (i, update::squares_of_both(w, g, scale, decay)))
+        .collect();
+    for (i, (w, u)) in partials {
+        if let Some(sum) = &mut sums[i] {
+            sum.0 += w;
+            sum.1 += u;
+        }
+    }
+    Ok(sums.into_iter().map(|sum| sum.map(|(w, u): (f64, f64)| (w.sqrt(), u.sqrt()))).collect())
+}
+
+/// The factors of a slot; it has norms if it adapts.
+fn lars_factors(norms: Option<(f64, f64)>, own: Own, s: Lars) -> Scaled {
+    let rate = own.rate * own.rate_scale;
+    let (mut decay, mut ratio) = (own.decay, 1.0);
+    match norms {
+        Some((w, u)) if w > 0.0 && u > 0.0 => {
+            let added = match s.variant {
+                LarsVariant::Simclr | LarsVariant::Byol => 0.0,
+                LarsVariant::Lightly => f64::from(decay) * w + LIGHTLY_EPS,
+            };
+            ratio = (f64::from(s.trust) * w / (u + added)) as f32;
+        }
+        Some(_) if s.variant == LarsVariant::Lightly => decay = 0.0,
+        _ => {}
+    }
+    let (inside, outside) = match s.variant {
+        LarsVariant::Simclr => (rate * ratio, 1.0),
+        LarsVariant::Byol | LarsVariant::Lightly => (ratio, rate),
+    };
+    Scaled { scale: own.scale, decay, momentum: s.momentum, inside, outside }
+}
+
+/// One AdamW step over all slots, which have second moments.
+pub fn adamw(slots: &mut [Slot], numbers: &Numbers, betas: (f32, f32), eps: f32) -> Result<()> {
+    // Bias corrections in f64: 1 - 0.999^step loses half its digits in f32.
+    let correction = |beta: f32, step: u64| 1.0 - f64::from(beta).powf(step as f64);
+    let rest = |beta: f32| (1.0 - f64::from(beta)) as f32;
+    let all = pieces(slots, numbers, |_, _, own| {
+        let rate = f64::from(own.rate) * f64::from(own.rate_scale);
+        let step = own.before + 1;
+        Moments {
+            scale: own.scale,
+            betas,
+            rest: (rest(betas.0), rest(betas.1)),
+            keep: (1.0 - rate * f64::from(own.decay)) as f32,
+            rate: (rate / correction(betas.0, step)) as f32,
+            root: (1.0 / correction(betas.1, step).sqrt()) as f32,
+            eps,
+        }
+    })?;
+    sweep(all, numbers.average_decay, |p| {
+        update::adamw(p.value, p.gradient, p.first, p.second, p.factors);
     });
     Ok(())
 }
 
-/// One LARS step over all slots: a pass for the norms of those that adapt, a pass for the update.
-pub fn lars(slots: &mut [Slot], settings: Lars, average_decay: f32) -> Result<()> {
-    let factors = lars_factors(slots, settings)?;
-    let all = pieces(slots, |i, _| factors[i])?;
-    sweep(all, average_decay, |p| update::scaled(p.value, p.gradient, p.first, p.factors));
-    Ok(())
-}
-
-fn lars_factors(slots: &[Slot], s: Lars) -> Result<Vec<Scaled>> {
-    let mut chunks = Vec::new();
-    for (i, slot) in slots.iter().enumerate().filter(|(_, slot)| adapts(slot, s.variant)) {
-        let decay = if s.variant == LarsVariant::Lightly { 0.0 } else { slot.weight_decay };
-        let value = slot.value.as_slice::<f32>()?.chunks(CHUNK);
-        let gradient = slot.gradient.as_slice::<f32>()?.chunks(CHUNK);
-        chunks.extend(value.zip(gradient).map(|(w, g)| (i, w, g, decay)));
-    }
-    let partials: Vec<(usize, (f64, f64))> = chunks
-        .into_par_iter()
-        .map(|(i, w, g, decay)| (i, update::squares_of_both(w, g, s.gradient_scale, decay)))
-        .collect();
-    let mut norms = vec![(0f64, 0f64); slots.len()];
-    for (i, (w, u)) in partials {
-        norms[i].0 += w;
-        norms[i].1 += u;
-    }
-    let factors = |(slot, (w, u)): (&Slot, (f64, f64))| {
-        let (w, u, rate) = (w.sqrt(), u.sqrt(), s.rate * slot.rate_scale);
-        let mut decay = slot.weight_decay;
-        let mut ratio = 1.0;
-        if adapts(slot, s.variant) {
-            if w > 0.0 && u > 0.0 {
-                let added = match s.variant {
-                    LarsVariant::Simclr | LarsVariant::Byol => 0.0,
-                    LarsVariant::Lightly => f64::from(decay) * w + LIGHTLY_EPS,
-                };
-                ratio = (f64::from(s.trust) * w / (u + added)) as f32;
-            } else if s.variant == LarsVariant::Lightly {
-                decay = 0.0;
-            }
-        }
-        let (inside, outside) = match s.variant {
-            LarsVariant::Simclr => (rate * ratio, 1.0),
-            LarsVariant::Byol | LarsVariant::Lightly => (ratio, rate),
-        };
-        Scaled { scale: s.gradient_scale, decay, momentum: s.momentum, inside, outside }
-    };
-    Ok(slots.iter().zip(norms).map(factors).collect())
-}
-
-/// One AdamW step over all slots, which have second moments.
-pub fn adamw(slots: &mut [Slot], s: AdamW, average_decay: f32) -> Result<()> {
-    // Bias corrections in f64: 1 - 0.999^step loses half its digits in f32.
-    let correction = |beta: f32| 1.0 - f64::from(beta).powf(s.step as f64);
-    let rest = |beta: f32| (1.0 - f64::from(beta)) as f32;
-    let all = pieces(slots, |_, slot| {
-        let rate = f64::from(s.rate) * f64::from(slot.rate_scale);
-        Moments {
-            scale: s.gradient_scale,
-            betas: s.betas,
-            rest: (rest(s.betas.0), rest(s.betas.1)),
-            keep: (1.0 - rate * f64::from(slot.weight_decay)) as f32,
-            rate: (rate / correction(s.betas.0)) as f32,
-            root: (1.0 / correction(s.betas.1).sqrt()) as f32,
-            eps: s.eps,
-        }
-    })?;
-    sweep(all, average_decay, |p| update::adamw(p.value, p.gradient, p.first, p.second, p.factors));
-    Ok(())
-}
-
 /// The moving average of all pairs.
-pub fn ema(targets: &mut [(&mut Tensor, &Tensor)], decay: f32) -> Result<()> {
+pub fn ema(followers: &mut [Follower], decay: f32) -> Result<()> {
     let rest = (1.0 - f64::from(decay)) as f32;
     let mut all = Vec::new();
-    for (target, online) in targets {
-        let target = target.as_mut_slice::<f32>()?.chunks_mut(CHUNK);
-        all.extend(target.zip(online.as_slice::<f32>()?.chunks(CHUNK)));
+    for follower in followers {
+        let target = follower.target.as_mut_slice::<f32>()?.chunks_mut(CHUNK);
+        let online = follower.online.as_slice::<f32>()?.chunks(CHUNK);
+        let mut lows = optional::<bf16>(&mut follower.low)?;
+        let low = std::iter::from_fn(|| Some(lows.as_mut().and_then(Iterator::next)));
+        all.extend(target.zip(online).zip(low));
     }
-    all.into_par_iter().for_each(|(target, online)| update::ema(target, online, decay, rest));
+    all.into_par_iter().for_each(|((target, online), low)| {
+        update::ema(target, online, decay, rest);
+        if let Some(low) = low {
+            update::low(target, low);
+        }
+    });
     Ok(())
 }
 
-/// Norm of all gradients together.
-pub fn global_norm(gradients: &[&Tensor]) -> Result<f32> {
+/// Sum of the squares of each gradient.
+pub fn squares(gradients: &[&Tensor]) -> Result<Vec<f64>> {
     let mut all = Vec::new();
-    for gradient in gradients {
-        all.extend(gradient.as_slice::<f32>()?.chunks(CHUNK));
+    for (i, gradient) in gradients.iter().enumerate() {
+        all.extend(gradient.as_slice::<f32>()?.chunks(CHUNK).map(|chunk| (i, chunk)));
     }
-    let partials: Vec<f64> = all.into_par_iter().map(update::squares).collect();
-    Ok(partials.iter().sum::<f64>().sqrt() as f32)
+    let partials: Vec<(usize, f64)> = all.into_par_iter().map(|(i, x)| (i, update::squares(x))).collect();
+    let mut sums = vec![0.0; gradients.len()];
+    partials.iter().for_each(|&(i, partial)| sums[i] += partial);
+    Ok(sums)
 }

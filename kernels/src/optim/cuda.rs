@@ -1,7 +1,8 @@
 //! Launches of `update.cu` and, in the modules below, of `norms.cu` and `scalars.cu`.
 
-use super::table::{CHUNK, Entry, NUMBERS, Table, address_mut};
-use super::{LarsVariant, Scalar, Slot, Step, StepCount, adapts};
+use super::norms_cuda;
+use super::table::{CHUNK, Entry, Table, address_mut};
+use super::{Follower, LarsVariant, Scalar, Slot, Step, StepCount};
 use crate::cuda::{THREADS, kernels};
 use engine::cuda::Launch;
 use engine::{DType, Device, Result, Tensor};
@@ -14,24 +15,11 @@ kernels! {
     EMA = "optim_ema";
 }
 
-/// Sums of squares and what is made of them.
-pub(crate) mod norms {
-    use crate::cuda::kernels;
-    kernels! {
-        family: "optim", file: "norms.cu", options: ["--fmad=false"];
-        SQUARES = "optim_squares";
-        NORM = "optim_norm";
-        LARS_SQUARES = "optim_lars_squares";
-        LARS_FACTORS = "optim_lars_factors";
-    }
-}
-
 /// Numbers of a step.
 pub(crate) mod scalars {
     use crate::cuda::kernels;
     kernels! {
         family: "optim", file: "scalars.cu", options: ["--fmad=false"];
-        CLIP_SCALE = "optim_clip_scale";
         SCHEDULE = "optim_schedule";
         ADVANCE = "optim_advance";
         RECORD = "optim_record";
@@ -65,10 +53,37 @@ struct StepNumber {
 }
 const _: () = assert!(size_of::<StepNumber>() == 16);
 
+/// The numbers of a step over many slots, as `common/step_numbers.cuh` has them.
+#[repr(C)]
+#[derive(Clone, Copy, bytemuck::NoUninit)]
+struct Numbers {
+    rate: Number,
+    decay_scale: Number,
+    scale: Number,
+    average_decay: Number,
+    before: StepNumber,
+    scales: u64,
+}
+const _: () = assert!(size_of::<Numbers>() == 88);
+
+#[track_caller]
+fn numbers(operation: &str, step: &Step, before: StepCount) -> Result<Numbers> {
+    let before = match before {
+        StepCount::Value(value) => StepNumber { at: 0, value },
+        StepCount::Tensor(tensor) => StepNumber { at: tensor.device_address(operation)?, value: 0 },
+    };
+    Ok(Numbers {
+        rate: number(operation, step.rate)?,
+        decay_scale: number(operation, step.decay_scale)?,
+        scale: number(operation, step.gradient_scale)?,
+        average_decay: number(operation, step.average_decay)?,
+        before,
+        scales: step.gradient_scales.map_or(Ok(0), |scales| scales.device_address(operation))?,
+    })
+}
+
 /// Bytes of a partial sum, and of one of two sums.
-const PARTIAL: usize = 8;
-/// Bytes of the factors of a LARS slot.
-const LARS_FACTORS: usize = 16;
+pub(super) const PARTIAL: usize = 8;
 
 /// As norms.cu numbers it.
 fn number_of(variant: LarsVariant) -> u32 {
@@ -89,20 +104,19 @@ struct Sweep {
 
 impl Sweep {
     #[track_caller]
-    fn new(operation: &str, device: Device, slots: &mut [Slot], adapt: fn(&Slot) -> bool) -> Result<Sweep> {
+    fn new(operation: &str, device: Device, slots: &mut [Slot], step: &Step) -> Result<Sweep> {
         let (mut elements, mut bytes) = (0, 0);
         let mut entries = Vec::with_capacity(slots.len());
         for slot in slots {
-            let adapt = adapt(slot);
             let low = slot.low.as_ref().map_or(0, |_| 2);
             let moments = if slot.second.is_some() { 16 } else { 8 };
             let average = slot.average.as_ref().map_or(0, |_| 8);
             elements += slot.value.len();
             bytes += slot.value.len() * (8 + slot.gradient.dtype().size() + moments + low + average);
-            entries.push(Entry::of_slot(operation, slot, adapt)?);
+            entries.push(Entry::of_slot(operation, slot)?);
         }
         let table = Table::new(operation, device, entries)?;
-        bytes += table.bytes();
+        bytes += table.bytes() + step.gradient_scales.map_or(0, |scales| 4 * scales.len());
         Ok(Sweep { table, elements, bytes })
     }
 
@@ -115,7 +129,7 @@ impl Sweep {
 
 /// A launch of a block a chunk, with the tables as its first arguments.
 #[track_caller]
-fn launch(kernel: &'static engine::cuda::Kernel, device: Device, table: &Table) -> Result<Launch> {
+pub(super) fn launch(kernel: &'static engine::cuda::Kernel, device: Device, table: &Table) -> Result<Launch> {
     Ok(Launch::new(kernel, device)?
         .value(table.slots())
         .value(table.chunks())
@@ -131,24 +145,25 @@ pub(super) fn sgd(
     step: &Step,
     momentum: f32,
     nesterov: bool,
-    first_step: bool,
+    before: StepCount,
 ) -> Result<()> {
-    let sweep = Sweep::new("sgd", device, slots, |_| false)?;
-    let unread = if first_step { 4 * sweep.elements } else { 0 };
+    let sweep = Sweep::new("sgd", device, slots, step)?;
+    let is_fresh = |slot: &&Slot| match before {
+        StepCount::Value(before) => slot.hold.own_steps(before) == Some(0),
+        StepCount::Tensor(_) => false,
+    };
+    let unread: usize = slots.iter().filter(is_fresh).map(|slot| 4 * slot.value.len()).sum();
     sweep
         .launch(&SGD, device)?
-        .value(number("sgd", step.rate)?)
-        .value(number("sgd", step.gradient_scale)?)
-        .value(number("sgd", step.average_decay)?)
+        .value(numbers("sgd", step, before)?)
         .value(momentum)
         .value(u32::from(nesterov))
-        .value(u32::from(first_step))
         .bytes(sweep.bytes - unread)
         .flops(7.0 * sweep.elements as f64)
         .run()
 }
 
-/// One LARS step over all slots: partial sums, factors, update.
+/// One LARS step over all slots: partial sums, then the update, whose blocks add them.
 #[track_caller]
 pub(super) fn lars(
     device: Device,
@@ -157,47 +172,32 @@ pub(super) fn lars(
     momentum: f32,
     trust: f32,
     variant: LarsVariant,
+    before: StepCount,
 ) -> Result<()> {
-    let adapt: fn(&Slot) -> bool = match variant {
-        LarsVariant::Lightly => |slot| adapts(slot, LarsVariant::Lightly),
-        LarsVariant::Simclr | LarsVariant::Byol => |slot| slot.adapt,
-    };
     let (mut summed, mut sums) = (0, 0);
-    for slot in slots.iter().filter(|slot| adapt(slot)) {
+    for slot in slots.iter().filter(|slot| slot.adapt) {
         summed += slot.value.len() * (4 + slot.gradient.dtype().size());
         sums += slot.value.len().div_ceil(CHUNK) * 2 * PARTIAL;
     }
-    let sweep = Sweep::new("lars", device, slots, adapt)?;
+    let sweep = Sweep::new("lars", device, slots, step)?;
     let table = &sweep.table;
-    let scale = number("lars", step.gradient_scale)?;
+    let numbers = numbers("lars", step, before)?;
     let mut partials = Tensor::empty(&[table.chunk_count, 2 * PARTIAL], DType::U8, device)?;
-    let mut factors = Tensor::empty(&[table.slot_count, LARS_FACTORS], DType::U8, device)?;
-    launch(&norms::LARS_SQUARES, device, table)?
+    launch(&norms_cuda::LARS_SQUARES, device, table)?
+        .value(numbers)
         .write(&mut partials)?
-        .value(scale)
         .value(number_of(variant))
         .bytes(summed + table.bytes() + sums)
         .flops(7.0 * sweep.elements as f64)
         .run()?;
-    Launch::new(&norms::LARS_FACTORS, device)?
-        .value(table.slots())
-        .read(&partials)?
-        .write(&mut factors)?
-        .value(table.slot_count as u32)
-        .value(number("lars", step.rate)?)
-        .value(trust)
-        .value(number_of(variant))
-        .grid(table.slot_count.div_ceil(THREADS / 32))
-        .block(THREADS)
-        .bytes(sums + table.slot_count * NUMBERS + factors.len())
-        .run()?;
     sweep
         .launch(&LARS, device)?
-        .read(&factors)?
-        .value(scale)
-        .value(number("lars", step.average_decay)?)
+        .value(numbers)
+        .read(&partials)?
         .value(momentum)
-        .bytes(sweep.bytes + factors.len())
+        .value(trust)
+        .value(number_of(variant))
+        .bytes(sweep.bytes + sums)
         .flops(7.0 * sweep.elements as f64)
         .run()
 }
@@ -212,17 +212,10 @@ pub(super) fn adamw(
     eps: f32,
     before: StepCount,
 ) -> Result<()> {
-    let sweep = Sweep::new("adamw", device, slots, |_| false)?;
-    let before = match before {
-        StepCount::Value(value) => StepNumber { at: 0, value },
-        StepCount::Tensor(tensor) => StepNumber { at: tensor.device_address("adamw")?, value: 0 },
-    };
+    let sweep = Sweep::new("adamw", device, slots, step)?;
     sweep
         .launch(&ADAMW, device)?
-        .value(number("adamw", step.rate)?)
-        .value(number("adamw", step.gradient_scale)?)
-        .value(number("adamw", step.average_decay)?)
-        .value(before)
+        .value(numbers("adamw", step, before)?)
         .value(betas.0)
         .value(betas.1)
         .value(eps)
@@ -232,52 +225,16 @@ pub(super) fn adamw(
 
 /// The moving average of all pairs.
 #[track_caller]
-pub(super) fn ema(device: Device, targets: &mut [(&mut Tensor, &Tensor)], decay: Scalar) -> Result<()> {
-    let elements: usize = targets.iter().map(|(target, _)| target.len()).sum();
-    let entries = targets.iter_mut().map(|(target, online)| Entry::of_pair("ema", target, online));
+pub(super) fn ema(device: Device, followers: &mut [Follower], decay: Scalar) -> Result<()> {
+    let elements: usize = followers.iter().map(|f| f.target.len()).sum();
+    let low: usize = followers.iter().filter_map(|f| f.low.as_ref()).map(|low| 2 * low.len()).sum();
+    let entries = followers.iter_mut().map(|follower| Entry::of_follower("ema", follower));
     let table = Table::new("ema", device, entries.collect::<Result<_>>()?)?;
     launch(&EMA, device, &table)?
         .value(number("ema", decay)?)
-        .bytes(12 * elements + table.bytes())
+        .bytes(12 * elements + low + table.bytes())
         .flops(3.0 * elements as f64)
         .run()
-}
-
-/// Norm of all gradients together.
-#[track_caller]
-pub(super) fn global_norm(device: Device, gradients: &[&Tensor]) -> Result<Tensor> {
-    let bytes: usize = gradients.iter().map(|g| g.len() * g.dtype().size()).sum();
-    let elements: usize = gradients.iter().map(|g| g.len()).sum();
-    let entries = gradients.iter().map(|g| Entry::of_gradient("global_norm", g)).collect::<Result<_>>()?;
-    let table = Table::new("global_norm", device, entries)?;
-    let mut partials = Tensor::empty(&[table.chunk_count, PARTIAL], DType::U8, device)?;
-    let mut norm = Tensor::empty(&[1], DType::F32, device)?;
-    launch(&norms::SQUARES, device, &table)?
-        .write(&mut partials)?
-        .bytes(bytes + table.bytes() + partials.len())
-        .flops(2.0 * elements as f64)
-        .run()?;
-    Launch::new(&norms::NORM, device)?
-        .read(&partials)?
-        .write(&mut norm)?
-        .value(table.chunk_count as u64)
-        .grid(1)
-        .block(THREADS)
-        .run()?;
-    Ok(norm)
-}
-
-/// The factor that scales gradients down to a norm.
-#[track_caller]
-pub(super) fn clip_scale(norm: &Tensor, limit: f32) -> Result<Tensor> {
-    let mut scale = Tensor::empty(&[1], DType::F32, norm.device())?;
-    Launch::new(&scalars::CLIP_SCALE, norm.device())?
-        .read(norm)?
-        .write(&mut scale)?
-        .value(limit)
-        .grid(1)
-        .run()?;
-    Ok(scale)
 }
 
 /// The value of a step.

@@ -17,7 +17,7 @@ fn steps_agree_with_the_cpu_bit_for_bit() {
 fn edge_values_agree_with_the_cpu() {
     const EDGES: [f64; 10] = [0.0, -0.0, 1e30, -1e30, 1e-30, 1e-40, f64::INFINITY, f64::NAN, 1.0, 3e38];
     const SIZES: [usize; 2] = [10, 9];
-    let case = Case { sizes: SIZES.to_vec(), scale: 1.0, decay: 0.1, zeros: false, steps: 2 };
+    let case = Case { sizes: SIZES.to_vec(), scale: 1.0, decay: 0.1, zeros: false, steps: 2, holds: false };
     let gradients = |only: fn(&f64) -> bool| {
         let kept: Vec<f64> = EDGES.into_iter().filter(only).collect();
         move |step: usize| -> Vec<Vec<f64>> {
@@ -42,7 +42,7 @@ fn edge_values_agree_with_the_cpu() {
 #[test]
 fn lars_moves_where_a_norm_is_zero() {
     for (zeros, scale) in [(true, 1.0), (false, 0.0), (true, 0.0)] {
-        let case = Case { sizes: vec![33, 17], scale, decay: 0.05, zeros, steps: 2 };
+        let case = Case { sizes: vec![33, 17], scale, decay: 0.05, zeros, steps: 2, holds: false };
         for variant in [LarsVariant::Simclr, LarsVariant::Byol, LarsVariant::Lightly] {
             check::check_steps(device(), &case, Rule::Lars(variant), 0, 0).unwrap();
             let place = Place { device: device(), ..Place::cpu(DType::F32) };
@@ -71,8 +71,9 @@ fn first_sgd_step_ignores_the_old_buffer() {
             weight_decay: 0.0,
             rate_scale: 1.0,
             adapt: false,
+            hold: Hold::None,
         };
-        sgd(&mut [slot], &Step::at(1.0), 0.9, false, true)?;
+        sgd(&mut [slot], &Step::at(1.0), 0.9, false, StepCount::Value(0))?;
         assert_eq!(value.to_vec::<f32>()?, [-3.0; 5]);
         assert_eq!(first.to_vec::<f32>()?, [3.0; 5]);
         Ok(())
@@ -90,7 +91,7 @@ fn bits(all: &[Held]) -> Vec<u32> {
 fn runs_repeat_bit_for_bit() {
     let mut sizes: Vec<usize> = (0..100).map(|i| i % 7).collect();
     sizes.insert(50, 3 * table::CHUNK + 5);
-    let case = Case { sizes, scale: 1.0, decay: 0.1, zeros: false, steps: 1 };
+    let case = Case { sizes, scale: 1.0, decay: 0.1, zeros: false, steps: 1, holds: false };
     let place = Place { device: device(), ..Place::cpu(DType::F32) };
     let gradients: Vec<Tensor> = case
         .gradients::<f64>(0)
@@ -109,6 +110,37 @@ fn runs_repeat_bit_for_bit() {
     assert!((0..20).all(|_| norm() == first));
 }
 
+/// Values of minus zero and impossible gradients: a slot that waits keeps every bit on the device too.
+#[test]
+fn slots_that_wait_keep_every_bit() {
+    let x = |x: f32| Tensor::full(&[5], x, device()).unwrap();
+    for hold in [Hold::Untouched(3), Hold::Still(3)] {
+        for gradient in [-1.0, f32::NAN] {
+            let (mut value, mut first, mut second) = (x(-0.0), x(0.0), x(0.0));
+            let gradient = x(gradient);
+            for before in 0..3 {
+                let slot = Slot {
+                    value: &mut value,
+                    gradient: &gradient,
+                    first: &mut first,
+                    second: Some(&mut second),
+                    low: None,
+                    average: None,
+                    weight_decay: 0.1,
+                    rate_scale: 1.0,
+                    adapt: true,
+                    hold,
+                };
+                adamw(&mut [slot], &Step::at(0.5), (0.9, 0.999), 1e-8, StepCount::Value(before)).unwrap();
+            }
+            let bits: Vec<u32> = value.to_vec::<f32>().unwrap().into_iter().map(f32::to_bits).collect();
+            assert_eq!(bits, [(-0.0f32).to_bits(); 5]);
+            let moved = first.to_vec::<f32>().unwrap().iter().all(|&x| x != 0.0);
+            assert_eq!(moved, hold == Hold::Still(3), "{hold:?}");
+        }
+    }
+}
+
 /// A parameter that shares its storage moves to a copy, and what shared it keeps the old values.
 #[test]
 fn a_step_leaves_other_tensors_alone() {
@@ -124,8 +156,9 @@ fn a_step_leaves_other_tensors_alone() {
         weight_decay: 0.0,
         rate_scale: 1.0,
         adapt: false,
+        hold: Hold::None,
     };
-    sgd(&mut [slot], &Step::at(0.5), 0.9, false, false).unwrap();
+    sgd(&mut [slot], &Step::at(0.5), 0.9, false, StepCount::Value(1)).unwrap();
     assert_eq!(value.to_vec::<f32>().unwrap(), [0.5; 4]);
     assert_eq!(one.to_vec::<f32>().unwrap(), [1.0; 4]);
 }
@@ -135,12 +168,13 @@ fn numbers_on_the_wrong_device_or_of_the_wrong_shape_are_refused() {
     let x = Tensor::full(&[2], 1.0, device()).unwrap();
     let on_cpu = Tensor::scalar(1.0).unwrap();
     let mut target = Tensor::zeros(&[2], DType::F32, device()).unwrap();
-    let mut follow = |decay: Scalar| ema(&mut [(&mut target, &x)], decay);
+    let mut follow =
+        |decay: Scalar| ema(&mut [Follower { target: &mut target, online: &x, low: None }], decay);
     assert!(follow(Scalar::Tensor(&on_cpu)).unwrap_err().message().contains("must lie on"));
     assert!(follow(Scalar::Tensor(&x)).unwrap_err().message().contains("one element"));
     follow(Scalar::Tensor(&on_cpu.to_device(device()).unwrap())).unwrap();
-    let mixed = ema(&mut [(&mut target, &on_cpu.reshape(&[1]).unwrap())], 0.5.into());
-    assert!(mixed.is_err());
+    let online = &on_cpu.reshape(&[1]).unwrap();
+    assert!(ema(&mut [Follower { target: &mut target, online, low: None }], 0.5.into()).is_err());
 }
 
 /// Steps before the first: no number, and nothing written.

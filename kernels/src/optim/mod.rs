@@ -9,10 +9,12 @@
 
 pub mod cases;
 pub(crate) mod check;
+mod clip;
 mod cpu;
 pub(crate) mod cuda;
 #[cfg(test)]
 mod device_tests;
+pub(crate) mod norms_cuda;
 pub mod reference;
 mod slot;
 mod table;
@@ -21,9 +23,9 @@ mod tests;
 mod update;
 pub(crate) mod workloads;
 
-pub use slot::{Scalar, Slot, Step, StepCount};
+pub use clip::{Clip, Clipped, Scope, clip_scales, global_norm};
+pub use slot::{Hold, Scalar, Slot, Step, StepCount};
 
-use crate::cuda::require_float;
 use engine::device::common;
 use engine::{DType, Device, Error, Result, Tensor, memory};
 use slot::checked;
@@ -43,129 +45,108 @@ pub enum LarsVariant {
     Lightly,
 }
 
-/// Whether LARS's ratio applies to a slot.
-fn adapts(slot: &Slot, variant: LarsVariant) -> bool {
-    slot.adapt && (variant != LarsVariant::Lightly || slot.weight_decay != 0.0)
-}
-
 /// One step of stochastic gradient descent with momentum, as PyTorch's: with `u = gradient_scale g + d w`,
-/// `v = momentum v + u` (`v = u` at the first step, which does not read the buffer), `w -= rate u'` where `u'` is `v`, or
-/// `u + momentum v` with Nesterov's momentum.
+/// `v = momentum v + u` (`v = u` at a slot's first step, which does not read the buffer), `w -= rate u'` where `u'` is
+/// `v`, or `u + momentum v` with Nesterov's momentum. `before` says how many steps were taken.
 ///
 /// Gradients are f32, on CUDA devices f32 or bf16, each slot its own.
 ///
 /// Errors if a slot's tensors differ in shape, type or device.
 #[track_caller]
-pub fn sgd(slots: &mut [Slot], step: &Step, momentum: f32, nesterov: bool, first_step: bool) -> Result<()> {
-    let _op = memory::operation("sgd");
-    match checked("sgd", slots, step, false)? {
-        device @ Device::Cuda(_) => cuda::sgd(device, slots, step, momentum, nesterov, first_step),
-        Device::Cpu => {
-            let (rate, gradient_scale) = (step.rate.read("sgd")?, step.gradient_scale.read("sgd")?);
-            let settings = update::Sgd { rate, momentum, nesterov, first_step, gradient_scale };
-            cpu::sgd(slots, settings, step.average_decay.read("sgd")?)
-        }
+pub fn sgd(slots: &mut [Slot], step: &Step, momentum: f32, nesterov: bool, before: StepCount) -> Result<()> {
+    let name = "sgd";
+    let _op = memory::operation(name);
+    match checked(name, slots, step, before, false)? {
+        device @ Device::Cuda(_) => cuda::sgd(device, slots, step, momentum, nesterov, before),
+        Device::Cpu => cpu::sgd(slots, &cpu::Numbers::read(name, step, before)?, momentum, nesterov),
     }
 }
 
 /// One step of LARS: momentum whose step is as large, relative to the weights, as `trust` says. See
-/// [`LarsVariant`]. `g` is `gradient_scale` times the gradient, which is f32, on CUDA devices f32 or bf16.
+/// [`LarsVariant`]. `g` is the scaled gradient, which is f32, on CUDA devices f32 or bf16. `before`, how many steps were
+/// taken, matters to slots that [`Hold`] back alone.
 ///
 /// Errors if a slot's tensors differ in shape, type or device.
 #[track_caller]
-pub fn lars(slots: &mut [Slot], step: &Step, momentum: f32, trust: f32, variant: LarsVariant) -> Result<()> {
-    let _op = memory::operation("lars");
-    match checked("lars", slots, step, false)? {
-        device @ Device::Cuda(_) => cuda::lars(device, slots, step, momentum, trust, variant),
+pub fn lars(
+    slots: &mut [Slot],
+    step: &Step,
+    momentum: f32,
+    trust: f32,
+    variant: LarsVariant,
+    before: StepCount,
+) -> Result<()> {
+    let name = "lars";
+    let _op = memory::operation(name);
+    match checked(name, slots, step, before, false)? {
+        device @ Device::Cuda(_) => cuda::lars(device, slots, step, momentum, trust, variant, before),
         Device::Cpu => {
-            let (rate, gradient_scale) = (step.rate.read("lars")?, step.gradient_scale.read("lars")?);
-            let settings = cpu::Lars { rate, momentum, trust, variant, gradient_scale };
-            cpu::lars(slots, settings, step.average_decay.read("lars")?)
+            let settings = cpu::Lars { momentum, trust, variant };
+            cpu::lars(slots, &cpu::Numbers::read(name, step, before)?, settings)
         }
     }
 }
 
 /// One step of AdamW as PyTorch's (Loshchilov and Hutter 2019): `w *= 1 - rate d`, then
 /// `w -= rate m' / (sqrt(v') + eps)` with the bias-corrected moments `m' = m / (1 - beta1^t)`,
-/// `v' = v / (1 - beta2^t)`, where t is `before` + 1. The gradient, f32, on CUDA devices f32 or bf16, is multiplied by
-/// `gradient_scale` first.
+/// `v' = v / (1 - beta2^t)`, where t is `before` + 1, less the steps for which the slot was left untouched ([`Hold`]). The
+/// gradient is f32, on CUDA devices f32 or bf16.
 ///
 /// Errors if a slot has no second moment or its tensors differ in shape, type or device.
 #[track_caller]
 pub fn adamw(slots: &mut [Slot], step: &Step, betas: (f32, f32), eps: f32, before: StepCount) -> Result<()> {
-    let _op = memory::operation("adamw");
-    let device = checked("adamw", slots, step, true)?;
-    before.require("adamw", device)?;
-    match device {
-        Device::Cuda(_) => cuda::adamw(device, slots, step, betas, eps, before),
-        Device::Cpu => {
-            let (rate, gradient_scale) = (step.rate.read("adamw")?, step.gradient_scale.read("adamw")?);
-            let settings = cpu::AdamW { rate, betas, eps, step: before.read("adamw")? + 1, gradient_scale };
-            cpu::adamw(slots, settings, step.average_decay.read("adamw")?)
-        }
+    let name = "adamw";
+    let _op = memory::operation(name);
+    match checked(name, slots, step, before, true)? {
+        device @ Device::Cuda(_) => cuda::adamw(device, slots, step, betas, eps, before),
+        Device::Cpu => cpu::adamw(slots, &cpu::Numbers::read(name, step, before)?, betas, eps),
     }
 }
 
-/// Moves each first tensor towards its second: `target = decay target + (1 - decay) online`. All are f32.
+/// A tensor that follows another: a teacher's parameter and the student's.
+pub struct Follower<'a> {
+    /// What is moved, f32, any shape; written in place.
+    pub target: &'a mut Tensor,
+    /// What it moves towards, f32, same shape.
+    pub online: &'a Tensor,
+    /// A bf16 copy of the target, same shape, written in the same pass.
+    pub low: Option<&'a mut Tensor>,
+}
+
+/// Moves each target towards its online tensor, `target = decay target + (1 - decay) online`, and writes the target's
+/// bf16 copy where it has one.
 ///
-/// Errors if the two of a pair differ in shape, type or device.
+/// Errors if the tensors of a follower differ in shape or device or are not f32 (the copy bf16).
 #[track_caller]
-pub fn ema(targets: &mut [(&mut Tensor, &Tensor)], decay: Scalar) -> Result<()> {
+pub fn ema(followers: &mut [Follower], decay: Scalar) -> Result<()> {
     let name = "ema";
     let _op = memory::operation(name);
-    let Some((first, _)) = targets.first() else { return Ok(()) };
-    let device = first.device();
-    for (i, (target, online)) in targets.iter().enumerate() {
-        if common(name, &["target", "online"], &[target, online])? != device {
-            let text = format!("pair {i} lies on another device than pair 0");
+    let Some(first) = followers.first() else { return Ok(()) };
+    let device = first.target.device();
+    for (i, follower) in followers.iter().enumerate() {
+        let (target, online) = (&*follower.target, follower.online);
+        let (mut names, mut tensors) = (vec!["target", "online"], vec![target, online]);
+        if let Some(low) = follower.low.as_deref() {
+            low.require_dtype(name, "low", DType::BF16)?;
+            names.push("low");
+            tensors.push(low);
+        }
+        if common(name, &names, &tensors)? != device {
+            let text = format!("follower {i} lies on another device than follower 0");
             return Err(Error::new(engine::ErrorKind::Device, name, text).argument("target", target));
         }
         target.require_dtype(name, "target", DType::F32)?;
         online.require_dtype(name, "online", DType::F32)?;
-        if target.shape() != online.shape() {
-            return Err(Error::shape(name, format!("the tensors of pair {i} must have one shape"))
+        if let Some(at) = tensors.iter().position(|t| t.shape() != target.shape()) {
+            return Err(Error::shape(name, format!("the tensors of follower {i} must have one shape"))
                 .argument("target", target)
-                .argument("online", online));
+                .argument(names[at], tensors[at]));
         }
     }
     decay.require(name, "decay", device)?;
     match device {
-        Device::Cuda(_) => cuda::ema(device, targets, decay),
-        Device::Cpu => cpu::ema(targets, decay.read(name)?),
-    }
-}
-
-/// Euclidean norm of all gradients together, for clipping: f32 [1] on their device; zero, on the CPU, for none. Gradients
-/// are f32, on CUDA devices f32 or bf16.
-#[track_caller]
-pub fn global_norm(gradients: &[&Tensor]) -> Result<Tensor> {
-    let name = "global_norm";
-    let _op = memory::operation(name);
-    if gradients.is_empty() {
-        return Tensor::zeros(&[1], DType::F32, Device::Cpu);
-    }
-    for gradient in gradients {
-        require_float(name, "gradient", gradient)?;
-    }
-    match common(name, &vec!["gradient"; gradients.len()], gradients)? {
-        device @ Device::Cuda(_) => cuda::global_norm(device, gradients),
-        Device::Cpu => Tensor::from_slice(&[cpu::global_norm(gradients)?], &[1]),
-    }
-}
-
-/// What gradients of this norm are multiplied by so that their norm is at most `limit`: min(1, limit / (norm + 1e-6)),
-/// f32 [1] on the norm's device. The norm is f32 of one element; one that is not a number gives 1.
-#[track_caller]
-pub fn clip_scale(norm: &Tensor, limit: f32) -> Result<Tensor> {
-    let name = "clip_scale";
-    let _op = memory::operation(name);
-    Scalar::Tensor(norm).require(name, "norm", norm.device())?;
-    match norm.device() {
-        Device::Cuda(_) => cuda::clip_scale(norm, limit),
-        Device::Cpu => {
-            let scale = (limit / (Scalar::Tensor(norm).read(name)? + 1e-6)).min(1.0);
-            Tensor::from_slice(&[scale], &[1])
-        }
+        Device::Cuda(_) => cuda::ema(device, followers, decay),
+        Device::Cpu => cpu::ema(followers, decay.read(name)?),
     }
 }
 

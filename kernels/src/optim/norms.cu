@@ -1,11 +1,12 @@
-// Norms over many tensors: of all gradients together, and of each parameter and its gradient for LARS.
+// Norms over many tensors: of gradients, together and in sets, and of each parameter and its gradient for LARS.
 //
 // First a block sums the squares of one chunk in float64, so that elements of 1e30 do not overflow, and leaves one
-// partial sum; then partial sums are added in an order that depends on the sizes alone, and nothing is added
-// atomically: the same bits every time. In memory there are only the partial sums, one or two float64 a chunk.
+// partial sum; then partial sums are added in an order that depends on the sizes alone (those of LARS by the blocks that
+// update), and nothing is added atomically: the same bits every time. In memory there are only the partial sums, one or
+// two float64 a chunk.
 
 #include "common/reduce.cuh"
-#include "common/tensor_list.cuh"
+#include "common/step_numbers.cuh"
 
 constexpr int WARPS = THREADS / 32;
 
@@ -52,13 +53,26 @@ KERNEL __launch_bounds__(THREADS) optim_squares(const Slot *slots, const Chunk *
     if (threadIdx.x == 0) partials[blockIdx.x] = sum;
 }
 
-// norm = sqrt(sum of partials), by one block; partials: [n], norm: [1]
-KERNEL __launch_bounds__(THREADS) optim_norm(const double *partials, float *norm, u64 n) {
+// Tensors whose norm is one: their partial sums, and their places in `order`.
+struct Set {
+    u32 first_chunk, chunks;
+    u32 first, count;
+};
+
+// A block a set: norm = sqrt(sum of its partial sums), and for each of its tensors scale = min(1, limit / (norm + 1e-6)).
+// A norm that is not a number clips nothing. Set 0 is of all partial sums; its norm is kept, and where it is not one that
+// clips its count is 0. partials: [chunks], sets: [blocks], order: [slots], norm: [1], scales: [slots]
+KERNEL __launch_bounds__(THREADS) optim_norms(const double *partials, const Set *sets, const u32 *order, float *norm,
+                                              float *scales, float limit) {
     __shared__ double part[WARPS];
+    const Set set = sets[blockIdx.x];
     double sum = 0.0;
-    for (u64 i = threadIdx.x; i < n; i += THREADS) sum += partials[i];
-    sum = block_sum<WARPS>(sum, part);
-    if (threadIdx.x == 0) *norm = float(sqrt(sum));
+    for (u32 i = threadIdx.x; i < set.chunks; i += THREADS) sum += partials[set.first_chunk + i];
+    const float root = float(sqrt(block_sum<WARPS>(sum, part)));
+    if (blockIdx.x == 0 && threadIdx.x == 0) *norm = root;
+    if (set.count == 0) return;
+    const float scale = fminf(limit / (root + 1e-6f), 1.0f);
+    for (u32 i = threadIdx.x; i < set.count; i += THREADS) scales[order[set.first + i]] = scale;
 }
 
 // Adds the squares of one chunk's values and of its decayed gradients, scale g + decay w, to `sums`.
@@ -87,59 +101,21 @@ __device__ __forceinline__ void both(const Slot &slot, u32 index, float scale, f
     }
 }
 
-// LarsVariant, as cuda.rs numbers it.
-constexpr u32 SIMCLR = 0, LIGHTLY = 2;
-
 // partials[chunk] = (sum of w^2, sum of (scale g + decay w)^2) for chunks of slots that adapt; in lightly's LARS the
 // decay is left out. partials: [chunks]
-KERNEL __launch_bounds__(THREADS) optim_lars_squares(const Slot *slots, const Chunk *chunks, double2 *partials,
-                                                      Number scale, u32 variant) {
+KERNEL __launch_bounds__(THREADS) optim_lars_squares(const Slot *slots, const Chunk *chunks, Numbers numbers,
+                                                      double2 *partials, u32 variant) {
     __shared__ double part[WARPS];
     const Chunk chunk = chunks[blockIdx.x];
     const Slot slot = slots[chunk.slot];
     if (!(slot.flags & ADAPT)) return;
-    const float decay = variant == LIGHTLY ? 0.0f : slot.weight_decay;
+    const float decay = variant == LIGHTLY ? 0.0f : numbers.decay(slot), scale = numbers.factor(chunk.slot);
     double2 sums = make_double2(0.0, 0.0);
     if (slot.flags & GRADIENT_BF16)
-        both<bf16>(slot, chunk.index, scale.get(), decay, sums);
+        both<bf16>(slot, chunk.index, scale, decay, sums);
     else
-        both<float>(slot, chunk.index, scale.get(), decay, sums);
+        both<float>(slot, chunk.index, scale, decay, sums);
     double w = block_sum<WARPS>(sums.x, part);
     double u = block_sum<WARPS>(sums.y, part);
     if (threadIdx.x == 0) partials[blockIdx.x] = make_double2(w, u);
-}
-
-// As in update.cu.
-struct alignas(16) LarsFactors {
-    float inside, outside, decay, unused;
-};
-
-// The factors of each slot, a warp a slot. partials: [chunks], factors: [n]
-KERNEL __launch_bounds__(THREADS) optim_lars_factors(const Slot *slots, const double2 *partials, LarsFactors *factors,
-                                                      u32 n, Number rate_in, float trust, u32 variant) {
-    const u32 at = blockIdx.x * WARPS + warp_id();
-    if (at >= n) return;
-    const Slot slot = slots[at];
-    const float rate = rate_in.get() * slot.rate_scale;
-    float decay = slot.weight_decay, ratio = 1.0f;
-    if (slot.flags & ADAPT) {
-        double w = 0.0, u = 0.0;
-        for (u32 i = lane_id(); i < slot.chunks; i += 32) {
-            double2 sums = partials[slot.first_chunk + i];
-            w += sums.x, u += sums.y;
-        }
-        w = sqrt(warp_sum(w)), u = sqrt(warp_sum(u));
-        if (w > 0.0 && u > 0.0) {
-            // lightly adds the decay of the norm, and 1e-8, to the norm of the gradient.
-            double added = variant == LIGHTLY ? double(decay) * w + 1e-8 : 0.0;
-            ratio = float(double(trust) * w / (u + added));
-        } else if (variant == LIGHTLY) {
-            decay = 0.0f;
-        }
-    }
-    if (lane_id() != 0) return;
-    if (variant == SIMCLR)
-        factors[at] = {rate * ratio, 1.0f, decay, 0.0f};
-    else
-        factors[at] = {ratio, rate, decay, 0.0f};
 }

@@ -1,13 +1,7 @@
 // Numbers of a training step that live in device memory, so that a captured step needs nothing from the host: the
-// learning rate from its schedule, the step number, the factor that clips gradients, and a history of what the step
-// found. One thread each.
+// learning rate from its schedule, the step number, and a history of what the step found. One thread each.
 
 #include "common/element.cuh"
-
-// scale = min(1, limit / (norm + 1e-6)); norm, scale: [1]. A norm that is not a number clips nothing.
-KERNEL optim_clip_scale(const float *norm, float *scale, float limit) {
-    *scale = fminf(limit / (*norm + 1e-6f), 1.0f);
-}
 
 // out = values[min(step, n - 1)], NaN before the first; values: [n], step, out: [1]
 KERNEL optim_schedule(const float *values, const i32 *step, float *out, u64 n) {

@@ -99,8 +99,12 @@ fn one_element(operation: &str, name: &str, tensor: &Tensor, dtype: DType, devic
 pub struct Step<'a> {
     /// Learning rate.
     pub rate: Scalar<'a>,
-    /// Multiplies gradients: 1, or less where they are clipped.
+    /// Multiplies every slot's weight decay, for a decay with a schedule.
+    pub decay_scale: Scalar<'a>,
+    /// Multiplies all gradients.
     pub gradient_scale: Scalar<'a>,
+    /// Multiplies each slot's gradient on top of that: f32 [slots] on their device, as [`super::clip_scales`] makes them.
+    pub gradient_scales: Option<&'a Tensor>,
     /// What the moving averages of slots that have one keep of themselves.
     pub average_decay: Scalar<'a>,
 }
@@ -108,7 +112,42 @@ pub struct Step<'a> {
 impl<'a> Step<'a> {
     /// A step at this learning rate with gradients as they are. Moving averages stay where they are.
     pub fn at(rate: impl Into<Scalar<'a>>) -> Step<'a> {
-        Step { rate: rate.into(), gradient_scale: Scalar::Value(1.0), average_decay: Scalar::Value(1.0) }
+        let one = Scalar::Value(1.0);
+        Step {
+            rate: rate.into(),
+            decay_scale: one,
+            gradient_scale: one,
+            gradient_scales: None,
+            average_decay: one,
+        }
+    }
+}
+
+/// Whether a slot waits before it is trained. Steps are counted by [`StepCount`].
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Hold {
+    /// It is trained from the first step on.
+    #[default]
+    None,
+    /// Nothing of the slot is read or written, neither value, moments, copy nor average, while fewer steps than this
+    /// were taken: what PyTorch does with a parameter whose gradient is None. AdamW's bias corrections count from there.
+    Untouched(u32),
+    /// The value stays as it is while fewer steps than this were taken; moments and average go on as at learning rate 0.
+    Still(u32),
+}
+
+impl Hold {
+    /// The steps that count for the slot's moments before this one; none while it is untouched.
+    pub(super) fn own_steps(self, before: u64) -> Option<u64> {
+        match self {
+            Hold::None | Hold::Still(_) => Some(before),
+            Hold::Untouched(start) => before.checked_sub(u64::from(start)),
+        }
+    }
+
+    /// Whether the value stays at this step.
+    pub(super) fn is_still(self, before: u64) -> bool {
+        matches!(self, Hold::Still(start) if before < u64::from(start))
     }
 }
 
@@ -133,11 +172,19 @@ pub struct Slot<'a> {
     pub rate_scale: f32,
     /// Whether LARS's trust ratio applies; false for biases and norms.
     pub adapt: bool,
+    /// Whether it waits.
+    pub hold: Hold,
 }
 
 /// The device of all slots; an error names the slot, by position, whose tensors do not fit.
 #[track_caller]
-pub(super) fn checked(operation: &str, slots: &[Slot], step: &Step, second: bool) -> Result<Device> {
+pub(super) fn checked(
+    operation: &str,
+    slots: &[Slot],
+    step: &Step,
+    before: StepCount,
+    second: bool,
+) -> Result<Device> {
     for (i, slot) in slots.iter().enumerate() {
         let mut others = vec![("gradient", slot.gradient), ("first", &*slot.first)];
         match (&slot.second, second) {
@@ -176,8 +223,15 @@ pub(super) fn checked(operation: &str, slots: &[Slot], step: &Step, second: bool
     let device = slots.first().map_or(Device::Cpu, |s| s.value.device());
     if !slots.is_empty() {
         step.rate.require(operation, "rate", device)?;
+        step.decay_scale.require(operation, "decay_scale", device)?;
         step.gradient_scale.require(operation, "gradient_scale", device)?;
         step.average_decay.require(operation, "average_decay", device)?;
+        before.require(operation, device)?;
+        if let Some(scales) = step.gradient_scales {
+            scales.require_dtype(operation, "gradient_scales", DType::F32)?;
+            scales.require_shape(operation, "gradient_scales", &[slots.len()])?;
+            common(operation, &["value", "gradient_scales"], &[slots[0].value, scales])?;
+        }
     }
     Ok(device)
 }

@@ -2,7 +2,7 @@
 //!
 //! Both are constants in device memory: while the tensors stay where they are, nothing is uploaded.
 
-use super::Slot;
+use super::{Follower, Hold, Slot};
 use engine::cuda::memory::Block;
 use engine::cuda::{context, graph};
 use engine::{DType, Device, Error, ErrorKind, Result, Tensor, cuda};
@@ -27,16 +27,15 @@ pub(super) struct Entry {
     flags: u32,
     first_chunk: u32,
     chunks: u32,
-    unused: u32,
+    start: u32,
 }
 const _: () = assert!(size_of::<Entry>() == 80);
-
-/// Bytes of an entry's numbers, which follow its addresses and its count.
-pub(super) const NUMBERS: usize = size_of::<Entry>() - std::mem::offset_of!(Entry, weight_decay);
 
 const ALIGNED: u32 = 1;
 const ADAPT: u32 = 2;
 const GRADIENT_BF16: u32 = 4;
+const UNTOUCHED: u32 = 8;
+const STILL: u32 = 16;
 
 /// The work of a block.
 #[repr(C)]
@@ -75,21 +74,29 @@ impl Entry {
 
     /// A tensor that follows another.
     #[track_caller]
-    pub(super) fn of_pair(operation: &str, target: &mut Tensor, online: &Tensor) -> Result<Entry> {
-        let mut entry = Entry::of_gradient(operation, online)?;
-        entry.value = entry.written(operation, "target", target)?;
+    pub(super) fn of_follower(operation: &str, follower: &mut Follower) -> Result<Entry> {
+        let mut entry = Entry::of_gradient(operation, follower.online)?;
+        entry.value = entry.written(operation, "target", follower.target)?;
+        if let Some(low) = follower.low.as_mut() {
+            entry.low = entry.written(operation, "low", low)?;
+        }
         Ok(entry)
     }
 
-    /// A slot; `adapt` says whether LARS's ratio applies.
+    /// A slot.
     #[track_caller]
-    pub(super) fn of_slot(operation: &str, slot: &mut Slot, adapt: bool) -> Result<Entry> {
+    pub(super) fn of_slot(operation: &str, slot: &mut Slot) -> Result<Entry> {
         let mut entry = Entry::of_gradient(operation, slot.gradient)?;
         entry.weight_decay = slot.weight_decay;
         entry.rate_scale = slot.rate_scale;
-        if adapt {
+        if slot.adapt {
             entry.flags |= ADAPT;
         }
+        (entry.flags, entry.start) = match slot.hold {
+            Hold::None => (entry.flags, 0),
+            Hold::Untouched(start) => (entry.flags | UNTOUCHED, start),
+            Hold::Still(start) => (entry.flags | STILL, start),
+        };
         entry.value = entry.written(operation, "value", slot.value)?;
         entry.first = entry.written(operation, "first", slot.first)?;
         if let Some(second) = slot.second.as_mut() {
@@ -132,8 +139,6 @@ impl Entry {
 pub(super) struct Table {
     slots: Arc<Block>,
     chunks: Arc<Block>,
-    /// Number of slots.
-    pub(super) slot_count: usize,
     /// Number of chunks: the launch's blocks.
     pub(super) chunk_count: usize,
 }
@@ -163,7 +168,6 @@ impl Table {
         Ok(Table {
             slots: cuda::constant(context, bytemuck::cast_slice(&entries))?,
             chunks: cuda::constant(context, bytemuck::cast_slice(&chunks))?,
-            slot_count: entries.len(),
             chunk_count: chunks.len(),
         })
     }

@@ -3,13 +3,16 @@
 // A block updates one chunk of one parameter: each thread reads the chunk's value, gradient and moments in quads of
 // four elements, 16 bytes of float32, and writes value and moments back, and in the same pass the bfloat16 copy of the
 // value and its moving average where there are any. Nothing else is read or written. Where an address does not allow
-// quads, and at the end of a ragged chunk, threads go element by element. In AdamW the block's threads wait for one of
-// them, which makes the factors of the step; otherwise they do not wait for each other.
+// quads, and at the end of a ragged chunk, threads go element by element. In AdamW and LARS the block's threads wait for
+// the first warp, which makes the factors of the step (in LARS from the partial sums of norms.cu, every block of a slot
+// from the same ones in the same order); otherwise they do not wait for each other. Blocks of slots that wait for their
+// first step do nothing.
 //
 // Arithmetic is in float32 with the CPU's formulas in the CPU's order (kernels/src/optim/update.rs), and this file is
 // compiled without contraction, so that both give the same bits.
 
-#include "common/tensor_list.cuh"
+#include "common/reduce.cuh"
+#include "common/step_numbers.cuh"
 
 // What the moving average of the value keeps and takes: 1 - decay is rounded once.
 struct Average {
@@ -20,10 +23,15 @@ struct Average {
     }
 };
 
-// One chunk of a slot whose gradient is of type Gradient. `update(w, g, m, v)` changes a value and its MOMENTS moments;
-// `fresh` moments are zero and not read.
+// How a chunk is swept.
+struct Way {
+    bool fresh; // moments are zero and not read
+    bool still; // the value stays
+};
+
+// One chunk of a slot whose gradient is of type Gradient. `update(w, g, m, v)` changes a value and its MOMENTS moments.
 template <int MOMENTS, typename Gradient, typename Update>
-__device__ __forceinline__ void sweep_of(const Slot &slot, u32 index, bool fresh, Average average, Update update) {
+__device__ __forceinline__ void sweep_of(const Slot &slot, u32 index, Way way, Average average, Update update) {
     const u64 start = u64(index) * CHUNK;
     const u32 count = elements_of(slot, index);
     const Gradient *gradient = static_cast<const Gradient *>(slot.gradient) + start;
@@ -36,12 +44,14 @@ __device__ __forceinline__ void sweep_of(const Slot &slot, u32 index, bool fresh
         float w[QUAD], g[QUAD], m[QUAD] = {}, v[QUAD] = {}, a[QUAD] = {};
         load_few(value + i, w);
         load_few(gradient + i, g);
-        if (MOMENTS > 0 && !fresh) load_few(first + i, m);
+        if (MOMENTS > 0 && !way.fresh) load_few(first + i, m);
         if (MOMENTS > 1) load_few(second + i, v);
         if (slot.average) load_few(mean + i, a);
 #pragma unroll
         for (u32 j = 0; j < QUAD; j++) {
+            const float kept = w[j];
             update(w[j], g[j], m[j], v[j]);
+            if (way.still) w[j] = kept;
             a[j] = average(a[j], w[j]);
         }
         store_few(value + i, w);
@@ -52,9 +62,11 @@ __device__ __forceinline__ void sweep_of(const Slot &slot, u32 index, bool fresh
     }
     for (u32 i = quads * QUAD + threadIdx.x; i < count; i += THREADS) {
         float w = value[i], g = to_float(gradient[i]);
-        float m = MOMENTS > 0 && !fresh ? first[i] : 0.0f;
+        float m = MOMENTS > 0 && !way.fresh ? first[i] : 0.0f;
         float v = MOMENTS > 1 ? second[i] : 0.0f;
+        const float kept = w;
         update(w, g, m, v);
+        if (way.still) w = kept;
         value[i] = w;
         if (MOMENTS > 0) first[i] = m;
         if (MOMENTS > 1) second[i] = v;
@@ -64,51 +76,78 @@ __device__ __forceinline__ void sweep_of(const Slot &slot, u32 index, bool fresh
 }
 
 template <int MOMENTS, typename Update>
-__device__ __forceinline__ void sweep(const Slot &slot, u32 index, bool fresh, Average average, Update update) {
+__device__ __forceinline__ void sweep(const Slot &slot, u32 index, Way way, Average average, Update update) {
     if (slot.flags & GRADIENT_BF16)
-        sweep_of<MOMENTS, bf16>(slot, index, fresh, average, update);
+        sweep_of<MOMENTS, bf16>(slot, index, way, average, update);
     else
-        sweep_of<MOMENTS, float>(slot, index, fresh, average, update);
+        sweep_of<MOMENTS, float>(slot, index, way, average, update);
 }
 
 // v = momentum v + u, w -= rate v or, with Nesterov's momentum, rate (u + momentum v); u = scale g + decay w.
-KERNEL __launch_bounds__(THREADS, 6) optim_sgd(const Slot *slots, const Chunk *chunks, Number rate, Number scale,
-                                             Number average_decay, float momentum, u32 nesterov, u32 first_step) {
+KERNEL __launch_bounds__(THREADS, 6) optim_sgd(const Slot *slots, const Chunk *chunks, Numbers numbers, float momentum,
+                                             u32 nesterov) {
     const Chunk chunk = chunks[blockIdx.x];
     const Slot slot = slots[chunk.slot];
-    const float step = rate.get() * slot.rate_scale, factor = scale.get(), decay = slot.weight_decay;
-    sweep<1>(slot, chunk.index, first_step, Average(average_decay.get()), [&](float &w, float g, float &v, float &) {
+    const bool waits = numbers.waits(slot);
+    if (waits && slot.flags & UNTOUCHED) return;
+    const float step = numbers.rate(waits) * slot.rate_scale, factor = numbers.factor(chunk.slot);
+    const float decay = numbers.decay(slot);
+    const Way way = {numbers.own_steps(slot) == 0, waits};
+    sweep<1>(slot, chunk.index, way, Average(numbers.average_decay.get()), [&](float &w, float g, float &v, float &) {
         float u = g * factor + decay * w;
         v = momentum * v + u;
         w -= step * (nesterov ? u + momentum * v : v);
     });
 }
 
-// Factors of a LARS step for a slot, made by optim_lars_factors.
-struct alignas(16) LarsFactors {
-    float inside, outside, decay, unused;
-};
+// The share of a slot's norm in its LARS step, by the first warp: trust norm(w) / norm(u), or 1 where one is zero. lightly
+// adds the decay of the norm, and 1e-8, to the norm of the gradient, and takes no decay while a norm is zero.
+__device__ __forceinline__ float lars_ratio(const Slot &slot, const double2 *partials, float trust, u32 variant,
+                                            float &decay) {
+    double w = 0.0, u = 0.0;
+    for (u32 i = lane_id(); i < slot.chunks; i += 32) {
+        double2 sums = partials[slot.first_chunk + i];
+        w += sums.x, u += sums.y;
+    }
+    w = sqrt(warp_sum(w)), u = sqrt(warp_sum(u));
+    if (w > 0.0 && u > 0.0) return float(double(trust) * w / (u + (variant == LIGHTLY ? double(decay) * w + 1e-8 : 0.0)));
+    if (variant == LIGHTLY) decay = 0.0f;
+    return 1.0f;
+}
 
-// v = momentum v + inside u, w -= outside v; u = scale g + decay w. factors: [slots]
-KERNEL __launch_bounds__(THREADS, 6) optim_lars(const Slot *slots, const Chunk *chunks, const LarsFactors *factors,
-                                              Number scale, Number average_decay, float momentum) {
+// v = momentum v + inside u, w -= outside v; u = scale g + decay w. partials: [chunks], (sum of w^2, sum of u^2) of slots
+// that adapt
+KERNEL __launch_bounds__(THREADS, 6) optim_lars(const Slot *slots, const Chunk *chunks, Numbers numbers,
+                                              const double2 *partials, float momentum, float trust, u32 variant) {
+    struct Factors {
+        float inside, outside, decay;
+    };
+    __shared__ Factors made;
     const Chunk chunk = chunks[blockIdx.x];
     const Slot slot = slots[chunk.slot];
-    const LarsFactors f = factors[chunk.slot];
-    const float factor = scale.get();
-    sweep<1>(slot, chunk.index, false, Average(average_decay.get()), [&](float &w, float g, float &v, float &) {
+    const bool waits = numbers.waits(slot);
+    if (waits && slot.flags & UNTOUCHED) return;
+    if (warp_id() == 0) {
+        const float rate = numbers.rate(waits) * slot.rate_scale;
+        float decay = numbers.decay(slot), ratio = 1.0f;
+        if (slot.flags & ADAPT && (variant != LIGHTLY || decay != 0.0f))
+            ratio = lars_ratio(slot, partials, trust, variant, decay);
+        if (lane_id() == 0) {
+            made.inside = variant == SIMCLR ? rate * ratio : ratio;
+            made.outside = variant == SIMCLR ? 1.0f : rate;
+            made.decay = decay;
+        }
+    }
+    __syncthreads(); // the factors are made
+    const Factors f = made;
+    const float factor = numbers.factor(chunk.slot);
+    const Way way = {false, waits};
+    sweep<1>(slot, chunk.index, way, Average(numbers.average_decay.get()), [&](float &w, float g, float &v, float &) {
         float u = g * factor + f.decay * w;
         v = momentum * v + f.inside * u;
         w -= f.outside * v;
     });
 }
-
-// The number of steps before this one, by value or in device memory.
-struct StepNumber {
-    const i32 *at;
-    u64 value;
-    __device__ __forceinline__ u64 get() const { return at ? u64(*at < 0 ? 0 : *at) : value; }
-};
 
 // beta^n by repeated squaring: what is lost, n roundings of a power that is nearly zero when n is large, is far below
 // the float32 rounding of 1 - beta^n.
@@ -119,27 +158,30 @@ __device__ __forceinline__ double power(double beta, u64 n) {
     return result;
 }
 
-// w = keep w - rate m / (sqrt(v) root + eps); m and v are moving averages of g and g^2, g multiplied by scale.
-KERNEL __launch_bounds__(THREADS, 5) optim_adamw(const Slot *slots, const Chunk *chunks, Number rate, Number scale,
-                                               Number average_decay, StepNumber steps_before, float beta1, float beta2,
-                                               float eps) {
+// w = keep w - rate m / (sqrt(v) root + eps); m and v are moving averages of g and g^2, g multiplied by the slot's factor.
+KERNEL __launch_bounds__(THREADS, 5) optim_adamw(const Slot *slots, const Chunk *chunks, Numbers numbers, float beta1,
+                                               float beta2, float eps) {
     struct Factors {
         float keep, rate, root;
     };
     __shared__ Factors made;
     const Chunk chunk = chunks[blockIdx.x];
     const Slot slot = slots[chunk.slot];
+    const bool waits = numbers.waits(slot);
+    if (waits && slot.flags & UNTOUCHED) return;
     if (threadIdx.x == 0) {
-        const u64 step = steps_before.get() + 1;
-        const double scaled = double(rate.get()) * double(slot.rate_scale);
-        made.keep = float(1.0 - scaled * double(slot.weight_decay));
+        const u64 step = numbers.own_steps(slot) + 1;
+        const double scaled = double(numbers.rate(waits)) * double(slot.rate_scale);
+        made.keep = float(1.0 - scaled * double(numbers.decay(slot)));
         made.rate = float(scaled / (1.0 - power(beta1, step)));
         made.root = float(1.0 / sqrt(1.0 - power(beta2, step)));
     }
     __syncthreads(); // the factors are made
     const Factors f = made;
-    const float factor = scale.get(), rest1 = float(1.0 - double(beta1)), rest2 = float(1.0 - double(beta2));
-    sweep<2>(slot, chunk.index, false, Average(average_decay.get()), [&](float &w, float g, float &m, float &v) {
+    const float factor = numbers.factor(chunk.slot);
+    const float rest1 = float(1.0 - double(beta1)), rest2 = float(1.0 - double(beta2));
+    const Way way = {false, waits};
+    sweep<2>(slot, chunk.index, way, Average(numbers.average_decay.get()), [&](float &w, float g, float &m, float &v) {
         g *= factor;
         m = beta1 * m + rest1 * g;
         v = beta2 * v + rest2 * (g * g);
@@ -152,5 +194,6 @@ KERNEL __launch_bounds__(THREADS, 6) optim_ema(const Slot *slots, const Chunk *c
     const Chunk chunk = chunks[blockIdx.x];
     const Slot slot = slots[chunk.slot];
     const Average average(decay.get());
-    sweep<0>(slot, chunk.index, false, average, [&](float &w, float g, float &, float &) { w = average(w, g); });
+    sweep<0>(slot, chunk.index, {false, false}, average,
+             [&](float &w, float g, float &, float &) { w = average(w, g); });
 }

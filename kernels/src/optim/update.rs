@@ -3,39 +3,36 @@
 use crate::multiversion;
 use half::bf16;
 
-/// Settings of an SGD step.
+/// Factors of an SGD update: u = g scale + decay w; v = momentum v + u; w -= rate v, or rate (u + momentum v).
 #[derive(Debug, Clone, Copy)]
-pub struct Sgd {
-    /// Learning rate.
+pub(super) struct Sgd {
+    pub scale: f32,
+    pub decay: f32,
     pub rate: f32,
-    /// Momentum.
     pub momentum: f32,
-    /// Whether the momentum is Nesterov's.
     pub nesterov: bool,
-    /// Whether the buffer is replaced by the gradient.
-    pub first_step: bool,
-    /// Multiplies the gradient.
-    pub gradient_scale: f32,
+    /// Whether the buffer is replaced by u.
+    pub fresh: bool,
 }
 
 multiversion! {
-    /// SGD with the slot's rate and decay.
-    pub(super) fn sgd(w: &mut [f32], g: &[f32], v: &mut [f32], rate: f32, decay: f32, s: Sgd) {
+    /// SGD with these factors.
+    pub(super) fn sgd(w: &mut [f32], g: &[f32], v: &mut [f32], s: Sgd) {
         // At the first step the old buffer does not matter, even if it is NaN.
-        if s.first_step {
+        if s.fresh {
             v.fill(0.0);
         }
         if s.nesterov {
             for ((w, &g), v) in w.iter_mut().zip(g).zip(v) {
-                let u = g * s.gradient_scale + decay * *w;
+                let u = g * s.scale + s.decay * *w;
                 *v = s.momentum * *v + u;
-                *w -= rate * (u + s.momentum * *v);
+                *w -= s.rate * (u + s.momentum * *v);
             }
         } else {
             for ((w, &g), v) in w.iter_mut().zip(g).zip(v) {
-                let u = g * s.gradient_scale + decay * *w;
+                let u = g * s.scale + s.decay * *w;
                 *v = s.momentum * *v + u;
-                *w -= rate * *v;
+                *w -= s.rate * *v;
             }
         }
     }

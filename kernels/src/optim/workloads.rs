@@ -36,6 +36,12 @@ fn parameters(device: Device, dtype: DType) -> Result<Vec<Parameter>> {
         .collect()
 }
 
+/// Two million gradients, in two groups: enough partial sums for what is made of them to be told from its one result.
+fn large_gradients(device: Device, dtype: DType) -> Result<Vec<Tensor>> {
+    [1 << 20, 1 << 20].map(|n| on_device(&Array::random(&[n], 2, 1.0), dtype, device)).into_iter().collect()
+}
+const GROUPS: [u32; 2] = [0, 1];
+
 /// Slots of all parameters, with second moments and with what follows the value where it is asked for.
 fn slots(all: &mut [Parameter], second: bool, follow: bool) -> Vec<Slot<'_>> {
     all.iter_mut()
@@ -49,6 +55,7 @@ fn slots(all: &mut [Parameter], second: bool, follow: bool) -> Vec<Slot<'_>> {
             weight_decay: 0.05,
             rate_scale: 1.0,
             adapt: true,
+            hold: Hold::None,
         })
         .collect()
 }
@@ -81,7 +88,7 @@ pub fn workloads() -> Vec<Workload> {
             prepare: |device, dtype| {
                 let mut all = parameters(device, dtype)?;
                 Ok(Box::new(move || {
-                    sgd(&mut slots(&mut all, false, false), &Step::at(0.1), 0.9, false, false)
+                    sgd(&mut slots(&mut all, false, false), &Step::at(0.1), 0.9, false, StepCount::Value(9))
                 }))
             },
         },
@@ -91,7 +98,14 @@ pub fn workloads() -> Vec<Workload> {
                 let mut all = parameters(device, dtype)?;
                 Ok(Box::new(move || {
                     let step = Step::at(0.1);
-                    lars(&mut slots(&mut all, false, false), &step, 0.9, 1e-3, LarsVariant::Byol)
+                    lars(
+                        &mut slots(&mut all, false, false),
+                        &step,
+                        0.9,
+                        1e-3,
+                        LarsVariant::Byol,
+                        StepCount::Value(9),
+                    )
                 }))
             },
         },
@@ -100,17 +114,27 @@ pub fn workloads() -> Vec<Workload> {
             prepare: |device, _| {
                 let mut all = parameters(device, DType::F32)?;
                 Ok(Box::new(move || {
-                    let mut pairs: Vec<_> = all.iter_mut().map(|p| (&mut p.average, &p.value)).collect();
-                    ema(&mut pairs, 0.99.into())
+                    let mut followers = Vec::new();
+                    for p in &mut all {
+                        followers.push(Follower { target: &mut p.average, online: &p.value, low: None });
+                    }
+                    ema(&mut followers, 0.99.into())
                 }))
             },
         },
         Workload {
-            label: "global_norm 0.25 M",
+            label: "global_norm 2 M",
             prepare: |device, dtype| {
-                let all = parameters(device, dtype)?;
+                let all = large_gradients(device, dtype)?;
+                Ok(Box::new(move || global_norm(&all.iter().collect::<Vec<_>>()).map(drop)))
+            },
+        },
+        Workload {
+            label: "clip by group 2 M",
+            prepare: |device, dtype| {
+                let all = large_gradients(device, dtype)?;
                 Ok(Box::new(move || {
-                    global_norm(&all.iter().map(|p| &p.gradient).collect::<Vec<_>>()).map(drop)
+                    clip_scales(&all.iter().collect::<Vec<_>>(), &GROUPS, Clip::group(1.0)).map(drop)
                 }))
             },
         },
