@@ -1,7 +1,7 @@
 //! What the CUDA sides of all families share: how a family declares its kernels, and the files that they include.
 
-use engine::cuda::Kernel;
-use engine::{DType, Device, Error, Result, Tensor};
+use engine::cuda::{Kernel, graph};
+use engine::{DType, Device, Error, ErrorKind, Result, Tensor};
 
 /// The files under `kernels/common`, and what the files of one family share, by the names that `#include` uses.
 pub(crate) const HEADERS: &[(&str, &str)] = &[
@@ -118,4 +118,17 @@ pub(crate) fn require_float(operation: &str, name: &str, tensor: &Tensor) -> Res
             Err(Error::dtype(operation, format!("{name} must be f32 or bf16")).argument(name, tensor))
         }
     }
+}
+
+/// Where a tensor's elements are, for writing. While a graph is captured a tensor that shares its storage is an error:
+/// the graph would write to a copy.
+#[track_caller]
+pub(crate) fn address_mut(operation: &str, name: &str, tensor: &mut Tensor) -> Result<u64> {
+    let before = tensor.device_address(operation)?;
+    let address = tensor.device_address_mut(operation)?;
+    if address != before && graph::capturing(tensor.device()) {
+        let text = format!("{name} shares its storage: a captured step would write to a copy of it");
+        return Err(Error::new(ErrorKind::Graph, operation, text).argument(name, tensor));
+    }
+    Ok(address)
 }

@@ -205,6 +205,51 @@ fn check_casts(device: Device) -> Result<usize> {
     Ok(4 * sources.len())
 }
 
+/// Rows put at different indices in every type, some outside, which are left out. n, width, m.
+fn check_put(device: Device) -> Result<usize> {
+    let sizes = [
+        (1, 1, 1),
+        (17, 3, 5),
+        (100, 129, 33),
+        (9, 128, 9),
+        (7, 0, 3),
+        (3, 4, 0),
+        (40, 264, 31),
+        (600, 5, 550),
+    ];
+    for (n, width, m) in sizes {
+        let rows: Vec<i32> = (0..m).map(|i| (i * 7 + 3) % n).collect();
+        let x = Array::<f64>::integers(&[n as usize, width], 4, 100);
+        let from = Array::<f64>::integers(&[m as usize, width], 5, 100);
+        let mut wrong = rows.clone();
+        wrong
+            .iter_mut()
+            .step_by(4)
+            .zip([n, -1, i32::MAX, i32::MIN].into_iter().cycle())
+            .for_each(|(i, bad)| *i = bad);
+        for dtype in [DType::F32, DType::BF16, DType::I32, DType::U8] {
+            let of = |x: &Array<f64>| cast(&cast(&x.to_tensor()?, DType::I32)?, dtype);
+            let (x, from) = (of(&x)?, of(&from)?);
+            for (index, inside) in [(&rows, false), (&wrong, true)] {
+                let mut expected = x.clone();
+                let kept: Vec<i32> = (0..m).filter(|&i| (0..n).contains(&index[i as usize])).collect();
+                let at: Vec<i32> = kept.iter().map(|&i| index[i as usize]).collect();
+                let kept = gather_rows(&from, &Tensor::from_slice(&kept, &[kept.len()])?)?;
+                put_rows(&mut expected, &Tensor::from_slice(&at, &[at.len()])?, &kept)?;
+                let found = guarded(device, || {
+                    let mut x = x.to_device(device)?;
+                    let index = Tensor::from_slice(index, &[index.len()])?.to_device(device)?;
+                    put_rows(&mut x, &index, &from.to_device(device)?)?;
+                    x.to_device(Device::Cpu)
+                })?;
+                equal("put_rows", &found, &expected)
+                    .map_err(|e| e.with("sizes", (n, width, m)).with("some outside", inside))?;
+            }
+        }
+    }
+    Ok(sizes.len())
+}
+
 /// Rows whose address is not a multiple of 16 bytes.
 fn check_misaligned_rows(device: Device) -> Result<usize> {
     let x = Array::<f64>::integers(&[9, 16], 1, 100);
@@ -216,6 +261,16 @@ fn check_misaligned_rows(device: Device) -> Result<usize> {
                 gather_rows(&put(&x, dtype, device)?, &index.to_device(device)?)?.to_device(Device::Cpu)
             })?;
             equal("gather_rows", &found, &expected)?;
+            let mut expected = x.to_tensor_of(dtype)?;
+            let (places, rows) =
+                (Tensor::from_slice(&[5, 1], &[2])?, x.to_tensor_of(dtype)?.narrow(0, 3, 2)?);
+            put_rows(&mut expected, &places, &rows)?;
+            let found = guarded(device, || {
+                let mut all = put(&x, dtype, device)?;
+                put_rows(&mut all, &places.to_device(device)?, &rows.to_device(device)?)?;
+                all.to_device(Device::Cpu)
+            })?;
+            equal("put_rows", &found, &expected)?;
         }
     }
     Ok(1)
@@ -224,7 +279,7 @@ fn check_misaligned_rows(device: Device) -> Result<usize> {
 /// Runs every case on a CUDA device and gives their number. The error names the case.
 pub fn check(device: Device) -> Result<usize> {
     let views = each(&device_cases(), |case| check_views(device, case))?;
-    let others = [check_expanded, check_cat, check_rows, check_misaligned_rows, check_casts];
+    let others = [check_expanded, check_cat, check_rows, check_put, check_misaligned_rows, check_casts];
     let counts = others.iter().map(|check| check(device)).collect::<Result<Vec<_>>>()?;
     Ok(views + counts.iter().sum::<usize>())
 }

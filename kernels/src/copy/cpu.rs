@@ -42,6 +42,13 @@ pub fn gather<T: Element>(x: &[T], width: usize, index: &[i32], out: &mut [T]) {
     });
 }
 
+/// Rows of `width` elements put at their index, which is in range. As many rows as a queue takes in a step are few.
+pub fn put<T: Element>(from: &[T], width: usize, index: &[i32], x: &mut [T]) {
+    for (row, &i) in index.iter().enumerate() {
+        x[i as usize * width..][..width].copy_from_slice(&from[row * width..][..width]);
+    }
+}
+
 /// Rows of `width` elements added at their index. Indices are in 0 .. n.
 pub fn scatter_add(dy: &[f32], width: usize, index: &[i32], n: usize, out: &mut [f32]) -> Result<()> {
     if out.is_empty() {

@@ -1,6 +1,6 @@
 //! Launches of `gather.cu`, `scatter.cu` and `cast.cu`.
 
-use crate::cuda::THREADS;
+use crate::cuda::{THREADS, address_mut};
 use crate::divisor::Divisor;
 use crate::reduce;
 use engine::cuda::{Kernel, Launch};
@@ -14,6 +14,11 @@ pub(crate) mod gather {
         GATHER_4 = "copy_gather_4";
         GATHER_2 = "copy_gather_2";
         GATHER_1 = "copy_gather_1";
+        PUT_16 = "copy_put_16";
+        PUT_8 = "copy_put_8";
+        PUT_4 = "copy_put_4";
+        PUT_2 = "copy_put_2";
+        PUT_1 = "copy_put_1";
     }
 }
 pub(crate) mod scatter {
@@ -88,6 +93,38 @@ pub fn gather(x: &Tensor, index: &Tensor, shape: &[usize]) -> Result<Tensor> {
         .block(THREADS)
         .run()?;
     Ok(out)
+}
+
+/// x[index[m]] = rows[m], in place.
+#[track_caller]
+pub fn put(x: &mut Tensor, index: &Tensor, rows: &Tensor) -> Result<()> {
+    let name = "put_rows";
+    if rows.is_empty() || x.is_empty() {
+        return Ok(());
+    }
+    let (size, count, device) = (x.dtype().size(), x.shape()[0], x.device());
+    let at = address_mut(name, "x", x)?;
+    let width = rows.len() / index.len();
+    let n = unit(size, &[x, rows], |n| width.is_multiple_of(n));
+    let kernel: &'static Kernel = match n * size {
+        16 => &gather::PUT_16,
+        8 => &gather::PUT_8,
+        4 => &gather::PUT_4,
+        2 => &gather::PUT_2,
+        _ => &gather::PUT_1,
+    };
+    let units = rows.len() / n;
+    Launch::new(kernel, device)?
+        .read(rows)?
+        .read(index)?
+        .value(at)
+        .value(units as u64)
+        .value(count as u64)
+        .value(Divisor::new(name, width / n)?)
+        .bytes(super::bytes(rows.len(), size) + 4 * index.len())
+        .grid(units.div_ceil(UNITS * THREADS))
+        .block(THREADS)
+        .run()
 }
 
 /// Rows of dy `[m, ..]` added at their index in `n` rows, as a tensor of `shape`.

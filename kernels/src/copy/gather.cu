@@ -1,7 +1,8 @@
-// Rows by index.
+// Rows by index, and rows put at an index.
 //
-// A thread takes four units of the result, as neighbouring threads take neighbouring units. A unit is 16, 8, 4, 2 or 1
-// bytes: the widest that rows and addresses allow. Nothing is read at an index outside 0 .. rows: its row is filled.
+// A thread takes four units of the rows, as neighbouring threads take neighbouring units. A unit is 16, 8, 4, 2 or 1
+// bytes: the widest that rows and addresses allow. Nothing is read or written at an index outside 0 .. rows: a gathered
+// row is filled.
 
 #include "common/divisor.cuh"
 
@@ -47,3 +48,38 @@ GATHER(8, uint2)
 GATHER(4, u32)
 GATHER(2, u16)
 GATHER(1, u8)
+
+// x[index[m], j] = from[m, j]; from: [units / width, width] in units, index: [units / width], x: [rows, width].
+template <typename Unit>
+__device__ __forceinline__ void put(const Unit *from, const i32 *index, Unit *x, u64 units, u64 rows,
+                                    const Divisor &width) {
+    const u64 first = u64(blockIdx.x) * blockDim.x * UNITS + threadIdx.x;
+    Unit unit[UNITS];
+    u64 to[UNITS]; // place of the unit, or behind the last
+    const u64 none = rows * width.divisor;
+#pragma unroll
+    for (int k = 0; k < UNITS; k++) {
+        const u64 n = first + k * blockDim.x;
+        to[k] = none;
+        if (n < units) {
+            const u64 m = units >> 31 ? n / width.divisor : quotient(n, width);
+            const u64 row = i64(index[m]); // a negative index is far above
+            unit[k] = from[n];
+            if (row < rows) to[k] = row * width.divisor + (n - m * width.divisor);
+        }
+    }
+#pragma unroll
+    for (int k = 0; k < UNITS; k++)
+        if (to[k] < none) x[to[k]] = unit[k];
+}
+
+#define PUT(bytes, Unit)                                                                                               \
+    KERNEL copy_put_##bytes(const Unit *from, const i32 *index, Unit *x, u64 units, u64 rows, Divisor width) {         \
+        put(from, index, x, units, rows, width);                                                                       \
+    }
+
+PUT(16, uint4)
+PUT(8, uint2)
+PUT(4, u32)
+PUT(2, u16)
+PUT(1, u8)

@@ -1,4 +1,5 @@
-//! Moving elements: strided views to contiguous tensors, concatenation, rows by index, other element types.
+//! Moving elements: strided views to contiguous tensors, concatenation, rows by index and put at an index, other element
+//! types.
 //!
 //! Every element is read once and written once ([`bytes`]). [`scatter_add_rows`], the gradient of [`gather_rows`],
 //! is the only one that computes.
@@ -170,6 +171,36 @@ pub fn gather_rows(x: &Tensor, index: &Tensor) -> Result<Tensor> {
                 cpu::gather(x.as_slice::<T>()?, width, index, out.as_mut_slice::<T>()?);
             });
             Ok(out)
+        }
+    }
+}
+
+/// x[index[m]] = rows[m] in place: x [N, ..] of any type, index i32 [M] of different numbers, rows [M, ..] of x's type, as
+/// MoCo puts keys in its queue. With an index twice either row is left, in any mixture on CUDA devices.
+///
+/// An index outside 0 .. N is an error on the CPU, before anything is written; on CUDA devices its row is left out. Other
+/// tensors that share x's storage keep the old values (see [`Tensor`]); while a graph is captured there must be none.
+#[track_caller]
+pub fn put_rows(x: &mut Tensor, index: &Tensor, rows: &Tensor) -> Result<()> {
+    let name = "put_rows";
+    let _op = memory::operation(name);
+    let Some((&n, row)) = x.shape().split_first() else {
+        return Err(Error::shape(name, "x needs at least one dimension").argument("x", x));
+    };
+    require_index(name, index)?;
+    let mut shape = vec![index.len()];
+    shape.extend_from_slice(row);
+    rows.require_shape(name, "rows", &shape)?;
+    rows.require_dtype(name, "rows", x.dtype())?;
+    match common(name, &["x", "index", "rows"], &[x, index, rows])? {
+        Device::Cuda(_) => cuda::put(x, index, rows),
+        Device::Cpu => {
+            let index = indices(name, index, n)?;
+            let width = shape[1..].iter().product();
+            by_dtype!(x.dtype(), T => {
+                cpu::put(rows.as_slice::<T>()?, width, index, x.as_mut_slice::<T>()?);
+            });
+            Ok(())
         }
     }
 }

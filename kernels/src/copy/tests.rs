@@ -102,6 +102,33 @@ fn rows_by_index_and_back() {
     }
 }
 
+/// A queue of seven keys that takes three at a time, from place 5 on: around its end, the others as they were.
+#[test]
+fn rows_are_put_at_their_index() {
+    let guard = memory::guard();
+    let mut queue = counting(&[7, 2, 2], 0);
+    let other = queue.clone();
+    let index = Tensor::from_slice(&[5, 6, 0], &[3]).unwrap();
+    let keys = counting(&[3, 2, 2], 100);
+    put_rows(&mut queue, &index, &keys).unwrap();
+    let mut right: Vec<i32> = (0..28).collect();
+    right[20..28].copy_from_slice(&[100, 101, 102, 103, 104, 105, 106, 107]);
+    right[0..4].copy_from_slice(&[108, 109, 110, 111]);
+    assert_eq!(queue.to_vec::<i32>().unwrap(), right);
+    assert_eq!(other.to_vec::<i32>().unwrap(), (0..28).collect::<Vec<_>>());
+    for bad in [7, -1, i32::MIN] {
+        let index = Tensor::from_slice(&[1, 2, bad], &[3]).unwrap();
+        let error = put_rows(&mut queue, &index, &keys).unwrap_err();
+        assert!(error.message().contains(&format!("index 2 is {bad}, outside 0 .. 7")), "{error}");
+    }
+    assert_eq!(queue.to_vec::<i32>().unwrap(), right, "an index outside writes nothing");
+    assert!(put_rows(&mut queue, &index, &counting(&[3, 4], 0)).is_err());
+    assert!(put_rows(&mut queue, &index, &counting(&[2, 2, 2], 0)).is_err());
+    assert!(put_rows(&mut queue, &index, &Tensor::full(&[3, 2, 2], 0.0, Device::Cpu).unwrap()).is_err());
+    drop((queue, other, index, keys));
+    guard.finish().unwrap();
+}
+
 #[test]
 fn indices_outside_are_errors() {
     let x = Tensor::full(&[3, 2], 1.0, Device::Cpu).unwrap();

@@ -42,6 +42,16 @@ pub fn workloads() -> Vec<Workload> {
         },
         Workload { label: "gather_rows 1024x256", prepare: |device, dtype| rows(device, dtype, gather_rows) },
         Workload {
+            label: "put_rows 1024x256",
+            prepare: |device, dtype| {
+                let mut queue = Tensor::zeros(&[2048, 256], dtype, device)?;
+                let x = on_device(&Array::random(&[1024, 256], 1, 1.0), dtype, device)?;
+                let index: Vec<i32> = (512..1536).collect();
+                let index = Tensor::from_slice(&index, &[1024])?.to_device(device)?;
+                Ok(Box::new(move || put_rows(&mut queue, &index, &x)))
+            },
+        },
+        Workload {
             label: "scatter_add_rows 1024x256",
             prepare: |device, dtype| rows(device, dtype, |x, index| scatter_add_rows(x, index, 1024)),
         },

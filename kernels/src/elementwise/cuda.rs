@@ -1,7 +1,7 @@
 //! Launches of `elementwise.cu`, `fused.cu` and `swiglu.cu`.
 
 use super::fused::Factors;
-use crate::cuda::{THREADS, Typed, typed_kernels};
+use crate::cuda::{THREADS, Typed, address_mut, typed_kernels};
 use crate::divisor::Divisor;
 use crate::reduce;
 use engine::cuda::Launch;
@@ -110,6 +110,7 @@ pub fn add_assign(a: &mut Tensor, b: &Tensor) -> Result<()> {
 pub fn blend_assign(a: &mut Tensor, keep: f32, b: &Tensor, factor: f32) -> Result<()> {
     let (n, size, device) = (a.len(), a.dtype().size(), a.device());
     let launch = Launch::new(BLEND.of("blend_assign", a.dtype())?, device)?;
+    address_mut("blend_assign", "a", a)?;
     let target = a.make_unique()?;
     let aligned = aligned(&[target, b]);
     launch

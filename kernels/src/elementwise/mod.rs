@@ -156,7 +156,8 @@ pub fn add_assign(a: &mut Tensor, b: &Tensor) -> Result<()> {
 /// a := keep a + factor b in place, for running averages. Shapes must be equal; f32 (on CUDA devices bf16 too),
 /// contiguous.
 ///
-/// Other tensors that share a's storage keep the old values (see [`Tensor`]).
+/// Other tensors that share a's storage keep the old values (see [`Tensor`]); while a graph is captured there must be
+/// none, or it would write to a copy.
 #[track_caller]
 pub fn blend_assign(a: &mut Tensor, keep: f32, b: &Tensor, factor: f32) -> Result<()> {
     let name = "blend_assign";

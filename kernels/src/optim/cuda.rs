@@ -1,9 +1,9 @@
 //! Launches of `update.cu` and, in the modules below, of `norms.cu` and `scalars.cu`.
 
 use super::norms_cuda;
-use super::table::{CHUNK, Entry, Table, address_mut};
+use super::table::{CHUNK, Entry, Table};
 use super::{Follower, LarsVariant, Scalar, Slot, Step, StepCount};
-use crate::cuda::{THREADS, kernels};
+use crate::cuda::{THREADS, address_mut, kernels};
 use engine::cuda::Launch;
 use engine::{DType, Device, Result, Tensor};
 

@@ -54,7 +54,7 @@ KERNEL __launch_bounds__(THREADS) optim_squares(const Slot *slots, const Chunk *
 }
 
 // Tensors whose norm is one: their partial sums, and their places in `order`.
-struct Set {
+struct alignas(16) Set {
     u32 first_chunk, chunks;
     u32 first, count;
 };
@@ -65,7 +65,10 @@ struct Set {
 KERNEL __launch_bounds__(THREADS) optim_norms(const double *partials, const Set *sets, const u32 *order, float *norm,
                                               float *scales, float limit) {
     __shared__ double part[WARPS];
-    const Set set = sets[blockIdx.x];
+    __shared__ Set its; // read once a block: its sector is not filled
+    if (threadIdx.x == 0) its = sets[blockIdx.x];
+    __syncthreads(); // it is there
+    const Set set = its;
     double sum = 0.0;
     for (u32 i = threadIdx.x; i < set.chunks; i += THREADS) sum += partials[set.first_chunk + i];
     const float root = float(sqrt(block_sum<WARPS>(sum, part)));

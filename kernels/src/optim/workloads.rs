@@ -36,11 +36,11 @@ fn parameters(device: Device, dtype: DType) -> Result<Vec<Parameter>> {
         .collect()
 }
 
-/// Two million gradients, in two groups: enough partial sums for what is made of them to be told from its one result.
+/// Four million gradients in two groups: partial sums enough to outweigh the few numbers that are made of them.
 fn large_gradients(device: Device, dtype: DType) -> Result<Vec<Tensor>> {
-    [1 << 20, 1 << 20].map(|n| on_device(&Array::random(&[n], 2, 1.0), dtype, device)).into_iter().collect()
+    [1 << 20; 4].map(|n| on_device(&Array::random(&[n], 2, 1.0), dtype, device)).into_iter().collect()
 }
-const GROUPS: [u32; 2] = [0, 1];
+const GROUPS: [u32; 4] = [0, 1, 0, 1];
 
 /// Slots of all parameters, with second moments and with what follows the value where it is asked for.
 fn slots(all: &mut [Parameter], second: bool, follow: bool) -> Vec<Slot<'_>> {
@@ -123,14 +123,14 @@ pub fn workloads() -> Vec<Workload> {
             },
         },
         Workload {
-            label: "global_norm 2 M",
+            label: "global_norm 4 M",
             prepare: |device, dtype| {
                 let all = large_gradients(device, dtype)?;
                 Ok(Box::new(move || global_norm(&all.iter().collect::<Vec<_>>()).map(drop)))
             },
         },
         Workload {
-            label: "clip by group 2 M",
+            label: "clip by group 4 M",
             prepare: |device, dtype| {
                 let all = large_gradients(device, dtype)?;
                 Ok(Box::new(move || {
