@@ -100,8 +100,8 @@ pub enum Pool {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Init {
-    /// Normal with deviation 0.02, cut at two deviations (DINO, DINOv2, timm); the patch embedding is PyTorch's default for
-    /// a convolution, uniform within 1 / sqrt(inputs).
+    /// Normal with deviation 0.02 (DINO, DINOv2, timm); the patch embedding is PyTorch's default for a convolution, uniform
+    /// within 1 / sqrt(inputs).
     Normal,
     /// Uniform of variance 2 / (inputs + outputs) (Glorot and Bengio 2010), the class token normal of deviation 0.02 (MAE).
     Xavier,

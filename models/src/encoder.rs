@@ -1,6 +1,6 @@
 //! What pre-training keeps: a network from images to features.
 
-use crate::{Arch, ImageShape};
+use crate::{Arch, ImageShape, VisionTransformer};
 use autograd::{Module, Var};
 use engine::{Result, Tensor};
 
@@ -30,6 +30,11 @@ pub trait Encoder: Module + Send {
     /// Channels of the images: 1 grey, 3 RGB.
     fn channels(&self) -> usize {
         self.image().channels
+    }
+
+    /// The network, where it is a Vision Transformer: its tokens are not just features.
+    fn vit(&mut self) -> Option<&mut VisionTransformer> {
+        None
     }
 
     /// Stochastic depth (Huang et al. 2016): the probability of dropping each residual branch in training, in their order;

@@ -1,9 +1,9 @@
 //! Networks as encoders: with the description that they are built again from.
 
-use crate::{Arch, Encoder, ImageShape, Mode, ResNet};
+use crate::{Arch, Encoder, ImageShape, Mode, ResNet, VisionTransformer, VitInput};
 use autograd::module::{Path, Visitor};
 use autograd::{Module, Var};
-use engine::Result;
+use engine::{Result, Tensor};
 
 /// A ResNet without its last linear layer.
 pub(crate) struct ResNetEncoder {
@@ -33,6 +33,57 @@ impl Encoder for ResNetEncoder {
 
     fn image(&self) -> ImageShape {
         self.image
+    }
+
+    fn layers(&self) -> usize {
+        self.network.layers()
+    }
+
+    fn layer_of(&self, parameter: &str) -> usize {
+        self.network.layer_of(parameter)
+    }
+}
+
+/// A Vision Transformer without its last linear layer.
+pub(crate) struct VitEncoder {
+    pub network: VisionTransformer,
+    pub arch: Arch,
+}
+
+impl Module for VitEncoder {
+    fn visit<'a>(&'a mut self, path: &Path, visitor: &mut dyn Visitor<'a>) {
+        self.network.visit(path, visitor);
+    }
+}
+
+impl Encoder for VitEncoder {
+    /// Nothing in it depends on the mode: branches are dropped by [`Encoder::dropped_features`] alone.
+    fn features(&mut self, images: &Var, _mode: Mode) -> Result<Var> {
+        self.network.features(&VitInput::whole(images))
+    }
+
+    fn dim(&self) -> usize {
+        self.network.spec().width
+    }
+
+    fn arch(&self) -> &Arch {
+        &self.arch
+    }
+
+    fn image(&self) -> ImageShape {
+        self.network.spec().image
+    }
+
+    fn vit(&mut self) -> Option<&mut VisionTransformer> {
+        Some(&mut self.network)
+    }
+
+    fn drop_rates(&self) -> Vec<f32> {
+        self.network.spec().drop_rates()
+    }
+
+    fn dropped_features(&mut self, images: &Var, keep: &Tensor) -> Result<Var> {
+        self.network.features(&VitInput { keep: Some(keep), ..VitInput::whole(images) })
     }
 
     fn layers(&self) -> usize {

@@ -39,6 +39,23 @@ impl Initializer {
         random::normal(&shape, 0.0, std, self.seed, Purpose::Initialise, self.stream(name), Device::Cpu)
     }
 
+    /// Normal with mean 0 and this deviation.
+    pub fn normal(&self, name: &str, shape: &[usize], std: f32) -> Result<Tensor> {
+        random::normal(shape, 0.0, std, self.seed, Purpose::Initialise, self.stream(name), Device::Cpu)
+    }
+
+    /// Uniform with mean 0 and variance 2 / (inputs + outputs) (Glorot and Bengio 2010, eq. 16).
+    pub fn xavier_uniform(
+        &self,
+        name: &str,
+        shape: &[usize],
+        inputs: usize,
+        outputs: usize,
+    ) -> Result<Tensor> {
+        let bound = (6.0 / (inputs + outputs) as f64).sqrt() as f32;
+        random::uniform(shape, -bound, bound, self.seed, Purpose::Initialise, self.stream(name), Device::Cpu)
+    }
+
     /// Uniform within 1 / sqrt(`fan_in`) of zero: PyTorch's default for the weight and bias of a linear layer.
     pub fn uniform_fan_in(&self, name: &str, shape: &[usize], fan_in: usize) -> Result<Tensor> {
         let bound = (1.0 / (fan_in as f64).sqrt()) as f32;

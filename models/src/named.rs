@@ -1,8 +1,10 @@
 //! The architectures by name, and encoders built from their description.
 
-use crate::encoders::ResNetEncoder;
+use crate::encoders::{ResNetEncoder, VitEncoder};
 use crate::resnet::{Block, ResNet, ResNetSpec, Stem};
-use crate::{Arch, Encoder, ImageShape, Initializer};
+use crate::{
+    Arch, Encoder, FeedForward, ImageShape, Init, Initializer, Pool, Position, VisionTransformer, VitSpec,
+};
 use autograd::module;
 use engine::{Error, ErrorKind, Result};
 
@@ -22,6 +24,7 @@ pub struct Named {
 #[derive(Debug, Clone, Copy)]
 enum Family {
     ResNet { block: Block, stages: &'static [usize], stem: Stem },
+    Vit { patch: usize, depth: usize, heads: usize },
 }
 
 impl Family {
@@ -29,6 +32,7 @@ impl Family {
     fn name(self) -> &'static str {
         match self {
             Family::ResNet { .. } => "a ResNet",
+            Family::Vit { .. } => "a ViT",
         }
     }
 
@@ -36,6 +40,19 @@ impl Family {
     fn fields(self) -> &'static [&'static str] {
         match self {
             Family::ResNet { .. } => &["norm_splits", "zero_init_residual"],
+            Family::Vit { .. } => &[
+                "patch",
+                "depth",
+                "heads",
+                "registers",
+                "layer_scale",
+                "drop_path",
+                "drop_path_uniform",
+                "position",
+                "feed_forward",
+                "pool",
+                "init",
+            ],
         }
     }
 }
@@ -49,6 +66,14 @@ const fn resnet(
     width: usize,
 ) -> Named {
     Named { name, description, width, family: Family::ResNet { block, stages, stem } }
+}
+
+const fn vit(
+    name: &'static str,
+    description: &'static str,
+    [width, patch, depth, heads]: [usize; 4],
+) -> Named {
+    Named { name, description, width, family: Family::Vit { patch, depth, heads } }
 }
 
 /// Every architecture.
@@ -103,6 +128,15 @@ pub const ARCHS: &[Named] = &[
         Stem::ImageNet,
         64,
     ),
+    vit(
+        "vit-micro",
+        "four blocks of width 96, patches of 4: small images, trains in minutes on a CPU",
+        [96, 4, 4, 3],
+    ),
+    vit("vit-tiny", "ViT-Ti/16: 12 blocks of width 192, 3 heads", [192, 16, 12, 3]),
+    vit("vit-small", "ViT-S/16: 12 blocks of width 384, 6 heads (12 in MoCo v3)", [384, 16, 12, 6]),
+    vit("vit-base", "ViT-B/16: 12 blocks of width 768, 12 heads", [768, 16, 12, 12]),
+    vit("vit-large", "ViT-L/16: 24 blocks of width 1024, 16 heads", [1024, 16, 24, 16]),
 ];
 
 /// The entry of [`ARCHS`] called `name`. The error lists all.
@@ -153,6 +187,27 @@ pub fn build(arch: &Arch, image: ImageShape, seed: u64) -> Result<Box<dyn Encode
             };
             Ok(Box::new(ResNetEncoder { network: ResNet::new(spec, &init)?, arch, image }))
         }
+        Family::Vit { patch, depth, heads } => {
+            let position = arch.position.unwrap_or(Position::Learned);
+            let usual = if position == Position::Learned { Init::Normal } else { Init::Xavier };
+            let spec = VitSpec {
+                image,
+                patch: arch.patch.unwrap_or(patch),
+                width,
+                depth: arch.depth.unwrap_or(depth),
+                heads: arch.heads.unwrap_or(heads),
+                registers: arch.registers.unwrap_or(0),
+                layer_scale: arch.layer_scale.map(|scale| scale as f32),
+                drop_path: arch.drop_path.unwrap_or(0.0) as f32,
+                drop_path_uniform: arch.drop_path_uniform.unwrap_or(false),
+                position,
+                feed_forward: arch.feed_forward.unwrap_or(FeedForward::Mlp),
+                pool: arch.pool.unwrap_or(Pool::Token),
+                init: arch.init.unwrap_or(usual),
+                classes: None,
+            };
+            Ok(Box::new(VitEncoder { network: VisionTransformer::new(spec, &init)?, arch }))
+        }
     }
 }
 
@@ -161,6 +216,11 @@ pub fn build(arch: &Arch, image: ImageShape, seed: u64) -> Result<Box<dyn Encode
 #[track_caller]
 pub fn duplicate(encoder: &mut dyn Encoder) -> Result<Box<dyn Encoder>> {
     let mut copy = build(encoder.arch(), encoder.image(), 0)?;
+    if encoder.vit().is_some_and(|vit| vit.has_mask_token())
+        && let Some(vit) = copy.vit()
+    {
+        vit.add_mask_token()?;
+    }
     module::copy(encoder, copy.as_mut())?;
     Ok(copy)
 }

@@ -261,12 +261,8 @@ impl Simclr {
         }
         let view = settings.recipe(profile)?;
         let dim = encoder.dim();
-        let projector = MlpSpec {
-            inputs: dim,
-            hidden: if settings.projector_hidden == 0 { dim } else { settings.projector_hidden },
-            outputs: settings.projector_dim,
-            layers: settings.projector_layers,
-        };
+        let hidden = if settings.projector_hidden == 0 { dim } else { settings.projector_hidden };
+        let projector = MlpSpec::simclr(dim, hidden, settings.projector_dim, settings.projector_layers);
         let projector = Mlp::new(projector, &Initializer::new(seed).child("projector"))?;
         Ok(Simclr {
             temperature: settings.temperature,

@@ -1,6 +1,6 @@
-"""Reference values from PyTorch, torchvision and lightly, one safetensors file a case.
+"""Reference values from PyTorch, torchvision, timm and lightly, one safetensors file a case.
 
-    pip install torch torchvision lightly safetensors
+    pip install torch torchvision timm lightly safetensors
     python make.py --out cases
 
 Every file holds the inputs, the parameters, the outputs and, where there is a backward pass, the
@@ -200,6 +200,26 @@ def models():
         r.eval()
         save(f"model_resnet_{name}", dict(model="torchvision ResNet, ImageNet stem of 64, stages of 8, 16, 32, 64 planes", blocks=[1, 1, 1, 1], block=name),
              images=x, out=out, out_eval=r(x.double()), grad_out=g, **norms, **state, **after)
+    from timm.models.vision_transformer import VisionTransformer
+    for name, text, kwargs in [
+            ("timm", "timm VisionTransformer", dict(img_size=32, patch_size=4, embed_dim=48, depth=3, num_heads=3, num_classes=10)),
+            ("dinov2_reg", "timm VisionTransformer, DINOv2 with registers: LayerScale, 4 register tokens, no_embed_class",
+             dict(img_size=28, patch_size=7, embed_dim=48, depth=2, num_heads=2, num_classes=0, init_values=.1, reg_tokens=4, no_embed_class=True))]:
+        seed(f"model_vit_{name}")
+        v = VisionTransformer(**kwargs)
+        for p in v.parameters():
+            nn.init.normal_(p, std=.2)
+        x = torch.randn(2, 3, kwargs["img_size"], kwargs["img_size"])
+        out = v(x)
+        case = dict(model=text, img_size=kwargs["img_size"], patch=kwargs["patch_size"], dim=48, depth=kwargs["depth"],
+                    heads=kwargs["num_heads"], dtype="float32")
+        tensors = dict(images=x, tokens=v.forward_features(x), out=out)
+        if kwargs["num_classes"]:
+            case["classes"] = kwargs["num_classes"]
+            tensors["grad_out"] = torch.randn_like(out)
+            out.backward(tensors["grad_out"])
+            tensors |= {f"gradnorm.{k}": p.grad.norm() for k, p in v.named_parameters()}
+        save(f"model_vit_{name}", case, **tensors, **{f"state.{k}": t for k, t in v.state_dict().items()})
 
 
 if __name__ == "__main__":

@@ -37,6 +37,7 @@ pub use cpu::{Workspace, apply};
 pub use draw::{Jitter, JitterOperation, Parameters, stream_index};
 pub use packed::{Place, pack, record_bytes};
 pub use recipe::{Blur, ColorJitter, CropRule, Normalize, Recipe};
+pub use resample::resize_weights;
 
 use engine::{DType, Device, Error, ErrorKind, Result, Tensor};
 

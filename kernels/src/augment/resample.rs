@@ -73,6 +73,19 @@ impl Filter {
     }
 }
 
+/// The matrix [output, input], row by row, whose product with a line of `input` values is the line resized to `output`,
+/// antialiased.
+pub fn resize_weights(input: usize, output: usize, interpolation: Interpolation) -> Vec<f32> {
+    let mut filter = Filter::default();
+    filter.prepare(input, output, interpolation);
+    let mut matrix = vec![0f32; input * output];
+    let taps = filter.weights.chunks_exact(filter.taps.max(1)).zip(&filter.starts);
+    for (row, (weights, &start)) in matrix.chunks_exact_mut(input.max(1)).zip(taps) {
+        row[start..start + weights.len()].copy_from_slice(weights);
+    }
+    matrix
+}
+
 /// An error unless the crop lies in the image and neither it nor the output is empty.
 #[track_caller]
 pub(super) fn check(image: &ImageRef<'_>, crop: Crop, height: usize, width: usize) -> Result<()> {

@@ -4,7 +4,7 @@ use crate::Initializer;
 use autograd::module::{Path, Visitor};
 use autograd::param::Role;
 use autograd::{Module, Param, Var, ops};
-use engine::Result;
+use engine::{Result, Tensor};
 
 /// `x W^T + b`, [.., in] to [.., out].
 pub struct Linear {
@@ -21,6 +21,12 @@ impl Linear {
             false => None,
         };
         Ok(Linear { weight: Param::new(weight, Role::Weight), bias })
+    }
+
+    /// Given initial values: weight [out, in], bias [out].
+    pub fn with(weight: Tensor, bias: Option<Tensor>) -> Linear {
+        let bias = bias.map(|bias| Param::new(bias, Role::Bias));
+        Linear { weight: Param::new(weight, Role::Weight), bias }
     }
 
     /// The layer's output for `x`.

@@ -1,9 +1,11 @@
-//! Layers with parameters: convolution, batch normalisation, linear.
+//! Layers with parameters: convolution, normalisation, linear.
 
 mod batch_norm;
 mod conv2d;
+mod layer_norm;
 mod linear;
 
 pub use batch_norm::{Activation, BatchNorm};
 pub use conv2d::Conv2d;
+pub use layer_norm::LayerNorm;
 pub use linear::Linear;
