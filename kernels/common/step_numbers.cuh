@@ -1,15 +1,8 @@
-// Numbers of an optimiser step: by value, or in device memory, where a captured step finds those of its own turn.
+// Numbers of an optimiser step over many slots.
 #pragma once
 
+#include "common/number.cuh"
 #include "common/tensor_list.cuh"
-
-// A number that changes from step to step: by value, or in device memory where `at` is not null.
-struct Number {
-    const float *at;
-    float value;
-    u32 unused;
-    __device__ __forceinline__ float get() const { return at ? *at : value; }
-};
 
 // The number of steps before this one, by value or in device memory.
 struct StepNumber {

@@ -13,6 +13,7 @@ pub(crate) const HEADERS: &[(&str, &str)] = &[
     ("common/columns.cuh", include_str!("../common/columns.cuh")),
     ("common/element.cuh", include_str!("../common/element.cuh")),
     ("common/few.cuh", include_str!("../common/few.cuh")),
+    ("common/number.cuh", include_str!("../common/number.cuh")),
     ("common/math.cuh", include_str!("../common/math.cuh")),
     ("common/philox.cuh", include_str!("../common/philox.cuh")),
     ("common/parts.cuh", include_str!("../common/parts.cuh")),
@@ -20,6 +21,8 @@ pub(crate) const HEADERS: &[(&str, &str)] = &[
     ("common/tile.cuh", include_str!("../common/tile.cuh")),
     ("common/tensor_list.cuh", include_str!("../common/tensor_list.cuh")),
     ("common/step_numbers.cuh", include_str!("../common/step_numbers.cuh")),
+    ("distill/row.cuh", include_str!("distill/row.cuh")),
+    ("distill/scaling.cuh", include_str!("distill/scaling.cuh")),
     ("ntxent/tile.cuh", include_str!("ntxent/tile.cuh")),
 ];
 

@@ -21,6 +21,7 @@ pub mod attention;
 pub mod augment;
 pub mod conv2d;
 pub mod copy;
+pub mod distill;
 pub mod elementwise;
 pub mod matmul;
 pub mod norm;

@@ -78,6 +78,12 @@ families! {
     ],
     attention: [crate::attention::cuda::KERNELS],
     ntxent: [crate::ntxent::cuda::forward::KERNELS, crate::ntxent::cuda::backward::KERNELS],
+    distill: [
+        crate::distill::cuda::softmax::KERNELS,
+        crate::distill::cuda::sinkhorn::KERNELS,
+        crate::distill::cuda::scaling::KERNELS,
+        crate::distill::cuda::koleo::KERNELS
+    ],
     optim: [crate::optim::cuda::KERNELS, crate::optim::norms_cuda::KERNELS, crate::optim::cuda::scalars::KERNELS],
     augment: [crate::augment::cuda::KERNELS],
 }

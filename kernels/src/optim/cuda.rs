@@ -29,15 +29,16 @@ pub(crate) mod scalars {
 /// A [`Scalar`] as kernels take it.
 #[repr(C)]
 #[derive(Clone, Copy, bytemuck::NoUninit)]
-struct Number {
+pub(crate) struct Number {
     at: u64,
     value: f32,
     unused: u32,
 }
 const _: () = assert!(size_of::<Number>() == 16);
 
+/// What kernels are given for a scalar.
 #[track_caller]
-fn number(operation: &str, scalar: Scalar) -> Result<Number> {
+pub(crate) fn number(operation: &str, scalar: Scalar) -> Result<Number> {
     Ok(match scalar {
         Scalar::Value(value) => Number { at: 0, value, unused: 0 },
         Scalar::Tensor(tensor) => Number { at: tensor.device_address(operation)?, value: 0.0, unused: 0 },

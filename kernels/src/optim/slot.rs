@@ -28,7 +28,7 @@ impl<'a> From<&'a Tensor> for Scalar<'a> {
 impl Scalar<'_> {
     /// An error unless it can be read on the device.
     #[track_caller]
-    pub(super) fn require(&self, operation: &str, name: &str, device: Device) -> Result<()> {
+    pub(crate) fn require(&self, operation: &str, name: &str, device: Device) -> Result<()> {
         match self {
             Scalar::Value(_) => Ok(()),
             Scalar::Tensor(tensor) => one_element(operation, name, tensor, DType::F32, device),
@@ -37,7 +37,7 @@ impl Scalar<'_> {
 
     /// Its value, on the CPU.
     #[track_caller]
-    pub(super) fn read(&self, operation: &str) -> Result<f32> {
+    pub(crate) fn read(&self, operation: &str) -> Result<f32> {
         self.require(operation, "scalar", Device::Cpu)?;
         match self {
             Scalar::Value(value) => Ok(*value),
