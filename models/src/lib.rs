@@ -16,7 +16,7 @@ pub mod vit;
 
 pub use arch::{Arch, FeedForward, ImageShape, Init, Pool, Position};
 pub use encoder::{Encoder, Mode};
-pub use heads::{Mlp, MlpSpec, OutputNorm};
+pub use heads::{DinoHead, DinoHeadSpec, MaeDecoder, MaeDecoderSpec, Mlp, MlpSpec, OutputNorm};
 pub use init::Initializer;
 pub use layers::{Activation, BatchNorm, Conv2d, LayerNorm, Linear};
 pub use named::{ARCHS, Named, build, duplicate};

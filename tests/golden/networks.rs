@@ -2,7 +2,9 @@
 
 use super::case::{Case, golden};
 use autograd::module::parts;
-use autograd::{Module, Var};
+use autograd::{Module, Var, ops};
+use engine::{DType, Device, Tensor};
+use kernels::copy::cat;
 use kernels::optim::global_norm;
 use models::{
     Block, FeedForward, ImageShape, Init, Initializer, Mode, Pool, Position, ResNet, ResNetSpec, Stem,
@@ -74,6 +76,68 @@ fn gradient_norms(case: &Case, network: &mut dyn Module) {
     );
 }
 
+/// Learned positions at other sizes are PyTorch's bicubic, antialiased resizing of the grid: the file's channels are put
+/// in as positions, and images, patch weights and the class token are zero, so that the tokens in front of the first block
+/// are the positions. A block of zeros and the last normalisation leave them normalised, which the expected ones are too.
+#[test]
+fn positions_at_other_sizes() {
+    let case = Case::load("resize_bicubic_antialias");
+    let x = case.inside("x");
+    let [rows, columns, width] = [1, 2, 3].map(|d| x.shape()[d]);
+    let spec =
+        VitSpec { image: ImageShape { height: 2 * rows, width: 2 * columns, channels: 1 }, ..tiny(width) };
+    let mut network = VisionTransformer::new(spec, &Initializer::new(0)).unwrap();
+    for (name, param) in parts(&mut network).params {
+        let value = match name.as_str() {
+            "pos_embed" => {
+                let class = Tensor::zeros(&[1, 1, width], DType::F32, Device::Cpu).unwrap();
+                cat(&[&class, &x.reshape(&[1, rows * columns, width]).unwrap()], 1).unwrap()
+            }
+            "norm.weight" => continue,
+            _ => Tensor::zeros(param.value().shape(), DType::F32, Device::Cpu).unwrap(),
+        };
+        param.set(value).unwrap();
+    }
+    for name in ["out", "up"] {
+        let expected = case.inside(name);
+        let [h, w] = [expected.shape()[1], expected.shape()[2]];
+        let images = Tensor::zeros(&[1, 2 * h, 2 * w, 1], DType::F32, Device::Cpu).unwrap();
+        let tokens = network.forward(&VitInput::whole(&Var::constant(images))).unwrap();
+        let actual = tokens.patches().unwrap();
+        let normal =
+            ops::layer_norm(&Var::constant(expected.reshape(&[1, h * w, width]).unwrap()), None, None, 1e-6);
+        let pairs = actual
+            .value()
+            .to_vec::<f32>()
+            .unwrap()
+            .into_iter()
+            .zip(normal.unwrap().value().to_vec::<f32>().unwrap());
+        // Sums of up to 64 weights in f32, then divided by a deviation of no less than a fifth.
+        let error = pairs.map(|(a, b)| (a - b).abs()).fold(0f32, f32::max);
+        assert!(error < 2e-5, "{name}: {error}");
+    }
+}
+
+/// A ViT of one block.
+fn tiny(width: usize) -> VitSpec {
+    VitSpec {
+        image: ImageShape { height: 2, width: 2, channels: 1 },
+        patch: 2,
+        width,
+        depth: 1,
+        heads: 1,
+        registers: 0,
+        layer_scale: None,
+        drop_path: 0.0,
+        drop_path_uniform: false,
+        position: Position::Learned,
+        feed_forward: FeedForward::Mlp,
+        pool: Pool::Token,
+        init: Init::Normal,
+        classes: None,
+    }
+}
+
 /// f32 against PyTorch's f32: each within rounding of the exact value, which both are as far from as ResNets are; and
 /// large weights (deviation 0.2) make sharp attention, which multiplies errors.
 const VIT: f64 = 4.0 * FORWARD;
@@ -85,18 +149,12 @@ fn vit(case: &Case) {
     let spec = VitSpec {
         image: ImageShape { height: side, width: side, channels: 3 },
         patch: case.count("patch"),
-        width: case.count("dim"),
         depth: case.count("depth"),
         heads: case.count("heads"),
         registers,
         layer_scale: (registers > 0).then_some(0.1),
-        drop_path: 0.0,
-        drop_path_uniform: false,
-        position: Position::Learned,
-        feed_forward: FeedForward::Mlp,
-        pool: Pool::Token,
-        init: Init::Normal,
         classes,
+        ..tiny(case.count("dim"))
     };
     let mut network = VisionTransformer::new(spec, &Initializer::new(0)).unwrap();
     load_state(&mut network, "state.", &case.contents, &[]).unwrap();
