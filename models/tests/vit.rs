@@ -169,6 +169,13 @@ fn dropped_branches_are_gone_and_kept_ones_are_as_they_were() {
     let one = dropped([1.0, 1.0, 1.0, 1.0, 1.0, 0.0, 1.0, 0.0]);
     assert_eq!(one[..WIDTH], plain[..WIDTH]);
     assert_ne!(one[WIDTH..], plain[WIDTH..]);
+    // Each row of factors has a branch of its own.
+    let without = |row: usize| std::array::from_fn(|i| if i == 2 * row + 1 { 0.0 } else { 1.0 });
+    let outs: Vec<Vec<f32>> = (0..4).map(|row| dropped(without(row))).collect();
+    for (row, out) in outs.iter().enumerate() {
+        assert_ne!(*out, plain, "branch {row}");
+        assert!(outs[..row].iter().all(|other| other != out), "branch {row} is another's too");
+    }
     let vit = encoder.vit().unwrap();
     let blocks = vit.last_blocks(&x, 2).unwrap();
     assert_eq!(one[WIDTH..], values(&blocks[0].class().unwrap())[WIDTH..], "as after the first block");
