@@ -73,9 +73,15 @@ struct Plane {
     last_tiles: Divisor,
     log_near: u32,
     log_last: u32,
+    run: u32,
+    unused: u32,
 }
 
-const _: () = assert!(size_of::<Plane>() == 64);
+const _: () = assert!(size_of::<Plane>() == 72);
+
+/// `RUN_OF_RESULT` and `RUN_OF_SOURCE` of `view.cu`.
+const RUN_OF_RESULT: u32 = 1;
+const RUN_OF_SOURCE: u32 = 2;
 
 impl View {
     /// From steps, outermost first, and the first elements' places; all are divided by `unit`, the elements of a unit.
@@ -188,6 +194,15 @@ fn transpose(
         (near, _) if near < LOG_TILE / 2 => (near, LOG_TILE - near),
         _ => (LOG_TILE / 2, LOG_TILE / 2),
     };
+    // Lanes that walk across a run are a warp, and an odd number of elements apart.
+    let run = |short: usize, apart: usize, log_across: u32| {
+        short == apart && short % 2 == 1 && short < 1 << (LOG_TILE / 2) && log_across >= LOG_TILE / 2
+    };
+    let run = match () {
+        () if run(last.size, dim.to, log_near) => RUN_OF_RESULT,
+        () if dim.from == 1 && run(dim.size, last.from, log_last) => RUN_OF_SOURCE,
+        () => 0,
+    };
     let (near_tiles, last_tiles) = (dim.size.div_ceil(1 << log_near), last.size.div_ceil(1 << log_last));
     let plane = Plane {
         near_from: dim.from as u64,
@@ -200,6 +215,8 @@ fn transpose(
         last_tiles: Divisor::new(name, last_tiles)?,
         log_near,
         log_last,
+        run,
+        unused: 0,
     };
     let kernel: &'static Kernel = match size {
         2 if pairs => &view::PAIRS_2,

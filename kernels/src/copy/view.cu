@@ -10,7 +10,9 @@
 // writes along the other.
 // copy_pairs: the same for 64 x 64 elements of 2 bytes, read and written two at a time.
 // In shared memory bits 5 to 9 of a place are exclusive-ored into the bank: lanes meet 32 banks in both directions,
-// whatever the tile's sides.
+// whatever the tile's sides. A tile that is one run of the result or of the source (a dimension of few elements, an odd
+// number, lies whole in it: the channels of an image) has in shared memory the order of that run, which is then moved
+// without a gap, by all lanes; across it lanes are an odd number of banks apart.
 
 #include "common/divisor.cuh"
 
@@ -79,8 +81,12 @@ struct Plane {
     u32 near, last;         // sizes
     Divisor near_tiles, last_tiles;
     u32 log_near, log_last; // sides of a tile
+    u32 run;                // 0, or whether a tile is one run of
+    u32 unused;
 };
-static_assert(sizeof(Plane) == 64, "as the host passes it");
+static_assert(sizeof(Plane) == 72, "as the host passes it");
+
+enum { RUN_OF_RESULT = 1, RUN_OF_SOURCE = 2 };
 
 constexpr int TILE = 1024;   // elements of a tile
 constexpr int THREADS = 256; // of a block
@@ -89,6 +95,52 @@ constexpr int THREADS = 256; // of a block
 __device__ __forceinline__ u32 place(u32 i, u32 j, u32 log_last) {
     const u32 flat = i << log_last | j;
     return flat ^ (flat >> 5);
+}
+
+template <int RUN, typename Unit>
+__device__ __forceinline__ void copy_tile(const Unit *x, Unit *out, const Plane &plane, u32 near, u32 last, u32 *tile) {
+    // Element (i, j) in the tile.
+    const u32 width = RUN == RUN_OF_RESULT ? last : near;
+    const auto place_of = [&](u32 i, u32 j) {
+        return RUN == 0 ? place(i, j, plane.log_last) : RUN == RUN_OF_RESULT ? i * width + j : j * width + i;
+    };
+    const u32 length = RUN == RUN_OF_RESULT ? min(near, 1u << plane.log_near) * last
+                                            : min(last, 1u << plane.log_last) * near;
+
+    // A side is at most a block's threads, so that a thread keeps its i while it reads and its j while it writes.
+    const u32 t = threadIdx.x;
+    Unit unit[TILE / THREADS];
+    if (RUN == RUN_OF_SOURCE) {
+#pragma unroll
+        for (int k = 0; k < TILE / THREADS; k++)
+            if (t + k * THREADS < length) unit[k] = x[t + k * THREADS];
+#pragma unroll
+        for (int k = 0; k < TILE / THREADS; k++)
+            if (t + k * THREADS < length) tile[t + k * THREADS] = unit[k];
+    } else {
+        const u32 i = t & ((1u << plane.log_near) - 1), j = t >> plane.log_near, rows = THREADS >> plane.log_near;
+        const Unit *at = x + i * plane.near_from + j * plane.last_from;
+        const u64 step = rows * plane.last_from;
+#pragma unroll
+        for (int k = 0; k < TILE / THREADS; k++, at += step)
+            if (i < near && j + k * rows < last) unit[k] = *at;
+#pragma unroll
+        for (int k = 0; k < TILE / THREADS; k++)
+            if (i < near && j + k * rows < last) tile[place_of(i, j + k * rows)] = unit[k];
+    }
+    __syncthreads(); // the tile is complete
+    if (RUN == RUN_OF_RESULT) {
+#pragma unroll
+        for (int k = 0; k < TILE / THREADS; k++)
+            if (t + k * THREADS < length) out[t + k * THREADS] = Unit(tile[t + k * THREADS]);
+    } else {
+        const u32 i = t >> plane.log_last, j = t & ((1u << plane.log_last) - 1), rows = THREADS >> plane.log_last;
+        Unit *at = out + i * plane.near_to + j;
+        const u64 step = rows * plane.near_to;
+#pragma unroll
+        for (int k = 0; k < TILE / THREADS; k++, at += step)
+            if (i + k * rows < near && j < last) *at = Unit(tile[place_of(i + k * rows, j)]);
+    }
 }
 
 template <typename Unit>
@@ -102,28 +154,9 @@ __device__ __forceinline__ void copy_tiles(const Unit *x, Unit *out, const View 
     u64 to = view.to + near0 * plane.near_to + last0;
     find(view, batch, from, to);
     const u32 near = plane.near - near0, last = plane.last - last0;
-
-    // A side is at most a block's threads, so that a thread keeps its i while it reads and its j while it writes.
-    const u32 t = threadIdx.x;
-    Unit unit[TILE / THREADS];
-    {
-        const u32 i = t & ((1u << plane.log_near) - 1), j = t >> plane.log_near, rows = THREADS >> plane.log_near;
-        const Unit *at = x + from + i * plane.near_from + j * plane.last_from;
-        const u64 step = rows * plane.last_from;
-#pragma unroll
-        for (int k = 0; k < TILE / THREADS; k++, at += step)
-            if (i < near && j + k * rows < last) unit[k] = *at;
-#pragma unroll
-        for (int k = 0; k < TILE / THREADS; k++)
-            if (i < near && j + k * rows < last) tile[place(i, j + k * rows, plane.log_last)] = unit[k];
-    }
-    __syncthreads(); // the tile is complete
-    const u32 i = t >> plane.log_last, j = t & ((1u << plane.log_last) - 1), rows = THREADS >> plane.log_last;
-    Unit *at = out + to + i * plane.near_to + j;
-    const u64 step = rows * plane.near_to;
-#pragma unroll
-    for (int k = 0; k < TILE / THREADS; k++, at += step)
-        if (i + k * rows < near && j < last) *at = Unit(tile[place(i + k * rows, j, plane.log_last)]);
+    if (plane.run == RUN_OF_RESULT) copy_tile<RUN_OF_RESULT>(x + from, out + to, plane, near, last, tile);
+    else if (plane.run == RUN_OF_SOURCE) copy_tile<RUN_OF_SOURCE>(x + from, out + to, plane, near, last, tile);
+    else copy_tile<0>(x + from, out + to, plane, near, last, tile);
 }
 
 // Everything in elements, all even but near's step, which is 1; the sides of a tile are 64.
