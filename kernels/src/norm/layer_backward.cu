@@ -20,8 +20,10 @@
 constexpr int WARPS = 4;
 constexpr int WIDE_WARPS = 8;
 
-// Registers of a lane for one of the parameters; their order in memory is [PACKS * PACK, 32].
-template <int PACKS> constexpr int partial_width = PACKS * PACK * 32;
+// Where a block puts its sums together, register r of lane l is at r * PITCH + l: 32 banks for a register of all lanes
+// and for 32 neighbouring columns.
+constexpr int PITCH = 32 + 32 / PACK;
+constexpr int SUMS = WARP_ROW / 32 * PITCH;
 
 // Keeps the compiler from loading for all packs at once, which would take more registers than there are.
 __device__ __forceinline__ void one_by_one() { asm volatile("" ::: "memory"); }
@@ -30,7 +32,7 @@ template <int PACKS>
 __device__ __forceinline__ void warp_rows(const element *__restrict__ dy, const element *__restrict__ x,
                                           const float *mean, const float *rstd, const float *__restrict__ weight,
                                           const element *__restrict__ dsum, element *__restrict__ dx, float *partials,
-                                          u64 rows, int width, bool aligned, float (&shared)[WARPS][WARP_ROW]) {
+                                          u64 rows, int width, bool aligned, float (&shared)[WARPS][SUMS]) {
     float dweight[PACKS][PACK] = {}, dbias[PACKS][PACK] = {};
     // Calls f(k, place in the row) for each of the lane's packs.
     auto over = [&](auto f) {
@@ -93,32 +95,33 @@ __device__ __forceinline__ void warp_rows(const element *__restrict__ dy, const 
             store_part(dx + start + at, width - at, aligned, v);
         });
     }
-    constexpr int N = partial_width<PACKS>;
     auto store = [&](const float (&sums)[PACKS][PACK], float *out) {
         __syncthreads(); // whoever still reads shared from an earlier call is done
         over([&](int k, int) {
 #pragma unroll
-            for (int i = 0; i < PACK; i++) shared[warp_id()][(k * PACK + i) * 32 + lane_id()] = sums[k][i];
+            for (int i = 0; i < PACK; i++) shared[warp_id()][(k * PACK + i) * PITCH + lane_id()] = sums[k][i];
         });
         __syncthreads(); // shared is written
-        for (int i = threadIdx.x; i < N; i += 32 * WARPS) {
-            float sum = shared[0][i];
+        for (u32 column = threadIdx.x; column < width; column += 32 * WARPS) {
+            const u32 k = column / (32 * PACK), i = column % PACK, lane = column / PACK % 32;
+            const u32 at = (k * PACK + i) * PITCH + lane;
+            float sum = shared[0][at];
 #pragma unroll
-            for (int w = 1; w < WARPS; w++) sum += shared[w][i];
-            out[i] = sum;
+            for (int w = 1; w < WARPS; w++) sum += shared[w][at];
+            out[column] = sum;
         }
     };
-    store(dweight, partials + u64(blockIdx.x) * 2 * N);
-    store(dbias, partials + (u64(blockIdx.x) * 2 + 1) * N);
+    store(dweight, partials + u64(blockIdx.x) * 2 * width);
+    store(dbias, partials + (u64(blockIdx.x) * 2 + 1) * width);
 }
 
 // dy, x, dsum (may be null), dx: [rows, width]; mean, rstd: [rows]; weight (may be null): [width];
-// partials: [gridDim.x, 2, partial_width]. `aligned`: all but the partials, and rows, start at multiples of 16 bytes.
+// partials: [gridDim.x, 2, width]. `aligned`: all but the partials, and rows, start at multiples of 16 bytes.
 KERNEL __launch_bounds__(32 * WARPS, PACK == 8 ? 3 : 2)
 ENTRY(norm_layer_bwd_warp)(const element *dy, const element *x, const float *mean, const float *rstd,
                            const float *weight, const element *dsum, element *dx, float *partials, u64 rows, u32 width,
                            u32 aligned) {
-    __shared__ float shared[WARPS][WARP_ROW];
+    __shared__ float shared[WARPS][SUMS];
     over_packs(width, [&](auto packs) {
         warp_rows<packs.value>(dy, x, mean, rstd, weight, dsum, dx, partials, rows, width, aligned, shared);
     });
@@ -128,15 +131,13 @@ ENTRY(norm_layer_bwd_warp)(const element *dy, const element *x, const float *mea
 KERNEL __launch_bounds__(FINISH *FINISH)
 ENTRY(norm_layer_bwd_finish)(const float *__restrict__ partials, float *dweight, float *dbias, u64 blocks, u32 width) {
     __shared__ double part[FINISH][FINISH + 1];
-    // Block x, y: parameter y, registers number x of all lanes.
-    const u32 slot = blockIdx.x;
-    u64 row = 0;
-    over_packs(width, [&](auto packs) { row = partial_width<packs.value>; });
+    // Block x, y: parameter y, columns from FINISH x on.
+    const u32 at = blockIdx.x * FINISH + threadIdx.x;
     double sum = 0.0;
-    for (u64 block = threadIdx.y; block < blocks; block += blockDim.y)
-        sum += double(partials[(block * 2 + blockIdx.y) * row + slot * 32 + threadIdx.x]);
+    if (at < width)
+        for (u64 block = threadIdx.y; block < blocks; block += blockDim.y)
+            sum += double(partials[(block * 2 + blockIdx.y) * width + at]);
     sum = finish_sum(sum, part);
-    const u32 at = (slot / PACK * 32 + threadIdx.x) * PACK + slot % PACK;
     if (threadIdx.y == 0 && at < width) (blockIdx.y == 0 ? dweight : dbias)[at] = float(sum);
 }
 

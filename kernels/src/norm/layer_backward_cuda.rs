@@ -47,12 +47,6 @@ pub fn backward(name: &'static str, inputs: Inputs, width: usize) -> Result<(Ten
     Ok((dx, dweight, dbias))
 }
 
-/// Floats of a row of partial sums: whole packs of all lanes, a power of two of them.
-fn partial_width(width: usize, dtype: DType) -> usize {
-    let lanes = 32 * 16 / dtype.size();
-    lanes * width.div_ceil(lanes).next_power_of_two()
-}
-
 #[track_caller]
 fn narrow(
     name: &'static str,
@@ -62,8 +56,7 @@ fn narrow(
 ) -> Result<()> {
     let (dtype, device, rows) = (x.dtype(), x.device(), x.len() / width);
     let blocks = rows.div_ceil(WARPS * LEAST).min(BLOCKS);
-    let row = partial_width(width, dtype);
-    let mut partials = Tensor::empty(&[blocks, 2, row], DType::F32, device)?;
+    let mut partials = Tensor::empty(&[blocks, 2, width], DType::F32, device)?;
     Launch::new(WARP.of(name, dtype)?, device)?
         .read(dy)?
         .read(x)?
@@ -86,7 +79,7 @@ fn narrow(
         .write(dbias)?
         .value(blocks as u64)
         .value(width as u32)
-        .grid3([row / FINISH, 2, 1])
+        .grid3([width.div_ceil(FINISH), 2, 1])
         .block3(finish_block(blocks))
         .run()
 }
