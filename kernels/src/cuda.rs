@@ -10,6 +10,7 @@ pub(crate) const HEADERS: &[(&str, &str)] = &[
     ("augment/blur.cuh", include_str!("augment/blur.cuh")),
     ("augment/color.cuh", include_str!("augment/color.cuh")),
     ("augment/resample.cuh", include_str!("augment/resample.cuh")),
+    ("augment/stage.cuh", include_str!("augment/stage.cuh")),
     ("common/columns.cuh", include_str!("../common/columns.cuh")),
     ("common/element.cuh", include_str!("../common/element.cuh")),
     ("common/few.cuh", include_str!("../common/few.cuh")),

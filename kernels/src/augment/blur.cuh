@@ -19,7 +19,10 @@ __device__ __forceinline__ void load_weights(const u8 *bytes, int taps, float *w
     for (int i = threadIdx.x; i < 2 * half + 2 * ROWS - 1; i += blockDim.x) {
         const int k = abs(i - half - (ROWS - 1));
         const u8 *at = bytes + 4 * k;
-        weights[i] = k <= half ? __uint_as_float(at[0] | at[1] << 8 | at[2] << 16 | u32(at[3]) << 24) : 0.0f;
+        float weight = 0.0f;
+        if (k <= half && reinterpret_cast<u64>(at) % 4 == 0) weight = *reinterpret_cast<const float *>(at);
+        else if (k <= half) weight = __uint_as_float(at[0] | at[1] << 8 | at[2] << 16 | u32(at[3]) << 24);
+        weights[i] = weight;
     }
 }
 
@@ -33,18 +36,22 @@ __device__ __forceinline__ void add_to_rows(float (&sums)[ROWS], float (&window)
     for (int i = 0; i < ROWS; i++) sums[i] += window[i] * v;
 }
 
-// The vertical half of the blur, in place. Ends with a barrier. image: [height, row]; weights: see load_weights; strip:
-// strip_values floats, at least `taps`.
+// The vertical half of the blur, in place. Ends with a barrier. image: [height, width, C], or [C, height, width] where it
+// is large; weights: see load_weights; strip: strip_values floats, at least `taps`.
 //
 // A thread goes down a column, ROWS rows at a time. Rows that were overwritten are needed up to taps - 1 above, at
 // reflected borders too: the last `taps` rows are remembered as they were, row y in slot y modulo taps.
-__device__ __forceinline__ void blur_columns(const float *weights, int taps, int height, u32 row, float *image,
+template <int C, bool LARGE>
+__device__ __forceinline__ void blur_columns(const float *weights, int taps, int height, u32 width, float *image,
                                              float *strip, u32 strip_values) {
+    const u32 row = LARGE ? width : width * C;
     const int half = taps - 1;
     const u32 group = min(blockDim.x, strip_values / taps);
     float *memory = strip + threadIdx.x; // [taps, group]
 #pragma unroll 1
-    for (u32 column = threadIdx.x; threadIdx.x < group && column < row; column += group) {
+    for (u32 i = threadIdx.x; threadIdx.x < group && i < width * C; i += group) {
+        float *column = image + i; // its first row
+        if (LARGE) column += (i / width) * (width * (height - 1));
         int slot = 0; // of row y
 #pragma unroll 1
         for (int y = 0; y < height; y += ROWS) {
@@ -57,7 +64,7 @@ __device__ __forceinline__ void blur_columns(const float *weights, int taps, int
                     add_to_rows(sums, window, *weight++, memory[past * group]);
                     if (++past == taps) past = 0;
                 }
-                const float *source = image + y * row + column;
+                const float *source = column + y * row;
                 for (int k = 0; k < half + ROWS; k++, source += row) add_to_rows(sums, window, *weight++, *source);
             } else {
 #pragma unroll 1
@@ -65,7 +72,7 @@ __device__ __forceinline__ void blur_columns(const float *weights, int taps, int
                     // What is farther above than is remembered belongs to rows below the image.
                     const int from = max(reflect(y + k - half, height), y - half);
                     const int past = slot - (y - from);
-                    const float v = from >= y ? image[from * row + column]
+                    const float v = from >= y ? column[from * row]
                                               : memory[(past < 0 ? past + taps : past) * group];
                     add_to_rows(sums, window, weights[ROWS - 1 + k], v);
                 }
@@ -73,7 +80,7 @@ __device__ __forceinline__ void blur_columns(const float *weights, int taps, int
 #pragma unroll
             for (int i = 0; i < ROWS; i++) {
                 if (y + i == height) break;
-                float *at = image + (y + i) * row + column;
+                float *at = column + (y + i) * row;
                 memory[slot * group] = *at;
                 *at = sums[i];
                 if (++slot == taps) slot = 0;

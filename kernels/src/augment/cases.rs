@@ -172,8 +172,8 @@ pub fn everything(channels: usize, size: [usize; 2], interpolation: Interpolatio
 }
 
 /// Batches with every feature: both numbers of channels, images that differ in size, crops at borders, several views of
-/// several sizes; views too large for shared memory, crops wider than a strip, filters wider than their tables, means that
-/// lie between two floats.
+/// several sizes; views too large for shared memory, crops wider than a strip or whose bytes do not fit behind it, filters
+/// wider than their tables, means that lie between two floats.
 pub fn batches() -> Vec<(&'static str, Batch)> {
     use Interpolation::{Bicubic, Bilinear};
     let mixed = [[1, 1], [5, 40], [33, 17], [23, 19]];
@@ -209,6 +209,8 @@ pub fn batches() -> Vec<(&'static str, Batch)> {
         ("RGB, large", Batch::new(3, &[[60, 50], [97, 120]], vec![everything(3, [90, 95], Bicubic)], 15)),
         ("grey, large", Batch::new(1, &[[40, 50]], vec![everything(1, [170, 161], Bilinear)], 16)),
         ("RGB, wide", Batch::new(3, &[[4, 701]], vec![Recipe::crop_and_flip(6, 8, [1.0, 1.0]); 2], 17)),
+        ("RGB, too wide for its bytes", Batch::new(3, &[[13, 601]], vec![whole(6, 8)], 24)),
+        ("RGB, several strips", Batch::new(3, &[[101, 67]], vec![whole(40, 31)], 25)),
         ("RGB, whole and wide", Batch::new(3, &[[5, 701]; 2], vec![whole(6, 8), whole(2, 300)], 18)),
         ("grey, whole and high", Batch::new(1, &[[2100, 3]], vec![whole(3, 2)], 19)),
         ("grey, longest", Batch::new(1, &[[3, 2]], vec![whole(1, 1024), whole(1024, 1)], 23)),

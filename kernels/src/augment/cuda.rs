@@ -46,7 +46,7 @@ impl Sizes {
     fn new(height: usize, width: usize, values: usize) -> Sizes {
         // 18 taps a column: bilinear reductions to an eighth, bicubic ones to a quarter. Wider filters are computed
         // where they are used. No reduction at all takes 6.
-        let column_weights = (18 * width).min((4 << 10).max(6 * width));
+        let column_weights = (18 * width).min((4 << 10).max(6 * width)).next_multiple_of(4);
         Sizes {
             image_bytes: 0,
             height: height as u32,
@@ -55,7 +55,7 @@ impl Sizes {
             record: 0,
             column_weights: column_weights as u32,
             row_weights: ROW_WEIGHTS as u32,
-            strip: values.clamp(2 << 10, 8 << 10) as u32,
+            strip: (values + values / 4 + 32).clamp(2 << 10, 8 << 10) as u32,
             padding: 0,
         }
     }
@@ -114,7 +114,8 @@ pub(super) fn views(
         .write(&mut out)?
         .write_optional(workspace.as_mut())?
         .value(sizes)
-        // What lies in the workspace is written and read.
+        // Of the images the sectors that crops touch, which only the device knows: all at most. What lies in the
+        // workspace is written and read.
         .bytes(images.len() + records.len() + out.len() * dtype.size() + 8 * in_workspace)
         .flops(flops(recipe, channels) * items as f64)
         .shared(sizes.shared(if large { 0 } else { values }))

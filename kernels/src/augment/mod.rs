@@ -12,7 +12,8 @@
 //! normalise. Everything before `normalise` stays in \[0, 1\]. On images of one channel saturation, hue and
 //! grayscale are the identity, as they must be: there is no colour to change.
 //!
-//! A view of H x W x C from a crop of h x w reads `h w C` bytes and writes `4 H W C`. The resize costs
+//! A view of H x W x C from a crop of h x w reads `h w C` bytes (a device the sectors of 32 bytes that hold them) and
+//! writes `4 H W C`. The resize costs
 //! `2 H C (w t_v + W t_h)` operations, where a filter has `t = 2 support max(1, in / out)` taps (support 1
 //! bilinear, 2 bicubic); a blur of K taps `4 K H W C`; hue about 40 a pixel; the rest two to eight each.
 
