@@ -5,7 +5,7 @@
 //! On a device [`Loader::raw_epoch`] leaves the views to its kernels (`kernels::augment::on_device`).
 //! A batch depends on the seed, the epoch and the samples in it, never on how many threads made it.
 //!
-//! A new source of images is one file in `sources/` and one line in [`SOURCES`].
+//! A new source of images is one file in `sources/`, named there in `mod.rs` and in [`SOURCES`]: `docs/data.md`.
 
 mod batch;
 mod dataset;

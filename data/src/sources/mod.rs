@@ -1,4 +1,4 @@
-//! Where images come from: one file a source, one line in [`SOURCES`].
+//! Where images come from: one file a source, one line in [`SOURCES`]. `docs/data.md` says how to add one.
 
 mod fashion_mnist;
 mod mnist;
