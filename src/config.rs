@@ -2,7 +2,7 @@
 
 use engine::{Error, ErrorKind, Result};
 use models::Arch;
-use objectives::{DataProfile, Method, Training};
+use objectives::{DataProfile, Defaults, Method, Training};
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
 use toml::{Table, Value};
@@ -62,15 +62,14 @@ fn usage(message: impl Into<String>) -> Error {
 
 /// The method's defaults for this data.
 pub fn defaults(method: &Method, data: &str, profile: &DataProfile) -> Result<Config> {
-    let (name, width) = (method.arch)(profile);
-    let training = (method.training)(profile);
+    let Defaults { arch, training, settings } = method.defaults(profile)?;
     let epochs = training.epochs;
     Ok(Config {
         method: method.name.into(),
         data: data.into(),
         data_dir: None,
         seed: 1,
-        arch: Arch { width, ..Arch::named(name) },
+        arch,
         training,
         steps: None,
         monitor: Monitor {
@@ -78,30 +77,42 @@ pub fn defaults(method: &Method, data: &str, profile: &DataProfile) -> Result<Co
             knn_samples: 2500,
             checkpoint_epochs: (epochs / 20).max(1),
         },
-        settings: (method.settings)(profile),
+        settings,
     })
 }
 
 /// `base` changed by a file, `--set` and flags, in this order.
+///
+/// Where these name another architecture, nothing else of `base`'s is kept: its width or patches are not the new one's.
 pub fn apply(base: &Config, overrides: &Overrides) -> Result<Config> {
-    let mut table =
-        Table::try_from(base).map_err(|e| usage(format!("the defaults cannot be written as TOML: {e}")))?;
+    let table = |config: &Config| {
+        Table::try_from(config).map_err(|e| usage(format!("the defaults cannot be written as TOML: {e}")))
+    };
+    let mut changes = Table::new();
     if let Some(path) = &overrides.file {
         let text = std::fs::read_to_string(path).map_err(|e| Error::io("read configuration", path, e))?;
-        let file: Table =
+        changes =
             text.parse().map_err(|e| Error::format("read configuration", path, format!("not TOML: {e}")))?;
-        merge(&mut table, file);
     }
+    let mut pairs = Vec::new();
     for pair in &overrides.set {
         let (key, text) = pair.split_once('=').ok_or_else(|| {
             usage(format!("--set takes key=value, not '{pair}' (for example training.batch=64)"))
         })?;
-        put(&mut table, key.trim(), parse(text.trim()))?;
+        pairs.push((key.trim(), parse(text.trim())));
     }
-    for (key, value) in &overrides.flags {
-        put(&mut table, key, value.clone())?;
+    pairs.extend(overrides.flags.iter().map(|(key, value)| (*key, value.clone())));
+    let in_file = changes.get("arch").and_then(|arch| arch.get("name"));
+    let given = pairs.iter().rev().find(|(key, _)| *key == "arch.name").map(|(_, value)| value).or(in_file);
+    let mut result = match given.and_then(Value::as_str) {
+        Some(name) if name != base.arch.name => table(&Config { arch: Arch::named(name), ..base.clone() })?,
+        _ => table(base)?,
+    };
+    merge(&mut result, changes);
+    for (key, value) in pairs {
+        put(&mut result, key, value)?;
     }
-    table.try_into().map_err(|e: toml::de::Error| usage(e.to_string().trim().to_string()))
+    result.try_into().map_err(|e: toml::de::Error| usage(e.to_string().trim().to_string()))
 }
 
 /// A TOML value, or the text itself where it is none.
@@ -209,6 +220,21 @@ mod tests {
         let found = differences(&base(), &config).join("\n");
         assert!(found.contains("seed: 1 there, 5 now") && found.contains("training.batch"), "{found}");
         assert!(differences(&config, &config).is_empty());
+    }
+
+    #[test]
+    fn another_architecture_does_not_keep_the_first_ones_width() {
+        let with = |set: &[&str]| {
+            let set = set.iter().map(|s| s.to_string()).collect();
+            apply(&base(), &Overrides { set, ..Overrides::default() }).unwrap().arch
+        };
+        assert_eq!(base().arch.width, Some(12));
+        assert_eq!(with(&["arch.name=vit-micro"]), Arch::named("vit-micro"));
+        assert_eq!(with(&["arch.width=5", "arch.name=resnet18"]).width, Some(5));
+        assert_eq!(with(&["arch.name=resnet10-cifar"]).width, Some(12));
+        let flags = vec![("arch.name", Value::String("resnet18".into()))];
+        let flagged = apply(&base(), &Overrides { flags, ..Overrides::default() }).unwrap();
+        assert_eq!(flagged.arch, Arch::named("resnet18"));
     }
 
     #[test]

@@ -14,7 +14,7 @@ use std::process::Output;
 /// A small network on small views of real images, at a learning rate at which rounding does not grow from step to step.
 const SETTINGS: &[&str] = &[
     "arch.width=4",
-    "settings.view_size=12",
+    "settings.view.size=12",
     "settings.temperature=0.5",
     "training.learning_rate=0.06",
     "monitor.every_epochs=0",

@@ -9,6 +9,7 @@ mod golden {
     mod augment;
     mod losses;
     mod networks;
+    mod objectives;
     mod operations;
     mod training;
 
@@ -18,7 +19,14 @@ mod golden {
         let folder = std::fs::read_dir(case::folder()).unwrap();
         let mut there: Vec<String> = folder.map(|f| f.unwrap().file_name().into_string().unwrap()).collect();
         there.sort();
-        let lists = [augment::FILES, losses::FILES, networks::FILES, operations::FILES, training::FILES];
+        let lists = [
+            augment::FILES,
+            losses::FILES,
+            networks::FILES,
+            objectives::FILES,
+            operations::FILES,
+            training::FILES,
+        ];
         let mut used: Vec<String> = lists.concat().iter().map(|f| format!("{f}.safetensors")).collect();
         used.sort();
         assert_eq!(there, used);

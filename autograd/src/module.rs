@@ -120,20 +120,15 @@ pub fn copy<A: Module + ?Sized, B: Module + ?Sized>(from: &mut A, to: &mut B) ->
             .with("from", all.get(i))
             .with("to", wanted.get(i)));
     }
-    let own = |value: &Tensor| -> Result<Tensor> {
-        let mut value = value.clone();
-        value.make_unique()?;
-        Ok(value)
-    };
     for ((_, from), (_, to)) in from.params.iter().zip(&mut to.params) {
-        to.set(own(from.value())?)?;
+        to.set(from.value().duplicate()?)?;
         to.set_trainable(from.is_trainable());
         if from.is_low_kept() {
             to.keep_low()?;
         }
     }
     for ((_, from), (_, to)) in from.buffers.iter().zip(&mut to.buffers) {
-        to.set(own(from.value())?)?;
+        to.set(from.value().duplicate()?)?;
     }
     Ok(())
 }

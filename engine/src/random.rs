@@ -17,6 +17,12 @@ pub enum Purpose {
     Probe = 5,
     /// Making test data.
     Test = 6,
+    /// Which residual branches a step drops; the index is made of the step and of the draw in it.
+    DropBranch = 7,
+    /// Orders of a batch; the index is the step.
+    Order = 8,
+    /// Masks of patches; the index is the step.
+    Mask = 9,
 }
 
 /// Ten rounds of Philox4x32 on `counter` under `key`.

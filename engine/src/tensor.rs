@@ -220,6 +220,12 @@ impl Tensor {
         }
     }
 
+    /// The same values on the same device in a storage of their own. This tensor is not touched.
+    pub fn duplicate(&self) -> Result<Tensor> {
+        let storage = Arc::new(self.storage.duplicate()?);
+        Ok(Tensor { version: storage.version(), storage, ..self.clone() })
+    }
+
     /// Makes the storage this tensor's own, by a copy on the same device if others share it, and counts as a write.
     #[track_caller]
     pub fn make_unique(&mut self) -> Result<&mut Tensor> {

@@ -1,22 +1,51 @@
 //! Pre-training methods: one file each, and what they share.
 //!
-//! A method is an [`Objective`] (its networks, its views, its loss) and a [`Method`] entry that says what its
-//! defaults are for given data. To add one, write its file and add one line to [`METHODS`].
+//! A method is an [`Objective`] (its networks, its views, its loss) and a [`Method`] entry with its recipes. To add one,
+//! write its file, its folder of recipes, and one line in [`METHODS`]: `docs/methods.md` shows how.
 
+pub mod block_masks;
+pub mod branch;
+pub mod byol;
+pub mod dino;
+pub mod dinov2;
+pub mod distillation;
+pub mod draws;
+pub mod mae;
+pub mod method;
+pub mod moco;
+pub mod moco_v1;
+pub mod moco_v2;
+pub mod moco_v3;
+pub mod momentum;
+pub mod multicrop;
 pub mod objective;
+pub mod queue;
 pub mod schedule;
 pub mod settings;
 pub mod simclr;
 pub mod training;
+pub mod view;
 
-pub use objective::{DataProfile, Loss, Method, Objective, Progress};
-pub use schedule::{CosineSchedule, MomentumSchedule};
-pub use training::{Optimiser, Precision, RateScaling, Training};
+pub use method::{Defaults, Method, Scale};
+pub use objective::{Batch, DataProfile, Draws, Hold, Loss, Objective, Run, Special};
+pub use schedule::{CosineSchedule, DeviceSchedule, LearningRate, LinearWarmup, MomentumSchedule};
+pub use training::{
+    ClipScope, DecayScope, LarsRule, Optimiser, Precision, RateScaling, RateSchedule, Training,
+};
 
 use engine::{Error, ErrorKind, Result};
 
 /// Every method.
-pub const METHODS: &[Method] = &[simclr::METHOD];
+pub const METHODS: &[Method] = &[
+    simclr::METHOD,
+    moco_v1::METHOD,
+    moco_v2::METHOD,
+    moco_v3::METHOD,
+    byol::METHOD,
+    mae::METHOD,
+    dino::METHOD,
+    dinov2::METHOD,
+];
 
 /// The method called `name`; an error that lists all.
 #[track_caller]

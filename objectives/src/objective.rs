@@ -1,17 +1,16 @@
 //! What a pre-training method is to the trainer.
 
-use crate::Training;
 use autograd::{Module, Var};
-use engine::{Result, Tensor};
+use engine::{Device, Error, Result, Tensor};
 use kernels::augment::Recipe;
 use models::Encoder;
 
 /// What defaults depend on: the images that a method will see.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct DataProfile {
-    /// Rows of the views.
+    /// Rows of the images.
     pub height: usize,
-    /// Columns of the views.
+    /// Columns of the images.
     pub width: usize,
     /// Channels: 1 grey, 3 RGB.
     pub channels: usize,
@@ -26,25 +25,90 @@ impl DataProfile {
     }
 }
 
-/// Where training is.
+/// What schedules and state are made for, before the first step.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Progress {
-    /// Optimiser steps done before this one: 0 at the first.
-    pub step: u64,
+pub struct Run {
     /// Optimiser steps of the whole run.
     pub steps: u64,
-    /// Passes over the data done before this one.
-    pub epoch: usize,
+    /// Optimiser steps of a pass over the data.
+    pub steps_per_epoch: u64,
+    /// Images a step.
+    pub batch: usize,
+    /// Where the networks compute.
+    pub device: Device,
+}
+
+impl Run {
+    /// Steps of so many epochs, at least one where there is any part of an epoch.
+    pub fn steps_of(&self, epochs: f32) -> u64 {
+        (f64::from(epochs) * self.steps_per_epoch as f64).ceil() as u64
+    }
+}
+
+/// What a method draws on the host for each step (masks, permutations, dropped branches): a pure function of the step's
+/// number. The tensors of all steps have the same shapes and types (f32 or i32).
+pub type Draws = Box<dyn Fn(u64) -> Result<Vec<Tensor>> + Send + Sync>;
+
+/// One step's input, on the device of the networks.
+#[derive(Debug, Clone, Copy)]
+pub struct Batch<'a> {
+    /// One batch a view, [B, H, W, C], f32 or bf16; row i of every view shows the same image.
+    pub views: &'a [Tensor],
+    /// What [`Objective::draws`] gave for this step.
+    pub draws: &'a [Tensor],
+    /// i32 \[1\]: the optimiser steps that were taken before this one. Numbers that change from step to step are looked up
+    /// with it on the device ([`crate::schedule::DeviceSchedule`]).
+    pub clock: &'a Tensor,
+}
+
+impl<'a> Batch<'a> {
+    /// The two views that `method` compares; an error if there is another number, or they differ in shape or type.
+    #[track_caller]
+    pub fn pair(&self, method: &str) -> Result<[&'a Tensor; 2]> {
+        let [a, b] = self.views else {
+            return Err(Error::value(method, format!("compares two views, got {}", self.views.len())));
+        };
+        b.require_shape(method, "second view", a.shape())?;
+        b.require_dtype(method, "second view", a.dtype())?;
+        Ok([a, b])
+    }
+
+    /// What was drawn for this step as number `i`; an error if it was not.
+    #[track_caller]
+    pub fn draw(&self, method: &str, i: usize) -> Result<&'a Tensor> {
+        self.draws.get(i).ok_or_else(|| {
+            Error::value(method, format!("draw {i} is missing: a step needs what `draws` gives for it"))
+        })
+    }
 }
 
 /// The loss of one batch and what is watched beside it.
 pub struct Loss {
     /// The scalar to minimise.
     pub value: Var,
-    /// [rows, D]: what the loss compares, without history. Its spread and rank show a collapse.
+    /// [rows, D], f32: what the loss compares, without history. Its spread and rank show a collapse.
     pub embeddings: Tensor,
-    /// Further figures by name: scalars on the device, read when they are shown.
+    /// Further figures by name: f32 scalars on the device, read when they are shown.
     pub signals: Vec<(&'static str, Tensor)>,
+}
+
+/// What is special about a parameter's training; see `autograd::optim`.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Special {
+    /// Multiplies the learning rate.
+    pub rate_scale: f32,
+    /// How the first steps differ.
+    pub hold: Hold,
+    /// Parameters of one group are clipped together where `training.clip_scope` says so.
+    pub group: u32,
+}
+
+pub use kernels::optim::Hold;
+
+impl Default for Special {
+    fn default() -> Special {
+        Special { rate_scale: 1.0, hold: Hold::None, group: 0 }
+    }
 }
 
 /// A pre-training method at work: its networks, views and loss.
@@ -55,47 +119,48 @@ pub trait Objective: Send {
     /// How each view of an image is made. The trainer gives [`Objective::loss`] one batch for each.
     fn views(&self) -> &[Recipe];
 
-    /// The loss of a batch. `views[v]` is [B, H, W, C], f32 or bf16, on the device of the networks; row i of every view
-    /// shows the same image.
-    ///
-    /// On a CUDA device this may be captured once and replayed: nothing may be read from the device or uploaded to it
-    /// (`Tensor::constant` is for what never changes), state is written in place, and a number that changes from step to
-    /// step must be looked up on the device, as the trainer does with the learning rate (`kernels::optim::schedule`): `at`
-    /// is that of the captured step in all replays.
-    fn loss(&mut self, views: &[Tensor], at: &Progress) -> Result<Loss>;
+    /// What is drawn on the host for each step, if anything.
+    fn draws(&self, run: &Run) -> Result<Option<Draws>> {
+        let _ = run;
+        Ok(None)
+    }
 
-    /// What happens after the optimiser's step: moving averages, queues.
-    fn after_step(&mut self, at: &Progress) -> Result<()> {
-        let _ = at;
+    /// Makes the schedules of a run, once, when the networks are on their device. An error if the run does not suit the
+    /// method's settings.
+    fn begin(&mut self, run: &Run) -> Result<()> {
+        let _ = run;
         Ok(())
     }
 
-    /// Everything to train and to checkpoint. Queues and centres are buffers in it, targets are frozen.
+    /// The loss of a batch.
+    ///
+    /// On a CUDA device this may be captured once and replayed: nothing may be read from the device or uploaded to it
+    /// (`Tensor::constant` is for what never changes), and state is written in place.
+    fn loss(&mut self, batch: &Batch) -> Result<Loss>;
+
+    /// What happens after the optimiser's step of this batch: moving averages, queues. Captured with the step.
+    fn after_step(&mut self, batch: &Batch) -> Result<()> {
+        let _ = batch;
+        Ok(())
+    }
+
+    /// What is special about the training of the parameter called `name` in [`Objective::networks`]. Asked once, after
+    /// [`Objective::begin`].
+    fn special(&self, name: &str) -> Special {
+        let _ = name;
+        Special::default()
+    }
+
+    /// A warning in words if the latest figures (`signals` of [`Loss`], and `loss`) show a known sign of failure.
+    fn warning(&self, figures: &dyn Fn(&str) -> Option<f32>) -> Option<String> {
+        let _ = figures;
+        None
+    }
+
+    /// Everything to train and to checkpoint. Queues and centres are buffers in it, targets are frozen. The encoder that
+    /// is trained is called `encoder`.
     fn networks(&mut self) -> &mut dyn Module;
 
     /// What is kept after training; a part of [`Objective::networks`].
     fn encoder(&mut self) -> &mut dyn Encoder;
-}
-
-/// Makes an objective from its own settings (those left out have their defaults), the data's profile, the
-/// encoder to train and the seed of what else it has.
-pub type Build = fn(&toml::Table, &DataProfile, Box<dyn Encoder>, u64) -> Result<Box<dyn Objective>>;
-
-/// An entry of the list of methods.
-#[derive(Debug, Clone, Copy)]
-pub struct Method {
-    /// What the command line calls it.
-    pub name: &'static str,
-    /// One line for lists.
-    pub summary: &'static str,
-    /// The paper.
-    pub reference: &'static str,
-    /// How it is trained unless told otherwise.
-    pub training: fn(&DataProfile) -> Training,
-    /// Its own settings with their defaults: all that `build` takes.
-    pub settings: fn(&DataProfile) -> toml::Table,
-    /// Makes it.
-    pub build: Build,
-    /// The architecture it takes unless told otherwise, and its width.
-    pub arch: fn(&DataProfile) -> (&'static str, Option<usize>),
 }

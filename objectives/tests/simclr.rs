@@ -3,17 +3,17 @@
 // A test reports by panicking, helpers included.
 #![allow(clippy::unwrap_used, clippy::panic)]
 
+mod common;
+
 use autograd::module::parts;
 use autograd::{Var, ops};
 use engine::Tensor;
 use kernels::array::Array;
-use models::{Arch, ImageShape};
-use objectives::simclr::{self, nt_xent};
-use objectives::{DataProfile, Objective, Progress};
-use toml::Table;
+use models::Arch;
+use objectives::simclr::nt_xent;
+use objectives::{Batch, DataProfile, Loss, Objective};
 
 const PROFILE: DataProfile = DataProfile { height: 12, width: 12, channels: 1, len: 100 };
-const AT: Progress = Progress { step: 0, steps: 10, epoch: 0 };
 
 fn random(shape: &[usize], seed: u64) -> Tensor {
     Array::<f32>::random(shape, seed, 1.0).to_tensor().unwrap()
@@ -131,14 +131,14 @@ fn every_projection_has_the_right_gradient() {
     }
 }
 
-fn image(profile: &DataProfile) -> ImageShape {
-    ImageShape { height: profile.height, width: profile.width, channels: profile.channels }
+fn simclr(changes: &str, width: usize) -> Box<dyn Objective> {
+    common::build("simclr", &PROFILE, &Arch { width: Some(width), ..common::resnet() }, changes)
 }
 
-fn simclr(given: &str, profile: &DataProfile, width: usize) -> engine::Result<Box<dyn Objective>> {
-    let encoder =
-        models::build(&Arch { width: Some(width), ..Arch::named("resnet-small") }, image(profile), 1)?;
-    (simclr::METHOD.build)(&given.parse::<Table>().unwrap(), profile, encoder, 1)
+/// The loss of views, as the trainer asks for it.
+fn step(method: &mut Box<dyn Objective>, views: &[Tensor]) -> engine::Result<Loss> {
+    let clock = objectives::draws::clock(0, engine::Device::Cpu)?;
+    method.loss(&Batch { views, draws: &[], clock: &clock })
 }
 
 fn views(count: usize, seed: u64) -> Vec<Tensor> {
@@ -147,8 +147,8 @@ fn views(count: usize, seed: u64) -> Vec<Tensor> {
 
 #[test]
 fn the_method_compares_both_views_of_the_whole_batch() {
-    let mut method = simclr("projector_dim = 16", &PROFILE, 4).unwrap();
-    let out = method.loss(&views(6, 1), &AT).unwrap();
+    let mut method = simclr("projector_dim = 16", 4);
+    let out = step(&mut method, &views(6, 1)).unwrap();
     assert_eq!(out.embeddings.shape(), [12, 16]);
     assert_eq!(method.views().len(), 2);
     assert_eq!(out.value.shape(), [0usize; 0]);
@@ -169,8 +169,8 @@ fn the_method_compares_both_views_of_the_whole_batch() {
 #[test]
 fn the_loss_starts_where_the_number_of_negatives_says() {
     for batch in [16usize, 64] {
-        let mut method = simclr("temperature = 1.0", &PROFILE, 8).unwrap();
-        let value = method.loss(&views(batch, 3), &AT).unwrap().value.value().item().unwrap();
+        let mut method = simclr("temperature = 1.0", 8);
+        let value = step(&mut method, &views(batch, 3)).unwrap().value.value().item().unwrap();
         let expected = (2.0 * batch as f32 - 1.0).ln();
         // Random projections are nearly orthogonal: each summand is within e^(+-0.3) of the others.
         assert!((value - expected).abs() < 0.3, "batch {batch}: {value} for {expected}");
@@ -181,18 +181,18 @@ fn the_loss_starts_where_the_number_of_negatives_says() {
 /// pass of its own would give constant features, whose normalised values are all zero.
 #[test]
 fn normalisation_sees_both_views_together() {
-    let mut method = simclr("projector_dim = 8", &PROFILE, 4).unwrap();
+    let mut method = simclr("projector_dim = 8", 4);
     let mut batch = views(4, 9);
     batch[1] = Tensor::zeros(batch[1].shape(), engine::DType::F32, engine::Device::Cpu).unwrap();
-    let embeddings = method.loss(&batch, &AT).unwrap().embeddings.to_vec::<f32>().unwrap();
+    let embeddings = step(&mut method, &batch).unwrap().embeddings.to_vec::<f32>().unwrap();
     let constant = &embeddings[4 * 8..];
     assert!(constant.chunks(8).all(|row| row.iter().map(|v| v * v).sum::<f32>() > 0.99), "{constant:?}");
 }
 
 #[test]
 fn every_parameter_gets_a_gradient_and_names_are_stable() {
-    let mut method = simclr("", &PROFILE, 4).unwrap();
-    let out = method.loss(&views(4, 11), &AT).unwrap();
+    let mut method = simclr("", 4);
+    let out = step(&mut method, &views(4, 11)).unwrap();
     assert!(out.value.has_history());
     out.value.backward().unwrap();
     let params = parts(method.networks()).params;
@@ -210,30 +210,24 @@ fn every_parameter_gets_a_gradient_and_names_are_stable() {
         "projector.4.weight",
     ];
     assert_eq!(projector, expected);
-    method.after_step(&AT).unwrap();
 }
 
 #[test]
 fn batches_that_cannot_be_compared_are_refused() {
-    let mut method = simclr("", &PROFILE, 4).unwrap();
-    assert!(method.loss(&views(1, 1), &AT).err().unwrap().message().contains("larger batch"));
-    assert!(method.loss(&views(3, 1)[..1], &AT).is_err());
-    assert!(method.loss(&[random(&[3, 12, 12, 1], 1), random(&[2, 12, 12, 1], 1)], &AT).is_err());
+    let mut method = simclr("", 4);
+    assert!(step(&mut method, &views(1, 1)).err().unwrap().message().contains("larger batch"));
+    assert!(step(&mut method, &views(3, 1)[..1]).is_err());
+    assert!(step(&mut method, &[random(&[3, 12, 12, 1], 1), random(&[2, 12, 12, 1], 1)]).is_err());
 }
 
 /// A few steps of plain descent on one batch must lower the loss: the gradient points the right way.
 #[test]
 fn descending_lowers_the_loss() {
     use autograd::optim::{Algorithm, Optimizer};
-    let mut method = simclr("temperature = 0.2", &PROFILE, 4).unwrap();
+    let method = simclr("temperature = 0.2", 4);
     let batch = views(8, 21);
-    let mut optimizer = Optimizer::new(Algorithm::Sgd { momentum: 0.9, nesterov: false }, 0.0);
-    let mut losses = Vec::new();
-    for _ in 0..30 {
-        let loss = method.loss(&batch, &AT).unwrap();
-        losses.push(loss.value.value().item().unwrap());
-        loss.value.backward().unwrap();
-        optimizer.step(method.networks(), 0.1.into(), None).unwrap();
-    }
+    let optimizer = Optimizer::new(Algorithm::Sgd { momentum: 0.9, nesterov: false }, 0.0);
+    let mut drive = common::Drive::new(method, 8, 30).with(optimizer, 0.1);
+    let losses: Vec<f32> = (0..30).map(|_| drive.step(&batch)).collect();
     assert!(losses[29] < losses[0] - 0.5, "{losses:?}");
 }

@@ -102,7 +102,9 @@ pub fn calibrate(
     train: &Arc<dyn Dataset>,
     seed: u64,
 ) -> Result<()> {
-    let batch = BATCH.min(train.len());
+    // Encoders that normalise parts of a batch apart want whole parts.
+    let splits = encoder.arch().norm_splits.unwrap_or(1).max(1);
+    let batch = BATCH.min(train.len()) / splits * splits;
     let options = LoaderOptions { batch, seed, workers: 0, drop_last: true, prefetch: 1 };
     let loader = Loader::new(train.clone(), vec![input.clone()], options)?;
     let device = module::device(encoder);

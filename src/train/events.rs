@@ -24,10 +24,9 @@ impl StepEvent {
         StepEvent { step, json, figures }
     }
 
-    /// The loss.
-    pub fn loss(&self) -> Result<f32> {
-        let found = self.figures.iter().find(|f| f.0 == "loss").map(|f| f.1);
-        found.ok_or_else(|| Error::value("training step", "there is no loss among the figures"))
+    /// The figure called `name`, such as `loss`.
+    pub fn figure(&self, name: &str) -> Option<f32> {
+        self.figures.iter().find(|f| f.0 == name).map(|f| f.1)
     }
 
     /// An error if the loss or the norm of the gradients is not finite, that says what is kept and what to try.

@@ -1,16 +1,16 @@
-//! The images of each step, on the device that trains.
+//! The input of each step, on the device that trains: views of images, and what the method draws.
 //!
 //! For the CPU the loader's workers make the views. For a CUDA device they read images and draw what is to be done to
 //! them; both go to the device through page-locked memory while it computes ([`Staging`]), and the views are made there,
-//! in the step. Images and draws always lie at the same place, so that a captured step finds them.
+//! in the step. The method's draws go the same way. All always lie at the same place, so that a captured step finds them.
 
 use super::Machine;
 use crate::config::Config;
-use data::{Batch, Dataset, Epoch, Loader, LoaderOptions, RawBatch};
+use data::{Dataset, Epoch, Loader, LoaderOptions, RawBatch};
 use engine::cuda::Staging;
 use engine::{DType, Device, Result, Tensor};
 use kernels::augment::{self, Recipe};
-use objectives::{Objective, Precision};
+use objectives::{Draws, Objective, Precision, Run};
 use std::sync::Arc;
 
 /// Batches on their way at once: one that is copied while another is computed on.
@@ -19,21 +19,53 @@ const SLOTS: usize = 2;
 /// Batches, one after another.
 pub struct Input {
     loader: Loader,
+    run: Run,
     source: Source,
+}
+
+/// What a step works on.
+#[derive(Debug, Clone, Default)]
+pub struct StepInput {
+    /// One batch a view.
+    pub views: Vec<Tensor>,
+    /// What the method drew.
+    pub draws: Vec<Tensor>,
 }
 
 /// How batches reach the device.
 enum Source {
-    Host { epoch: Option<Epoch>, batch: Option<Batch> },
+    Host(OnHost),
     Device(Box<OnDevice>),
+}
+
+/// What the method draws, from the step on that comes next.
+struct Drawer {
+    draws: Option<Draws>,
+    step: u64,
+}
+
+impl Drawer {
+    /// The draws of the next step.
+    fn next(&mut self) -> Result<Vec<Tensor>> {
+        let step = self.step;
+        self.step += 1;
+        self.draws.as_ref().map_or(Ok(Vec::new()), |draws| draws(step))
+    }
+}
+
+struct OnHost {
+    epoch: Option<Epoch>,
+    drawer: Drawer,
+    current: StepInput,
 }
 
 /// What makes views on a CUDA device.
 struct OnDevice {
     epoch: Option<Epoch<RawBatch>>,
+    drawer: Drawer,
     staging: Option<Staging>,
-    /// u8 [B, H, W, C] and u8 [views, B, record]: the batch of the step.
-    current: Option<(Tensor, Tensor)>,
+    /// The step's images, u8 [B, H, W, C], what is to be done to them, u8 [views, B, record], and what the method drew.
+    current: Vec<Tensor>,
     device: Device,
     recipes: Vec<Recipe>,
     channels: usize,
@@ -57,12 +89,20 @@ impl Input {
         };
         let recipes = objective.views().to_vec();
         let loader = Loader::new(train.clone(), recipes.clone(), options)?;
+        let run = Run {
+            steps: config.steps.unwrap_or(loader.steps_per_epoch() as u64 * config.training.epochs as u64),
+            steps_per_epoch: loader.steps_per_epoch() as u64,
+            batch: config.training.batch,
+            device: machine.device,
+        };
+        let drawer = Drawer { draws: objective.draws(&run)?, step: 0 };
         let source = match machine.device {
-            Device::Cpu => Source::Host { epoch: None, batch: None },
+            Device::Cpu => Source::Host(OnHost { epoch: None, drawer, current: StepInput::default() }),
             device @ Device::Cuda(_) => Source::Device(Box::new(OnDevice {
                 epoch: None,
+                drawer,
                 staging: None,
-                current: None,
+                current: Vec::new(),
                 device,
                 recipes,
                 channels: train.channels(),
@@ -72,20 +112,25 @@ impl Input {
                 },
             })),
         };
-        Ok(Input { loader, source })
+        Ok(Input { loader, run, source })
     }
 
-    /// Batches an epoch.
-    pub fn steps_per_epoch(&self) -> u64 {
-        self.loader.steps_per_epoch() as u64
+    /// The run that the configuration describes.
+    pub fn run(&self) -> &Run {
+        &self.run
     }
 
     /// Starts an epoch at one of its steps.
     pub fn begin(&mut self, epoch: usize, step: u64) -> Result<()> {
+        let total = epoch as u64 * self.run.steps_per_epoch + step;
         match &mut self.source {
-            Source::Host { epoch: current, .. } => *current = Some(self.loader.epoch(epoch, step as usize)?),
+            Source::Host(source) => {
+                source.epoch = Some(self.loader.epoch(epoch, step as usize)?);
+                source.drawer.step = total;
+            }
             Source::Device(source) => {
                 source.epoch = Some(self.loader.raw_epoch(epoch, step as usize)?);
+                source.drawer.step = total;
                 source.send()?;
             }
         }
@@ -95,20 +140,33 @@ impl Input {
     /// Goes on to the epoch's next batch; false if there is none.
     pub fn advance(&mut self) -> Result<bool> {
         match &mut self.source {
-            Source::Host { epoch, batch } => {
-                *batch = epoch.as_mut().and_then(Iterator::next).transpose()?;
-                Ok(batch.is_some())
+            Source::Host(source) => {
+                let Some(batch) = source.epoch.as_mut().and_then(Iterator::next).transpose()? else {
+                    return Ok(false);
+                };
+                source.current = StepInput { views: batch.views, draws: source.drawer.next()? };
+                Ok(true)
             }
             Source::Device(source) => source.advance(),
         }
     }
 
-    /// The views of the batch, on the device.
-    pub fn views(&self) -> Result<Vec<Tensor>> {
+    /// The batch, on the device.
+    pub fn current(&self) -> Result<StepInput> {
         match &self.source {
-            Source::Host { batch, .. } => Ok(batch.as_ref().map_or_else(Vec::new, |b| b.views.clone())),
-            Source::Device(source) => source.views(),
+            Source::Host(source) => Ok(source.current.clone()),
+            Source::Device(source) => source.current(),
         }
+    }
+}
+
+/// The bytes of a tensor in host memory.
+fn bytes(tensor: &Tensor) -> Result<&[u8]> {
+    match tensor.dtype() {
+        DType::U8 => tensor.as_slice::<u8>(),
+        DType::I32 => Ok(bytemuck::cast_slice(tensor.as_slice::<i32>()?)),
+        DType::F32 => Ok(bytemuck::cast_slice(tensor.as_slice::<f32>()?)),
+        DType::BF16 => Ok(bytemuck::cast_slice(tensor.as_slice::<half::bf16>()?)),
     }
 }
 
@@ -116,13 +174,15 @@ impl OnDevice {
     /// Sends the epoch's next batch, if there is one, on its way.
     fn send(&mut self) -> Result<()> {
         let Some(batch) = self.epoch.as_mut().and_then(Iterator::next).transpose()? else { return Ok(()) };
-        let parts = [batch.images.as_slice::<u8>()?, batch.draws.as_slice::<u8>()?];
+        let mut tensors = vec![batch.images, batch.draws];
+        tensors.extend(self.drawer.next()?);
+        let parts = tensors.iter().map(bytes).collect::<Result<Vec<&[u8]>>>()?;
         let staging = match &mut self.staging {
             Some(staging) => staging,
             // Batches of one run have one size.
             None => {
-                let place = |part: &Tensor| Tensor::empty(part.shape(), DType::U8, self.device);
-                self.current = Some((place(&batch.images)?, place(&batch.draws)?));
+                let place = |part: &Tensor| Tensor::empty(part.shape(), part.dtype(), self.device);
+                self.current = tensors.iter().map(place).collect::<Result<_>>()?;
                 let bytes = parts.iter().map(|part| part.len()).sum();
                 self.staging.insert(Staging::new(self.device, bytes, SLOTS)?)
             }
@@ -135,18 +195,19 @@ impl OnDevice {
             return Ok(false);
         }
         self.send()?;
-        if let (Some(staging), Some((images, draws))) = (&mut self.staging, &mut self.current) {
-            staging.take_into(&mut [images, draws])?;
+        if let Some(staging) = &mut self.staging {
+            staging.take_into(&mut self.current.iter_mut().collect::<Vec<_>>())?;
         }
         Ok(true)
     }
 
-    fn views(&self) -> Result<Vec<Tensor>> {
-        match &self.current {
-            Some((images, draws)) => {
-                augment::on_device(images, draws, &self.recipes, self.channels, self.dtype)
+    fn current(&self) -> Result<StepInput> {
+        match self.current.as_slice() {
+            [images, records, draws @ ..] => {
+                let views = augment::on_device(images, records, &self.recipes, self.channels, self.dtype)?;
+                Ok(StepInput { views, draws: draws.to_vec() })
             }
-            None => Ok(Vec::new()),
+            _ => Ok(StepInput::default()),
         }
     }
 }

@@ -11,7 +11,7 @@ pub mod step;
 
 use crate::config::Config;
 use crate::output::Output;
-use autograd::optim::{Algorithm, Optimizer};
+use autograd::optim::{Algorithm, Optimizer, Rule};
 use autograd::{Module, module};
 use checkpoint::Position;
 use data::{Dataset, Splits};
@@ -20,8 +20,11 @@ use input::Input;
 use kernels::optim::LarsVariant;
 use models::ImageShape;
 use monitor::Monitor;
-use objectives::{CosineSchedule, DataProfile, Objective, Optimiser, Precision, Progress, Training};
+use objectives::{
+    DataProfile, DecayScope, LarsRule, Objective, Optimiser, Precision, Run, Special, Training,
+};
 use run::{Metrics, RunFolder};
+use std::collections::BTreeMap;
 use step::Stepper;
 
 /// What the data looks like to methods. An error if images differ in size.
@@ -35,9 +38,13 @@ pub fn profile(dataset: &dyn Dataset) -> Result<DataProfile> {
 /// Builds the method that a configuration describes, with fresh weights.
 pub fn build(config: &Config, profile: &DataProfile) -> Result<Box<dyn Objective>> {
     let method = objectives::find(&config.method)?;
-    let DataProfile { height, width, channels, .. } = *profile;
-    let encoder = models::build(&config.arch, ImageShape { height, width, channels }, config.seed)?;
+    let encoder = models::build(&config.arch, image(profile), config.seed)?;
     (method.build)(&config.settings, profile, encoder, config.seed)
+}
+
+/// The images that an encoder is built for.
+fn image(profile: &DataProfile) -> ImageShape {
+    ImageShape { height: profile.height, width: profile.width, channels: profile.channels }
 }
 
 /// What concerns this call alone and leaves results as they are.
@@ -74,10 +81,10 @@ pub fn pretrain(
     let mut objective = build(config, &profile)?;
     let training = &config.training;
     place(objective.networks(), training.precision, machine)?;
-    let mut optimizer = Optimizer::new(algorithm(training), training.weight_decay);
     let mut input = Input::new(config, objective.as_ref(), &splits.train, machine)?;
-    let per_epoch = input.steps_per_epoch();
-    let steps = config.steps.unwrap_or(per_epoch * training.epochs as u64);
+    let Run { steps, steps_per_epoch: per_epoch, .. } = *input.run();
+    objective.begin(input.run())?;
+    let mut optimizer = optimizer(training, objective.as_mut());
     let mut position = Position::default();
     let checkpoint_path = folder.checkpoint_path();
     if resume && checkpoint_path.exists() {
@@ -85,34 +92,32 @@ pub fn pretrain(
         output.say(&format!("going on from step {} of {steps}", position.step));
     }
     let mut metrics = Metrics::open(&folder.metrics_path(), position.metrics)?;
-    let schedule = CosineSchedule::learning_rate(training, steps);
     let mut monitor = Monitor::new(&config.monitor, &splits.train, objective.as_ref(), output, steps)?;
     monitor.start(position.step);
     interrupt::listen();
     let first = position.step;
     let (mut step, mut shown) = (first, first);
     let networks = objective.networks();
-    let mut stepper = Stepper::new(networks, optimizer, &schedule, training.clip, first, machine.graph)?;
+    let mut stepper = Stepper::new(networks, optimizer, training, steps, first, machine.graph)?;
     'epochs: while step < steps {
         let epoch = (step / per_epoch) as usize;
         input.begin(epoch, step % per_epoch)?;
         while input.advance()? {
-            let progress = Progress { step, steps, epoch };
-            let embeddings = stepper.step(objective.as_mut(), || input.views(), &progress)?;
+            let embeddings = stepper.step(objective.as_mut(), || input.current())?;
             step += 1;
             let epoch_ended = step % per_epoch == 0;
             let done = step == steps;
             let stop = (interrupt::asked() || machine.stop_after.is_some_and(|s| step >= s)) && !done;
             if step - shown == stepper.rows() || epoch_ended || done || stop {
                 let events = stepper.events(shown..step, per_epoch)?;
-                let mut latest = 0.0;
                 for event in &events {
-                    latest = event.loss()?;
                     event.require_finite(&checkpoint_path)?;
                     metrics.push(&event.json);
                     output.event(&event.json);
                 }
-                monitor.steps(step, latest, training.batch * events.len());
+                if let Some(event) = events.last() {
+                    monitor.steps(step, event, training.batch * events.len());
+                }
                 shown = step;
             }
             if epoch_ended || done {
@@ -156,12 +161,42 @@ fn place(networks: &mut dyn Module, precision: Precision, machine: Machine) -> R
     }
 }
 
+/// The optimiser that the settings and the method describe, after `Objective::begin`.
+pub fn optimizer(training: &Training, objective: &mut dyn Objective) -> Optimizer {
+    let names = module::parts(objective.networks()).params.into_iter().map(|(name, _)| name);
+    let names: Vec<String> = names.collect();
+    let top = objective.encoder().layers() - 1;
+    let mut specials = BTreeMap::new();
+    for name in names {
+        let mut special = objective.special(&name);
+        if let (Some(decay), Some(inner)) = (training.layer_decay, name.strip_prefix("encoder.")) {
+            let below = top - objective.encoder().layer_of(inner);
+            special.rate_scale *= decay.powi(below as i32);
+        }
+        specials.insert(name, special);
+    }
+    let all = training.decay_scope == DecayScope::All;
+    Optimizer::new(algorithm(training), training.weight_decay).with_rules(move |name, param| {
+        let Special { rate_scale, hold, group } = specials.get(name).copied().unwrap_or_default();
+        let usual = Rule::of(param);
+        let weight_decay = if all { 1.0 } else { usual.weight_decay };
+        Rule { weight_decay, rate_scale, hold, group, ..usual }
+    })
+}
+
 /// The update rule that the settings describe.
 fn algorithm(training: &Training) -> Algorithm {
     let momentum = training.momentum;
     match training.optimiser {
         Optimiser::Sgd => Algorithm::Sgd { momentum, nesterov: training.nesterov },
-        Optimiser::Lars => Algorithm::Lars { momentum, trust: training.trust, variant: LarsVariant::Simclr },
+        Optimiser::Lars => {
+            let variant = match training.lars {
+                None | Some(LarsRule::Simclr) => LarsVariant::Simclr,
+                Some(LarsRule::Byol) => LarsVariant::Byol,
+                Some(LarsRule::Lightly) => LarsVariant::Lightly,
+            };
+            Algorithm::Lars { momentum, trust: training.trust, variant }
+        }
         Optimiser::AdamW => Algorithm::AdamW { betas: (momentum, training.second_moment), eps: 1e-8 },
     }
 }

@@ -1,5 +1,6 @@
 //! What a run shows while it trains: progress, online kNN, collapse signals.
 
+use super::events::StepEvent;
 use super::run::Metrics;
 use crate::config;
 use crate::evaluate::{features, health, knn};
@@ -32,6 +33,8 @@ pub struct Monitor<'a> {
     /// Time in steps, waiting for images included, measurements not.
     training: Duration,
     note: String,
+    /// The newest step's figures.
+    latest: Option<StepEvent>,
 }
 
 impl<'a> Monitor<'a> {
@@ -71,6 +74,7 @@ impl<'a> Monitor<'a> {
             images: 0,
             training: Duration::ZERO,
             note: String::new(),
+            latest: None,
         })
     }
 
@@ -84,12 +88,14 @@ impl<'a> Monitor<'a> {
         }
     }
 
-    /// Steps up to `step`, of `images` images together, are done.
-    pub fn steps(&mut self, step: u64, loss: f32, images: usize) {
+    /// Steps up to `step`, of `images` images together, are done; `latest` is the last of them.
+    pub fn steps(&mut self, step: u64, latest: &StepEvent, images: usize) {
         self.images += images as u64;
         self.training += self.resumed.elapsed();
         self.resumed = Instant::now();
         let rate = self.images as f64 / self.training.as_secs_f64().max(1e-9);
+        let loss = latest.figure("loss").unwrap_or(f32::NAN);
+        self.latest = Some(latest.clone());
         let text = format!("loss {loss:.3}, {rate:.0} images/s{}", self.note);
         if let Some(bar) = &self.bar {
             bar.set_position(step);
@@ -129,7 +135,9 @@ impl<'a> Monitor<'a> {
         }
         metrics.push(&event);
         self.output.event(&event);
-        if let Some(warning) = health.warning() {
+        let latest = self.latest.as_ref();
+        let method = objective.warning(&|name| latest.and_then(|event| event.figure(name)));
+        for warning in health.warning().into_iter().chain(method) {
             let event = json!({"event": "warning", "step": step, "message": warning});
             metrics.push(&event);
             self.output.event(&event);

@@ -5,12 +5,13 @@
 
 use super::events::StepEvent;
 use super::history::History;
-use autograd::optim::{Clip, Numbers, Optimizer};
+use super::input::StepInput;
+use autograd::optim::{Clip, Numbers, Optimizer, Scope};
 use autograd::{Module, module};
 use engine::cuda::graph::Graph;
 use engine::{Device, Error, ErrorKind, Result, Tensor};
 use kernels::optim::{self, Scalar, StepCount};
-use objectives::{CosineSchedule, Loss, Objective, Progress};
+use objectives::{Batch, ClipScope, DeviceSchedule, LearningRate, Loss, Objective, Training};
 use std::ops::Range;
 
 /// Eager steps before a capture: in these, kernels are compiled and optimiser state and memory for all sizes are made.
@@ -23,8 +24,10 @@ pub struct Stepper {
     device: Device,
     optimizer: Optimizer,
     clip: Option<Clip>,
-    /// f32 [steps]: the learning rate of every step.
-    rates: Tensor,
+    /// The learning rate of every step.
+    rates: DeviceSchedule,
+    /// What multiplies weight decay at every step.
+    decays: DeviceSchedule,
     /// i32 [1]: steps taken.
     clock: Tensor,
     history: Option<History>,
@@ -48,25 +51,30 @@ struct Captured {
 }
 
 impl Stepper {
-    /// A stepper that has taken `done` of the run's steps.
+    /// A stepper that has taken `done` of the `steps` of a run.
     pub fn new(
         networks: &mut dyn Module,
         optimizer: Optimizer,
-        schedule: &CosineSchedule,
-        clip: Option<f32>,
+        training: &Training,
+        steps: u64,
         done: u64,
         wants_graph: bool,
     ) -> Result<Stepper> {
         let device = module::device(networks);
-        let rates: Vec<f32> = (0..schedule.steps.max(1)).map(|step| schedule.at(step) as f32).collect();
-        let rates = Tensor::from_slice(&rates, &[rates.len()])?.to_device(device)?;
-        let clock = Tensor::from_slice(&[done as i32], &[1])?.to_device(device)?;
+        let rate = LearningRate::new(training, steps);
+        let decay = training.decay_scale(steps);
+        let scope = match training.clip_scope {
+            ClipScope::Global => Scope::Global,
+            ClipScope::Group => Scope::Group,
+            ClipScope::Parameter => Scope::Parameter,
+        };
         Ok(Stepper {
             device,
             optimizer,
-            clip: clip.map(Clip::global),
-            rates,
-            clock,
+            clip: training.clip.map(|limit| Clip { limit, scope }),
+            rates: DeviceSchedule::new(steps, device, |step| rate.at(step))?,
+            decays: DeviceSchedule::new(steps, device, |step| decay.at(step))?,
+            clock: objectives::draws::clock(done, device)?,
             history: None,
             wants_graph,
             taken: 0,
@@ -74,18 +82,17 @@ impl Stepper {
         })
     }
 
-    /// Takes a step on what `views` gives, which is called in the step (and captured with it). Gives the embeddings that
+    /// Takes a step on what `input` gives, which is called in the step (and captured with it). Gives the embeddings that
     /// the loss compared.
     pub fn step(
         &mut self,
         objective: &mut dyn Objective,
-        views: impl FnOnce() -> Result<Vec<Tensor>>,
-        progress: &Progress,
+        input: impl FnOnce() -> Result<StepInput>,
     ) -> Result<Tensor> {
         if self.captured.is_none() && self.wants_graph && self.taken >= WARM_UP {
             let device = self.device;
             let before = storages(objective.networks());
-            let (graph, embeddings) = Graph::capture(device, || self.eager(objective, views, progress))?;
+            let (graph, embeddings) = Graph::capture(device, || self.eager(objective, input))?;
             if let Some(moved) = before.iter().zip(storages(objective.networks())).find(|(a, b)| **a != *b) {
                 let text =
                     format!("{} is replaced in a step: a captured one must write it in place", moved.0.0);
@@ -98,7 +105,7 @@ impl Stepper {
             Some(_) => self.replay(),
             None => {
                 self.taken += 1;
-                self.eager(objective, views, progress)
+                self.eager(objective, input)
             }
         }
     }
@@ -106,19 +113,20 @@ impl Stepper {
     fn eager(
         &mut self,
         objective: &mut dyn Objective,
-        views: impl FnOnce() -> Result<Vec<Tensor>>,
-        progress: &Progress,
+        input: impl FnOnce() -> Result<StepInput>,
     ) -> Result<Tensor> {
-        let Loss { value, embeddings, signals } = objective.loss(&views()?, progress)?;
+        let input = input()?;
+        let batch = Batch { views: &input.views, draws: &input.draws, clock: &self.clock };
+        let Loss { value, embeddings, signals } = objective.loss(&batch)?;
         value.backward()?;
-        let rate = optim::schedule(&self.rates, &self.clock)?;
+        let (rate, decay_scale) = (self.rates.at(&self.clock)?, self.decays.at(&self.clock)?);
         let numbers = Numbers {
             rate: Scalar::Tensor(&rate),
-            decay_scale: Scalar::Value(1.0),
+            decay_scale: Scalar::Tensor(&decay_scale),
             before: StepCount::Tensor(&self.clock),
         };
         let norm = self.optimizer.step_after(objective.networks(), &numbers, self.clip)?;
-        objective.after_step(progress)?;
+        objective.after_step(&batch)?;
         let mut figures = vec![("loss", value.value()), ("rate", &rate), ("gradient_norm", &norm)];
         figures.extend(signals.iter().map(|(name, value)| (*name, value)));
         let rows = self.rows();

@@ -1,6 +1,8 @@
 //! What the tests of the command line share: small datasets on disk, and running the program.
 #![allow(dead_code, reason = "each test binary uses its own part of this")]
 
+pub mod methods;
+
 use engine::Philox;
 use engine::random::Purpose;
 use std::path::{Path, PathBuf};

@@ -103,7 +103,7 @@ def operators():
 # ---------------------------------------------------------------- objectives
 
 def objectives():
-    from lightly.loss import NTXentLoss
+    from lightly.loss import DINOLoss, IBOTPatchLoss, NTXentLoss
     torch.set_default_dtype(torch.float64)
     for n, d, t in [(8, 16, .5), (33, 24, .1), (5, 128, .07)]:
         name = f"ntxent_n{n}_t{t}"
@@ -118,6 +118,54 @@ def objectives():
     logits = torch.cat([(qn * F.normalize(key)).sum(1, keepdim=True), qn @ queue.T], 1) / t
     loss = F.cross_entropy(logits, torch.zeros(n, dtype=torch.long))
     save("moco_queue", dict(loss="InfoNCE with a queue (MoCo v1, v2)", temperature=t), q=q, k=key, queue=queue, out=loss, **grads(loss, dict(q=q)))
+    seed("moco_v3")
+    q1, q2, k1, k2 = rnd(n, d), rnd(n, d), rnd(n, d).detach(), rnd(n, d).detach()
+
+    def contrast(q, k):
+        return F.cross_entropy(F.normalize(q) @ F.normalize(k).T / t, torch.arange(n)) * (2 * t)
+
+    loss = contrast(q1, k2) + contrast(q2, k1)
+    save("moco_v3", dict(loss="InfoNCE in the batch, both directions, each times 2 * temperature (MoCo v3)", temperature=t), q1=q1, q2=q2,
+         k1=k1, k2=k2, out=loss, **grads(loss, dict(q1=q1, q2=q2)))
+    seed("byol")
+    p0, p1, z0, z1 = rnd(n, d), rnd(n, d), rnd(n, d).detach(), rnd(n, d).detach()
+    loss = (2 - 2 * F.cosine_similarity(p0, z1).mean()) + (2 - 2 * F.cosine_similarity(p1, z0).mean())
+    save("byol", dict(loss="sum over both directions of mean(2 - 2 cos)", source="BYOL eq. 2, symmetrised"), p0=p0, p1=p1, z0=z0, z1=z1,
+         out=loss, **grads(loss, dict(p0=p0, p1=p1)))
+    k = 24
+    criterion = DINOLoss(output_dim=k, warmup_teacher_temp=.04, teacher_temp=.07, warmup_teacher_temp_epochs=3)
+    for step, epoch in enumerate([0, 1, 5]):  # three steps of one object: the centre is carried
+        seed(f"dino_step{step}")
+        teacher, student = [rnd(5, k).detach() for _ in range(2)], [rnd(5, k) for _ in range(4)]
+        before = criterion.center.clone()
+        loss = criterion(teacher, student, epoch=epoch)
+        temperature = float(criterion.teacher_temp_schedule[epoch]) if epoch < 3 else .07
+        save(f"dino_step{step}", dict(loss="dino", student_temperature=.1, teacher_temperature=temperature, center_momentum=.9,
+                                      source="lightly DINOLoss", views="2 of the teacher, 4 of the student"),
+             center_before=before.reshape(-1), center_after=criterion.center.reshape(-1), out=loss,
+             **{f"teacher{i}": x for i, x in enumerate(teacher)}, **{f"student{i}": x for i, x in enumerate(student)},
+             **grads(loss, {f"student{i}": x for i, x in enumerate(student)}))
+    seed("ibot_patch")
+    mask = torch.zeros(3, 4, 4, dtype=torch.bool)  # the last image has none
+    mask[0, :2], mask[1, 1, :3] = True, True
+    teacher, student = rnd(int(mask.sum()), k).detach(), rnd(int(mask.sum()), k)
+    criterion = IBOTPatchLoss(output_dim=k, teacher_temp=.05)
+    loss = criterion(teacher, student, mask)
+    save("ibot_patch", dict(loss="iBOT on masked patches", student_temperature=.1, teacher_temperature=.05, center_momentum=.9,
+                            source="lightly IBOTPatchLoss"), teacher=teacher, student=student, mask=mask.to(torch.uint8),
+         center_after=criterion.center.value.reshape(-1), out=loss, **grads(loss, dict(student=student)))
+    patch, side = 4, 4
+    for norm in (False, True):
+        name = f"mae_norm_{str(norm).lower()}"
+        seed(name)
+        images, prediction = rnd(3, 3, 16, 16).detach(), rnd(3, side * side, patch * patch * 3)
+        patches = images.reshape(3, 3, side, patch, side, patch).permute(0, 2, 4, 3, 5, 1).reshape(3, side * side, -1)
+        removed = torch.rand(3, side * side) > .25
+        mean, variance = patches.mean(-1, keepdim=True), patches.var(-1, keepdim=True)
+        target = (patches - mean) / (variance + 1e-6) ** .5 if norm else patches
+        loss = (((prediction - target) ** 2).mean(-1) * removed).sum() / removed.sum()
+        save(name, dict(loss="mae", patch=patch, normalize_targets=norm, variance="unbiased", source="facebookresearch/mae"), images=images,
+             patches=patches, prediction=prediction, removed=removed.to(torch.uint8), out=loss, **grads(loss, dict(prediction=prediction)))
     a, ap, b = torch.tensor([[1., 0.]]), torch.tensor([[.9, .4]]), torch.tensor([[-.5, .8]])
     save("cosine_pairs", dict(note="positive 0.9/sqrt(0.97), negative -0.5/sqrt(0.89)"), a=a, positive=ap, negative=b,
          cos_positive=F.cosine_similarity(a, ap), cos_negative=F.cosine_similarity(a, b))

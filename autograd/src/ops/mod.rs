@@ -48,6 +48,7 @@ operations! {
     l2_normalize,
     softmax_xent,
     ntxent,
+    koleo,
     cast,
     reshape,
     permute,

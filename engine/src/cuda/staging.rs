@@ -22,7 +22,7 @@ use std::ptr::NonNull;
 use std::sync::atomic::Ordering;
 
 /// Parts of a batch at most.
-pub const PARTS: usize = 8;
+pub const PARTS: usize = 16;
 /// Parts start at multiples of this many bytes of a slot.
 const ALIGNMENT: usize = 256;
 

@@ -1,0 +1,65 @@
+//! Every method at a size that tests can afford.
+
+#![allow(dead_code, clippy::panic, reason = "each test file uses its part, and fails by panicking")]
+
+use super::Stage;
+use objectives::DataProfile;
+use pretext::config::{self, Config, Overrides};
+use std::process::{Command, Output};
+
+/// What `sample` looks like.
+pub const SAMPLE: DataProfile = DataProfile { height: 28, width: 28, channels: 1, len: 10_000 };
+
+/// `key=value` settings that make a method small: a narrow network on small views. Rates are so low that rounding does not
+/// grow from step to step.
+pub fn small(method: &str) -> Vec<String> {
+    let resnet = ["arch.name=resnet-small", "arch.width=4"];
+    let vit = ["arch.width=24", "arch.depth=2", "arch.heads=2", "arch.drop_path=0.2"];
+    let crops = ["global1.size=12", "global2.size=12", "local.size=8"];
+    let head = ["prototypes=32", "head_hidden=16", "head_bottleneck=8", "freeze_last_layer_epochs=0.003"];
+    let pair = ["view1.size=12", "view2.size=12", "hidden=16", "dim=16"];
+    let queue = ["view.size=12", "queue=32", "dim=16", "temperature=0.5"];
+    let (arch, settings): (Vec<&str>, Vec<&str>) = match method {
+        "simclr" => (
+            resnet.to_vec(),
+            vec!["view.size=12", "projector_hidden=16", "projector_dim=16", "temperature=0.5"],
+        ),
+        "moco-v1" | "moco-v2" => ([&resnet[..], &["arch.norm_splits=2"]].concat(), queue.to_vec()),
+        "moco-v3" => (resnet.to_vec(), [&pair[..], &["temperature=0.5"]].concat()),
+        "byol" => (resnet.to_vec(), pair.to_vec()),
+        "mae" => {
+            (vit.to_vec(), vec!["view.size=12", "decoder_width=16", "decoder_depth=1", "decoder_heads=2"])
+        }
+        "dino" => (resnet.to_vec(), [&crops[..], &head].concat()),
+        "dinov2" => (vit.to_vec(), [&crops[..], &head].concat()),
+        other => panic!("no small settings for {other}: add them here"),
+    };
+    let mut all: Vec<String> = arch.into_iter().map(String::from).collect();
+    all.extend(settings.into_iter().map(|s| format!("settings.{s}")));
+    let rate = if ["mae", "dinov2"].contains(&method) { "0.001" } else { "0.06" };
+    all.push(format!("training.learning_rate={rate}"));
+    all.push("training.batch=8".into());
+    all.push("monitor.every_epochs=0".into());
+    all
+}
+
+/// The configuration of a small method, changed by further settings.
+pub fn small_config(method: &str, more: &[&str]) -> Config {
+    let base = config::defaults(objectives::find(method).unwrap(), "sample", &SAMPLE).unwrap();
+    let set = small(method).into_iter().chain(more.iter().map(|s| s.to_string())).collect();
+    config::apply(&base, &Overrides { set, ..Overrides::default() }).unwrap()
+}
+
+/// Runs `pretext pretrain METHOD` on a stage's data at the small size, into `out`.
+pub fn pretrain(stage: &Stage, method: &str, out: &str, more: &[&str]) -> Output {
+    command(stage, method, &stage.data(), out, more).output().unwrap()
+}
+
+/// `pretext pretrain METHOD` on `data` at the small size, into `out`.
+pub fn command(stage: &Stage, method: &str, data: &str, out: &str, more: &[&str]) -> Command {
+    let mut args = vec!["pretrain", method, "--data", data, "--out", out, "--no-table"];
+    let settings = small(method);
+    settings.iter().for_each(|setting| args.extend(["--set", setting]));
+    args.extend(more);
+    stage.command(&args)
+}
