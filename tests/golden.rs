@@ -7,6 +7,7 @@ mod golden {
     pub mod case;
 
     mod augment;
+    mod distill;
     mod losses;
     mod networks;
     mod objectives;
@@ -21,6 +22,7 @@ mod golden {
         there.sort();
         let lists = [
             augment::FILES,
+            distill::FILES,
             losses::FILES,
             networks::FILES,
             objectives::FILES,

@@ -103,7 +103,7 @@ def operators():
 # ---------------------------------------------------------------- objectives
 
 def objectives():
-    from lightly.loss import DINOLoss, IBOTPatchLoss, NTXentLoss
+    from lightly.loss import DINOLoss, IBOTPatchLoss, KoLeoLoss, NTXentLoss
     torch.set_default_dtype(torch.float64)
     for n, d, t in [(8, 16, .5), (33, 24, .1), (5, 128, .07)]:
         name = f"ntxent_n{n}_t{t}"
@@ -166,6 +166,19 @@ def objectives():
         loss = (((prediction - target) ** 2).mean(-1) * removed).sum() / removed.sum()
         save(name, dict(loss="mae", patch=patch, normalize_targets=norm, variance="unbiased", source="facebookresearch/mae"), images=images,
              patches=patches, prediction=prediction, removed=removed.to(torch.uint8), out=loss, **grads(loss, dict(prediction=prediction)))
+    seed("koleo")
+    x = rnd(9, 12)
+    loss = KoLeoLoss()(x)
+    save("koleo", dict(loss="koleo", eps=1e-8, source="lightly KoLeoLoss"), x=x, out=loss, **grads(loss, dict(x=x)))
+    seed("sinkhorn_knopp")
+    scores, temperature, iterations = torch.randn(11, 24).float().double(), .06, 3
+    q = torch.exp(scores / temperature).T
+    q = q / q.sum()
+    for _ in range(iterations):
+        q = q / q.sum(1, keepdim=True) / q.shape[0]
+        q = q / q.sum(0, keepdim=True) / q.shape[1]
+    save("sinkhorn_knopp", dict(op="sinkhorn-knopp as in SwAV/DINOv2", temperature=temperature, iterations=iterations),
+         scores=scores, out=(q * q.shape[1]).T)
     a, ap, b = torch.tensor([[1., 0.]]), torch.tensor([[.9, .4]]), torch.tensor([[-.5, .8]])
     save("cosine_pairs", dict(note="positive 0.9/sqrt(0.97), negative -0.5/sqrt(0.89)"), a=a, positive=ap, negative=b,
          cos_positive=F.cosine_similarity(a, ap), cos_negative=F.cosine_similarity(a, b))

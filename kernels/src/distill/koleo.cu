@@ -61,16 +61,18 @@ KERNEL __launch_bounds__(COLUMNS) distill_koleo_bwd(const float *x, const i32 *n
                                                     u32 n, u32 d, float eps) {
     const u32 i = blockIdx.x, c = blockIdx.y * COLUMNS + threadIdx.x;
     const bool inside = c < d;
-    const u32 near = u32(nearest[i]);
     const float own = inside ? x[u64(i) * d + c] : 0.0f;
-    const float other = inside && near < n ? x[u64(near) * d + c] : 0.0f;
-    float sum = factors[i] * (own - other + eps);
+    float sum = 0.0f;
     for (u32 base = 0; base < n; base += 32) {
         const u32 k = base + lane_id();
-        u32 naming = __ballot_sync(ALL_LANES, k < n && u32(nearest[k]) == i);
-        for (; naming; naming &= naming - 1) {
-            const u32 row = base + __ffs(naming) - 1;
-            if (inside) sum -= factors[row] * (x[u64(row) * d + c] - own + eps);
+        const u32 word = k < n ? u32(nearest[k]) : n;
+        u32 rows = __ballot_sync(ALL_LANES, word == i || k == i);
+        for (; rows; rows &= rows - 1) {
+            const u32 lane = __ffs(rows) - 1, row = base + lane, near = __shfl_sync(ALL_LANES, word, lane);
+            if (!inside) continue;
+            const float factor = factors[row];
+            if (row == i) sum += factor * (own - (near < n ? x[u64(near) * d + c] : 0.0f) + eps);
+            if (near == i) sum -= factor * (x[u64(row) * d + c] - own + eps);
         }
     }
     if (inside) dx[u64(i) * d + c] = sum;

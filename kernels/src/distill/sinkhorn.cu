@@ -46,28 +46,32 @@ struct Row {
     }
 };
 
-constexpr int DEEP = 16; // rows that are added before their sum is
+constexpr int DEEP = 16; // rows that are added before their sum is; half a warp
 
 template <int W>
 __device__ __forceinline__ void columns(const element *scores, const float *maximum, const float *factors,
                                         float *partial, u32 first, u32 last, u32 k, Temperature t, bool aligned) {
     const u32 at = (blockIdx.x * blockDim.x + threadIdx.x) * W;
-    if (at >= k) return;
+    const bool inside = at < k;
     float sum[W] = {};
     for (u32 base = first; base < last; base += DEEP) {
-        const u32 end = base + DEEP < last ? base + DEEP : last;
+        // Half a warp reads the rows' factors, the other half their maxima, each whole sectors.
+        const u32 mine = base + lane_id() % DEEP;
+        const float of_row = mine < last ? (lane_id() < DEEP ? factors : maximum)[mine] : 0.0f;
+        const u32 count = last - base < DEEP ? last - base : DEEP;
         float some[W] = {};
-        for (u32 row = base; row < end; row++) {
-            const float factor = factors[row];
+        for (u32 i = 0; i < count; i++) {
+            const float factor = __shfl_sync(ALL_LANES, of_row, i), top = __shfl_sync(ALL_LANES, of_row, DEEP + i);
+            if (!inside) continue;
             float e[W];
-            Row(scores + u64(row) * k, maximum[row], t, aligned).exponentials<W>(at, e);
+            Row(scores + u64(base + i) * k, top, t, aligned).exponentials<W>(at, e);
 #pragma unroll
-            for (int i = 0; i < W; i++) some[i] += factor * e[i];
+            for (int j = 0; j < W; j++) some[j] += factor * e[j];
         }
 #pragma unroll
-        for (int i = 0; i < W; i++) sum[i] += some[i];
+        for (int j = 0; j < W; j++) sum[j] += some[j];
     }
-    store_row<W>(partial + u64(blockIdx.y) * k + at, sum, aligned);
+    if (inside) store_row<W>(partial + u64(blockIdx.y) * k + at, sum, aligned);
 }
 
 // partial[chunk, column] = sum over the rows of the chunk (blockIdx.y, `step` rows) of factors[row] e[row, column];

@@ -85,10 +85,60 @@ fn check_case(device: Device, case: &Case) -> Result<()> {
     Ok(())
 }
 
+/// Targets that add up to something other than one, as those of several crops together do, or to nothing, and one-hot
+/// targets beside impossible classes; short and long rows.
+pub(super) fn check_sums_of_targets(device: Device) -> Result<()> {
+    let wrong = |text: String| Err(Error::value("softmax_xent", text));
+    for (v, dtype) in
+        [(5, DType::F32), (24, DType::F32), (5000, DType::F32), (24, DType::BF16), (5000, DType::BF16)]
+    {
+        if device == Device::Cpu && dtype == DType::BF16 {
+            continue;
+        }
+        // Row 0: targets of sum 2. Row 1: none. Row 2: one-hot, all but two classes impossible.
+        let mut x = Array::<f64>::random(&[3, v], 6, 2.0);
+        x.data[2 * v + 2..].fill(f64::NEG_INFINITY);
+        x.data[2 * v..2 * v + 2].fill(0.0);
+        let mut t = Array::<f64>::zeros(&[3, v]);
+        (t.data[1], t.data[3]) = (1.5, 0.5);
+        t.data[2 * v + 1] = 1.0;
+        let x = x.rounded_to(dtype);
+        let [loss, dx] = guarded(device, || {
+            let (x, t) = (on_device(&x, dtype, device)?, on_device(&t, dtype, device)?);
+            let (loss, lse) = forward(&x, Target::Probabilities(&t), 0.0)?;
+            let dloss = Tensor::full(&[3], 1.0, device)?;
+            let dx = backward(&dloss, &x, Target::Probabilities(&t), 0.0, &lse)?;
+            Ok([Array::<f64>::from_tensor(&loss)?, Array::<f64>::from_tensor(&dx)?])
+        })?;
+        let lse = reference::log_sum_exp(&x.data[..v]);
+        let right = [2.0 * lse - 1.5 * x.data[1] - 0.5 * x.data[3], 0.0, 2f64.ln()];
+        for (row, (found, right)) in loss.data.iter().zip(right).enumerate() {
+            if !((found - right).abs() <= 1e-5 * lse.max(1.0)) || (row == 1 && *found != 0.0) {
+                return wrong(format!("loss of row {row} of {v} is {found}, should be {right}"));
+            }
+        }
+        let unit = 1e-6 + if dtype == DType::BF16 { 0.01 } else { 0.0 };
+        for (i, found) in dx.data.iter().enumerate() {
+            let (row, j) = (i / v, i % v);
+            let right = match row {
+                0 => 2.0 * (x.data[j] - lse).exp() - t.data[j],
+                2 if j < 2 => [0.5, -0.5][j],
+                _ => 0.0,
+            };
+            let allowed = if row == 0 || (row == 2 && j < 2) { unit } else { 0.0 };
+            if !((found - right).abs() <= allowed) {
+                return wrong(format!("gradient of row {row} of {v} at {j} is {found}, should be {right}"));
+            }
+        }
+    }
+    Ok(())
+}
+
 /// Runs every case on a CUDA device and gives their number. The error names the case.
 pub fn check(device: Device) -> Result<usize> {
     let mut all = [cases(), more_cases()].concat();
     all.sort_by_key(|case| case.m * case.v);
+    check_sums_of_targets(device)?;
     each(&all, |case| {
         check_case(device, case)?;
         // The emulated device copies all memory for every schedule: no case should carry the others' along.

@@ -85,6 +85,11 @@ fn closed_forms() {
 }
 
 #[test]
+fn targets_may_add_up_to_two_or_to_nothing() {
+    check::check_sums_of_targets(Device::Cpu).unwrap();
+}
+
+#[test]
 fn extremes_stay_in_their_row() {
     let (inf, nan) = (f32::INFINITY, f32::NAN);
     let x = [
