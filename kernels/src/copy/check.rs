@@ -205,6 +205,36 @@ fn check_casts(device: Device) -> Result<usize> {
     Ok(4 * sources.len())
 }
 
+/// Among 700 rows some that receive hundreds, as a mask token does, and one just not enough to be told apart. width.
+fn check_hot_rows(device: Device) -> Result<usize> {
+    let (n, m) = (700, 2300);
+    for width in [3, 24, 264] {
+        let row = |i: i32| match i % 23 {
+            0..8 => 13,
+            8..14 => 699,
+            // 512 in all: one fewer than is hot.
+            14..20 if i < 1958 => 200,
+            _ => i * i % n,
+        };
+        let rows: Vec<i32> = (0..m).map(row).collect();
+        let count = |r: i32| rows.iter().filter(|&&i| i == r).count();
+        debug_assert!(count(13) > 512 && count(699) > 512 && (500..=513).contains(&count(200)));
+        let index = Tensor::from_slice(&rows, &[m as usize])?;
+        let dy = Array::<f64>::random(&[m as usize, width], 5, 1.0);
+        check_launcher(
+            device,
+            "scatter_add_rows",
+            &[&dy],
+            2.0,
+            |x| Ok(vec![scatter_add_rows(&x[0], &index.to_device(device)?, n as usize)?]),
+            |x| vec![added(&x[0], &rows, n as usize)],
+            |x| vec![added(&x[0], &rows, n as usize)],
+        )
+        .map_err(|e| e.with("width", width))?;
+    }
+    Ok(3)
+}
+
 /// Rows put at different indices in every type, some outside, which are left out. n, width, m.
 fn check_put(device: Device) -> Result<usize> {
     let sizes = [
@@ -279,7 +309,15 @@ fn check_misaligned_rows(device: Device) -> Result<usize> {
 /// Runs every case on a CUDA device and gives their number. The error names the case.
 pub fn check(device: Device) -> Result<usize> {
     let views = each(&device_cases(), |case| check_views(device, case))?;
-    let others = [check_expanded, check_cat, check_rows, check_put, check_misaligned_rows, check_casts];
+    let others = [
+        check_expanded,
+        check_cat,
+        check_rows,
+        check_hot_rows,
+        check_put,
+        check_misaligned_rows,
+        check_casts,
+    ];
     let counts = others.iter().map(|check| check(device)).collect::<Result<Vec<_>>>()?;
     Ok(views + counts.iter().sum::<usize>())
 }

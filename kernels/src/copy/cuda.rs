@@ -26,6 +26,9 @@ pub(crate) mod scatter {
         family: "copy", file: "scatter.cu", options: [];
         SCATTER_ADD = "copy_scatter_add";
         SCATTER_ADD_PARTIAL = "copy_scatter_add_partial";
+        HOT_ROWS = "copy_scatter_hot_rows";
+        HOT = "copy_scatter_hot";
+        HOT_SUM = "copy_scatter_hot_sum";
     }
 }
 pub(crate) mod cast {
@@ -148,6 +151,11 @@ pub fn scatter_add(dy: &Tensor, index: &Tensor, n: usize, shape: &[usize]) -> Re
         1 => (&scatter::SCATTER_ADD, Tensor::empty(shape, dtype, device)?),
         _ => (&scatter::SCATTER_ADD_PARTIAL, Tensor::empty(&[pieces, n, width], DType::F32, device)?),
     };
+    // Many rows among which some may receive very many: see scatter.cu.
+    let mut hot = match pieces == 1 && m >= 4 * LIMIT {
+        true => Some(Tensor::empty(&[n], DType::I32, device)?),
+        false => None,
+    };
     Launch::new(kernel.of(name, dtype)?, device)?
         .read(dy)?
         .read(index)?
@@ -159,14 +167,80 @@ pub fn scatter_add(dy: &Tensor, index: &Tensor, n: usize, shape: &[usize]) -> Re
         .value(pieces as u32)
         .value(tiles as u32)
         .value(u32::from(vector))
+        .write_optional(hot.as_mut())?
         .flops(dy.len() as f64)
         .grid((warps * pieces).div_ceil(16 / pack))
         .block(2 * THREADS / pack)
         .run()?;
+    if let Some(hot) = hot {
+        add_hot(dy, index, &hot, tiles, vector, &mut out)?;
+    }
     match pieces {
         1 => Ok(out),
         _ => reduce::cuda::sum_middle(name, &out, [1, pieces, n * width], 1.0, shape, dtype),
     }
+}
+
+/// Rows that one row receives before it is hot, as scatter.cu has it.
+const LIMIT: usize = 512;
+/// Pieces of the indices of a hot row.
+const HOT_PIECES: usize = 64;
+
+/// Rows of `out` [n, width] that `hot` [n] names, again from all rows of dy.
+#[track_caller]
+fn add_hot(
+    dy: &Tensor,
+    index: &Tensor,
+    hot: &Tensor,
+    tiles: usize,
+    vector: bool,
+    out: &mut Tensor,
+) -> Result<()> {
+    let name = "scatter_add_rows";
+    let (dtype, device, m) = (dy.dtype(), dy.device(), index.len());
+    let width = dy.len() / m;
+    // Each has more than LIMIT of the m rows.
+    let most = m / (LIMIT + 1);
+    let step = m.div_ceil(HOT_PIECES);
+    let pieces = m.div_ceil(step);
+    let mut rows = Tensor::empty(&[most], DType::I32, device)?;
+    let mut partial = Tensor::empty(&[most, pieces, width], DType::F32, device)?;
+    Launch::new(scatter::HOT_ROWS.of(name, dtype)?, device)?
+        .read(hot)?
+        .write(&mut rows)?
+        .value(hot.len() as u64)
+        .value(most as u32)
+        .grid(1)
+        .block(1024)
+        .run()?;
+    // How many rows are hot, and how much is moved for them, the device alone knows.
+    Launch::new(scatter::HOT.of(name, dtype)?, device)?
+        .read(dy)?
+        .read(index)?
+        .read(&rows)?
+        .write(&mut partial)?
+        .value(m as u64)
+        .value(width as u64)
+        .value(step as u64)
+        .value(pieces as u32)
+        .value(tiles as u32)
+        .value(most as u32)
+        .value(u32::from(vector))
+        .bytes(4 * (m + most))
+        .grid((pieces * tiles).div_ceil(4))
+        .block(128)
+        .run()?;
+    Launch::new(scatter::HOT_SUM.of(name, dtype)?, device)?
+        .read(&partial)?
+        .read(&rows)?
+        .write(out)?
+        .value(width as u64)
+        .value(pieces as u32)
+        .value(most as u32)
+        .bytes(4 * most)
+        .grid(width.div_ceil(THREADS))
+        .block(THREADS)
+        .run()
 }
 
 /// Each element in another type, which is not x's.

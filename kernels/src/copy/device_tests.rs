@@ -64,6 +64,13 @@ fn sums_have_the_same_bits_every_time() {
         let first = add();
         (1..20).for_each(|_| assert_eq!(first, add(), "{dtype}"));
     }
+    // Two of many rows receive most.
+    let index: Vec<i32> = (0..2100).map(|i| if i % 7 < 2 { 100 * (i % 7) } else { i % 600 }).collect();
+    let index = Tensor::from_slice(&index, &[2100]).unwrap().to_device(device()).unwrap();
+    let dy = on_device(&Array::random(&[2100, 5], 1, 1.0), DType::F32, device()).unwrap();
+    let add = || scatter_add_rows(&dy, &index, 600).unwrap().to_vec::<f32>().unwrap();
+    let first = add();
+    (1..5).for_each(|_| assert_eq!(first, add()));
 }
 
 #[test]

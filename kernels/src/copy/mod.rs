@@ -206,8 +206,8 @@ pub fn put_rows(x: &mut Tensor, index: &Tensor, rows: &Tensor) -> Result<()> {
 }
 
 /// Gradient of [`gather_rows`]: row r of the result [n, ..] is the sum of the rows of dy [M, ..] whose index is
-/// r, added in their order. f32 (on CUDA devices bf16 too, added in f32; where n is far below M, in pieces of M that
-/// depend on the sizes alone).
+/// r, added in their order. f32 (on CUDA devices bf16 too, added in f32; where n is far below M, and for a row that
+/// receives more than 512, in pieces of M that depend on the sizes alone).
 ///
 /// An index outside 0 .. n is an error on the CPU; on CUDA devices its row is left out.
 #[track_caller]

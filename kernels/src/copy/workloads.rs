@@ -56,6 +56,15 @@ pub fn workloads() -> Vec<Workload> {
             prepare: |device, dtype| rows(device, dtype, |x, index| scatter_add_rows(x, index, 1024)),
         },
         Workload {
+            label: "scatter_add_rows 4096x256, 3 of 4 to one row",
+            prepare: |device, dtype| {
+                let x = on_device(&Array::random(&[4096, 256], 1, 1.0), dtype, device)?;
+                let index: Vec<i32> = (0..4096).map(|i| if i % 4 > 0 { 1024 } else { i / 4 }).collect();
+                let index = Tensor::from_slice(&index, &[4096])?.to_device(device)?;
+                Ok(Box::new(move || scatter_add_rows(&x, &index, 1025).map(drop)))
+            },
+        },
+        Workload {
             label: "cast 512x512",
             prepare: |device, dtype| {
                 let x = on_device(&Array::random(&[512, 512], 1, 1.0), dtype, device)?;
