@@ -66,7 +66,7 @@ impl MaeDecoder {
         let blocks = (0..spec.depth).map(|i| TransformerBlock::new(&block, &blocks.child(i)));
         Ok(MaeDecoder {
             embed: weights::linear(kind, spec.inputs, spec.width, 1, &init.child("decoder_embed"))?,
-            mask_token: Param::new(token, Role::Weight),
+            mask_token: Param::new(token, Role::Token),
             positions,
             blocks: blocks.collect::<Result<_>>()?,
             norm: LayerNorm::new(spec.width)?,

@@ -42,7 +42,7 @@ impl VisionTransformer {
         spec.check()?;
         let width = spec.width;
         let token = |name: &str, count: usize| -> Result<Param> {
-            Ok(Param::new(weights::token(spec.init, name, &[1, count, width], init)?, Role::Weight))
+            Ok(Param::new(weights::token(spec.init, name, &[1, count, width], init)?, Role::Token))
         };
         let block = spec.block();
         let positions =
@@ -80,7 +80,7 @@ impl VisionTransformer {
         if self.mask_token.is_none() {
             let value = zeros(self.spec.width)?.reshape(&[1, self.spec.width])?;
             let value = value.to_device(self.cls_token.value().device())?;
-            self.mask_token = Some(Param::new(value, Role::Weight));
+            self.mask_token = Some(Param::new(value, Role::Token));
         }
         Ok(())
     }

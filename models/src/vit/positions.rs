@@ -50,7 +50,7 @@ impl Positions {
         let shape = [1, prefix + grid[0] * grid[1], width];
         let table = match kind {
             Position::Learned => {
-                Table::Learned(Param::new(init.normal("pos_embed", &shape, STD)?, Role::Weight))
+                Table::Learned(Param::new(init.normal("pos_embed", &shape, STD)?, Role::Token))
             }
             Position::Sincos => {
                 let mut values = vec![0f32; prefix * width];
