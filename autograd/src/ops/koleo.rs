@@ -68,7 +68,7 @@ pub(crate) fn cases() -> Vec<Case> {
     [(2, 1), (2, 3), (5, 4), (9, 12), (33, 33)]
         .into_iter()
         .map(|(n, d)| {
-            let input = Input::random(&[n, d], 161, 1.0);
+            let input = Input::random(&[n, d], 161, 1.0).in_f32();
             Case { gradient_factor: 3.0, ..Case::new(format!("[{n}, {d}]"), Koleo { eps: 1e-8 }, vec![input]) }
         })
         .collect()

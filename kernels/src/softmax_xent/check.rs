@@ -89,6 +89,7 @@ fn check_case(device: Device, case: &Case) -> Result<()> {
 /// targets beside impossible classes; short and long rows.
 pub(super) fn check_sums_of_targets(device: Device) -> Result<()> {
     let wrong = |text: String| Err(Error::value("softmax_xent", text));
+    let is_near = |found: f64, right: f64, allowed: f64| (found - right).abs() <= allowed;
     for (v, dtype) in
         [(5, DType::F32), (24, DType::F32), (5000, DType::F32), (24, DType::BF16), (5000, DType::BF16)]
     {
@@ -113,7 +114,7 @@ pub(super) fn check_sums_of_targets(device: Device) -> Result<()> {
         let lse = reference::log_sum_exp(&x.data[..v]);
         let right = [2.0 * lse - 1.5 * x.data[1] - 0.5 * x.data[3], 0.0, 2f64.ln()];
         for (row, (found, right)) in loss.data.iter().zip(right).enumerate() {
-            if !((found - right).abs() <= 1e-5 * lse.max(1.0)) || (row == 1 && *found != 0.0) {
+            if !is_near(*found, right, 1e-5 * lse.max(1.0)) || (row == 1 && *found != 0.0) {
                 return wrong(format!("loss of row {row} of {v} is {found}, should be {right}"));
             }
         }
@@ -126,7 +127,7 @@ pub(super) fn check_sums_of_targets(device: Device) -> Result<()> {
                 _ => 0.0,
             };
             let allowed = if row == 0 || (row == 2 && j < 2) { unit } else { 0.0 };
-            if !((found - right).abs() <= allowed) {
+            if !is_near(*found, right, allowed) {
                 return wrong(format!("gradient of row {row} of {v} at {j} is {found}, should be {right}"));
             }
         }
