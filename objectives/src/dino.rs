@@ -258,7 +258,8 @@ impl Objective for Dino {
         &mut self.networks
     }
 
+    /// The teacher's, which is better at every moment of training (Caron et al. 2021, section 5.3) and what the authors keep.
     fn encoder(&mut self) -> &mut dyn Encoder {
-        &mut *self.networks.student.encoder
+        &mut *self.networks.teacher.encoder
     }
 }

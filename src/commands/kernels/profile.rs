@@ -125,7 +125,7 @@ fn ratio(a: u64, b: u64) -> String {
     if b == 0 { "-".into() } else { format!("{:.3}", a as f64 / b as f64) }
 }
 
-const COUNTED: [&str; 10] = [
+const COUNTED: [&str; 11] = [
     "workload",
     "kernel",
     "bytes",
@@ -136,7 +136,20 @@ const COUNTED: [&str; 10] = [
     "bank conflicts",
     "FLOPs",
     "instructions",
+    "issue/memory",
 ];
+
+/// Instructions of threads and bytes of memory that an H100 (SXM) deals with a second, by NVIDIA's data sheet: 66.9 TFLOP/s of
+/// f32 are two an instruction.
+const H100: [f64; 2] = [66.9e12 / 2.0, 3.35e12];
+
+/// How long an H100 takes to issue a launch's instructions, over how long it takes to move its bytes.
+fn issue_over_memory(instructions: u64, bytes: u64) -> String {
+    match bytes {
+        0 => "-".into(),
+        _ => format!("{:.2}", instructions as f64 / H100[0] / (bytes as f64 / H100[1])),
+    }
+}
 
 fn counted(row: &Row, _: &DeviceInfo) -> Vec<String> {
     let launch = &row.record.launch;
@@ -152,6 +165,7 @@ fn counted(row: &Row, _: &DeviceInfo) -> Vec<String> {
         ratio(c.bank_conflicts(), c.shared_waves),
         format!("{:.0}", launch.flops),
         c.thread_instructions.to_string(),
+        issue_over_memory(c.thread_instructions, launch.bytes),
     ]
 }
 
@@ -215,11 +229,22 @@ These are counts of the emulated device, which do not depend on the machine; the
   the device's memory moves behind a perfect cache.
 - `bank conflicts`: passes over the banks of shared memory that conflicts add, over all passes.
 - `FLOPs`: by the launcher's formula. `instructions`: executed by threads.
+- `issue/memory`: how long an H100 would take to issue these instructions over how long to move these bytes (33.5e12 a second
+  and 3.35 TB/s, by its data sheet). Well below 1, memory is the limit; well above, arithmetic is.
+
+In launches of a few kilobytes, which wait and neither compute nor move, a half-line that is used in part weighs much.
 ";
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_copy_is_bound_by_memory_and_a_hundred_instructions_a_byte_are_not() {
+        assert_eq!(issue_over_memory(2_621_440, 3_145_728), "0.08");
+        assert_eq!(issue_over_memory(100, 1), "10.01");
+        assert_eq!(issue_over_memory(100, 0), "-");
+    }
 
     #[test]
     fn a_name_selects_a_family_or_entries() {
