@@ -8,7 +8,11 @@ mod common;
 use common::methods::command;
 use common::{Stage, stderr, succeeded};
 use engine::cuda::nvrtc::testing::nvrtc_for_tests;
+use engine::{DType, Device, Tensor};
+use kernels::array::Array;
 use objectives::METHODS;
+use objectives::classify::accuracy;
+use objectives::rotation::rotations;
 use serde_json::Value;
 
 /// Both sum in f32 in different orders. What that does to the weights adds up over ten steps.
@@ -74,4 +78,23 @@ fn every_method_starts_with_the_same_loss_in_bf16() {
         let (a, b) = (left(&stage, "cpu").0[0], left(&stage, "low").0[0]);
         assert!((a - b).abs() <= LOW * a.abs(), "{method}: {a} in f32, {b} in bf16");
     }
+}
+
+/// What tasks do to pixels is moving them: the same bits on every device, in every type.
+#[test]
+fn tasks_move_the_same_pixels() {
+    let device = kernels::testing::device();
+    for (side, channels) in [(12, 1), (9, 3)] {
+        let x = Array::<f32>::random(&[5, side, side, channels], 3, 1.0).to_tensor().unwrap();
+        for dtype in [DType::F32, DType::BF16] {
+            let x = kernels::copy::cast(&x, dtype).unwrap();
+            let there = rotations(&x.to_device(device).unwrap()).unwrap().to_device(Device::Cpu).unwrap();
+            kernels::compare::check_equal("rotations", &there, &rotations(&x).unwrap()).unwrap();
+        }
+    }
+    let logits = Array::<f32>::random(&[200, 7], 1, 1.0).to_tensor().unwrap();
+    let labels = Tensor::from_slice(&(0..200).map(|i| i % 7).collect::<Vec<i32>>(), &[200]).unwrap();
+    let here = accuracy(&logits, &labels).unwrap().item().unwrap();
+    let there = accuracy(&logits.to_device(device).unwrap(), &labels.to_device(device).unwrap()).unwrap();
+    assert_eq!(there.to_device(Device::Cpu).unwrap().item().unwrap(), here);
 }

@@ -6,6 +6,7 @@
 pub mod block_masks;
 pub mod branch;
 pub mod byol;
+pub mod classify;
 pub mod dino;
 pub mod dinov2;
 pub mod distillation;
@@ -20,6 +21,7 @@ pub mod momentum;
 pub mod multicrop;
 pub mod objective;
 pub mod queue;
+pub mod rotation;
 pub mod schedule;
 pub mod settings;
 pub mod simclr;
@@ -37,6 +39,7 @@ use engine::{Error, ErrorKind, Result};
 
 /// Every method.
 pub const METHODS: &[Method] = &[
+    rotation::METHOD,
     simclr::METHOD,
     moco_v1::METHOD,
     moco_v2::METHOD,

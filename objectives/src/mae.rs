@@ -254,9 +254,7 @@ impl Objective for Mae {
     }
 
     fn loss(&mut self, batch: &Batch) -> Result<Loss> {
-        let [images] = batch.views else {
-            return Err(Error::value(NAME, format!("takes one view, got {}", batch.views.len())));
-        };
+        let images = batch.single(NAME)?;
         let (kept, removed) = (batch.draw(NAME, 0)?, batch.draw(NAME, 1)?);
         let keep = self.dropped.as_ref().map(|_| batch.draw(NAME, 3)).transpose()?;
         let input = Var::constant(images.clone());

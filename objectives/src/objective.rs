@@ -62,6 +62,15 @@ pub struct Batch<'a> {
 }
 
 impl<'a> Batch<'a> {
+    /// The only view of `method`; an error if there is another number.
+    #[track_caller]
+    pub fn single(&self, method: &str) -> Result<&'a Tensor> {
+        match self.views {
+            [view] => Ok(view),
+            views => Err(Error::value(method, format!("takes one view, got {}", views.len()))),
+        }
+    }
+
     /// The two views that `method` compares; an error if there is another number, or they differ in shape or type.
     #[track_caller]
     pub fn pair(&self, method: &str) -> Result<[&'a Tensor; 2]> {
@@ -151,7 +160,8 @@ pub trait Objective: Send {
         Special::default()
     }
 
-    /// A warning in words if the latest figures (`signals` of [`Loss`], and `loss`) show a known sign of failure.
+    /// A warning in words if the latest figures (`signals` of [`Loss`], `loss`, and `step`, the steps taken) show a known
+    /// sign of failure.
     fn warning(&self, figures: &dyn Fn(&str) -> Option<f32>) -> Option<String> {
         let _ = figures;
         None

@@ -136,7 +136,11 @@ impl<'a> Monitor<'a> {
         metrics.push(&event);
         self.output.event(&event);
         let latest = self.latest.as_ref();
-        let method = objective.warning(&|name| latest.and_then(|event| event.figure(name)));
+        let figure = |name: &str| match name {
+            "step" => Some(step as f32),
+            _ => latest.and_then(|event| event.figure(name)),
+        };
+        let method = objective.warning(&figure);
         for warning in health.warning().into_iter().chain(method) {
             let event = json!({"event": "warning", "step": step, "message": warning});
             metrics.push(&event);

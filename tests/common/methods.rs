@@ -30,6 +30,7 @@ pub fn small(method: &str) -> Vec<String> {
         "mae" => {
             (vit.to_vec(), vec!["view.size=12", "decoder_width=16", "decoder_depth=1", "decoder_heads=2"])
         }
+        "rotation" => (resnet.to_vec(), vec!["view.size=12"]),
         "dino" => (resnet.to_vec(), [&crops[..], &head].concat()),
         "dinov2" => (vit.to_vec(), [&crops[..], &head].concat()),
         other => panic!("no small settings for {other}: add them here"),

@@ -7,6 +7,7 @@ use kernels::augment::{self, Crop, ImageRef, Interpolation};
 golden! {
     colour_blur_flip: "aug_adjust" => adjust,
     crop_and_resize: "aug_resized_crop" => resized_crop,
+    rotations: "aug_rotate" => rotate,
     resize_bilinear: "resize_bilinear_antialias" => resize,
     resize_bicubic: "resize_bicubic_antialias" => resize,
 }
@@ -80,4 +81,15 @@ fn resize(case: &Case) {
     };
     resized(case, None, "out", interpolation);
     resized(case, None, "up", interpolation);
+}
+
+/// Bit for bit: pixels are moved and nothing else.
+fn rotate(case: &Case) {
+    let (x, _) = image(case, "x");
+    let all = objectives::rotation::rotations(&x).unwrap();
+    for (turn, name) in ["x", "r90", "r180", "r270"].iter().enumerate() {
+        let found = all.narrow(0, turn, 1).unwrap();
+        let (expected, _) = image(case, name);
+        assert_eq!(found.to_vec::<f32>().unwrap(), expected.to_vec::<f32>().unwrap(), "{name}");
+    }
 }

@@ -233,6 +233,9 @@ def augmentations():
          bilinear=T.resized_crop(img, 3, 5, 14, 11, [16, 16], antialias=True),
          bicubic=T.resized_crop(img, 3, 5, 14, 11, [16, 16], interpolation=T.InterpolationMode.BICUBIC, antialias=True),
          down=T.resized_crop(img, 0, 0, 24, 20, [8, 8], antialias=True))
+    square = img[:, :20]
+    save("aug_rotate", dict(op="torch.rot90 k=1,2,3 counter-clockwise"), x=square,
+         **{f"r{90 * k}": torch.rot90(square, k, (1, 2)) for k in (1, 2, 3)})
 
 
 # ---------------------------------------------------------------- models

@@ -173,3 +173,47 @@ pub fn signal(loss: &Loss, name: &str) -> f32 {
     let found = loss.signals.iter().find(|s| s.0 == name).unwrap_or_else(|| panic!("no signal {name}"));
     found.1.item().unwrap()
 }
+
+/// The part of right answers on fresh views after training on others, all from `views(step)`, and its standard error if every
+/// answer were a guess among `classes`.
+pub fn accuracy_after(
+    drive: &mut Drive,
+    steps: u64,
+    tests: u64,
+    answers: usize,
+    classes: usize,
+    views: impl Fn(u64) -> Vec<Tensor>,
+) -> (f64, f64) {
+    for step in 0..steps {
+        drive.step(&views(step));
+    }
+    let mut right = 0.0;
+    for test in 0..tests {
+        drive.step = steps + test;
+        let loss = drive.loss(&views(steps + test));
+        right += f64::from(signal(&loss, "accuracy"));
+    }
+    let chance = 1.0 / classes as f64;
+    (right / tests as f64, (chance * (1.0 - chance) / (tests as f64 * answers as f64)).sqrt())
+}
+
+/// Views of images of noise, each pixel by itself, through the augmentations of the objective's only view.
+pub fn augmented_noise(
+    objective: &dyn Objective,
+    profile: &DataProfile,
+    batch: usize,
+    seed: u64,
+) -> Vec<Tensor> {
+    use kernels::augment::{ImageRef, Parameters, Workspace, apply};
+    let recipe = &objective.views()[0];
+    let (h, w, c) = (profile.height, profile.width, profile.channels);
+    let mut values = vec![0.0; batch * recipe.height * recipe.width * c];
+    for (i, view) in values.chunks_exact_mut(recipe.height * recipe.width * c).enumerate() {
+        let mut random = engine::Philox::new(seed, engine::random::Purpose::Test, i as u64);
+        let pixels: Vec<f32> = (0..h * w * c).map(|_| random.uniform()).collect();
+        let image = ImageRef::from_f32(&pixels, h, w, c).unwrap();
+        let parameters = Parameters::draw(recipe, h, w, &mut random);
+        apply(image, &parameters, recipe, &mut Workspace::default(), view).unwrap();
+    }
+    vec![Tensor::from_slice(&values, &[batch, recipe.height, recipe.width, c]).unwrap()]
+}
