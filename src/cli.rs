@@ -48,12 +48,37 @@ pub enum Command {
 /// Where images come from.
 #[derive(Debug, Args)]
 pub struct Data {
-    /// The dataset: sample, fashion-mnist, mnist:DIR (see `pretext datasets`).
+    /// The dataset: sample, sample-color, fashion-mnist, mnist:DIR, folder:DIR (see `pretext datasets`).
     #[arg(long = "data", value_name = "SPEC")]
-    pub spec: String,
+    spec: String,
     /// The dataset's folder, if it is not where it is usually installed.
     #[arg(long, value_name = "DIR")]
     pub data_dir: Option<PathBuf>,
+    /// folder:DIR: the shorter side of every image becomes N pixels, of which the centre N x N stay.
+    #[arg(long, value_name = "N")]
+    size: Option<usize>,
+    /// folder:DIR: take N random windows of each photo, of --size pixels (64 unless given), for few large photos.
+    #[arg(long, value_name = "N")]
+    windows: Option<usize>,
+    /// folder:DIR: leave out files that cannot be decoded, and count them.
+    #[arg(long)]
+    skip_corrupt: bool,
+}
+
+impl Data {
+    /// The whole specification, options included: what a run's `config.toml` keeps.
+    pub fn spec(&self) -> String {
+        let mut spec = self.spec.clone();
+        let mut add = |option: &str, value: Option<usize>| {
+            spec.extend(value.map(|value| format!(" --{option} {value}")));
+        };
+        add("size", self.size);
+        add("windows", self.windows);
+        if self.skip_corrupt {
+            spec.push_str(" --skip-corrupt");
+        }
+        spec
+    }
 }
 
 /// Arguments of `pretrain`.

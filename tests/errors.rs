@@ -176,3 +176,38 @@ fn a_full_disk_keeps_the_last_checkpoint() {
     assert!(stderr(succeeded(&resumed)).contains("going on from step 5"), "{}", stderr(&resumed));
     assert!(unmounted.success());
 }
+
+/// Folders of images, as the command line takes them.
+#[test]
+fn folders_of_images_that_do_not_work_say_why() {
+    let stage = Stage::new();
+    let photo = include_bytes!("../data/sample/photos/sunset_by_Aitzol_Berasategi.jpg");
+    for (i, class) in ["sea", "sky"].iter().enumerate() {
+        std::fs::create_dir_all(stage.path("photos").join(class)).unwrap();
+        for j in 0..6 {
+            std::fs::write(stage.path("photos").join(class).join(format!("{j}.jpg")), photo).unwrap();
+        }
+        // One file of each class is cut short, at another place.
+        let cut = &photo[..photo.len() / (i + 2)];
+        std::fs::write(stage.path("photos").join(class).join("2.jpg"), cut).unwrap();
+    }
+    let small = ["--steps", "2", "--set", "training.batch=4", "--arch", "resnet-small/4", "--no-table"];
+    let run = |data: &str, more: &[&str]| {
+        stage.run(&[&["pretrain", "simclr", "--data", data, "--out", "run"], &small[..], more].concat())
+    };
+    failed(
+        &run("folder:photos", &["--size", "16"]),
+        1,
+        &["photos/sea/2.jpg", "corrupt JPEG", "--skip-corrupt"],
+    );
+    failed(&run("folder:photos", &["--size", "0"]), 2, &["--size"]);
+    failed(&run("folder:nowhere", &[]), 1, &["nowhere"]);
+    failed(&run("sample", &["--size", "16"]), 2, &["'sample' takes no options", "--size 16"]);
+    assert!(!stage.path("run").exists());
+    let output = run("folder:photos", &["--size", "16", "--skip-corrupt"]);
+    assert!((stdout(succeeded(&output)) + &stderr(&output)).contains("2 image files left out"));
+    let config = std::fs::read_to_string(stage.path("run").join("config.toml")).unwrap();
+    assert!(config.contains("folder:photos --size 16 --skip-corrupt"), "{config}");
+    let knn = stage.run(&["knn", "run", "--data", "folder:photos", "--size", "16", "--skip-corrupt"]);
+    succeeded(&knn);
+}

@@ -53,6 +53,15 @@ pub struct Splits {
     pub train: Arc<dyn Dataset>,
     /// For the final test alone.
     pub test: Arc<dyn Dataset>,
+    /// What a user should know of how they were made, such as how many files were left out.
+    pub notes: Vec<String>,
+}
+
+impl Splits {
+    /// Two datasets without notes.
+    pub fn new(train: impl Dataset + 'static, test: impl Dataset + 'static) -> Splits {
+        Splits { train: Arc::new(train), test: Arc::new(test), notes: Vec::new() }
+    }
 }
 
 /// Images of one size, all in memory.
@@ -60,7 +69,7 @@ pub struct Splits {
 pub struct InMemory {
     name: String,
     pixels: Vec<u8>,
-    labels: Vec<u8>,
+    labels: Vec<u32>,
     classes: Vec<String>,
     shape: [usize; 3],
     count: usize,
@@ -80,6 +89,18 @@ impl InMemory {
         labels: Vec<u8>,
         classes: Vec<String>,
     ) -> Result<InMemory> {
+        InMemory::with_labels(name, pixels, shape, labels.into_iter().map(u32::from).collect(), classes)
+    }
+
+    /// The same for any number of classes.
+    #[track_caller]
+    pub fn with_labels(
+        name: impl Into<String>,
+        pixels: Vec<u8>,
+        shape: [usize; 3],
+        labels: Vec<u32>,
+        classes: Vec<String>,
+    ) -> Result<InMemory> {
         let name = name.into();
         let one = shape.iter().product::<usize>();
         if one == 0 || !pixels.len().is_multiple_of(one) || !matches!(shape[2], 1 | 3) {
@@ -92,7 +113,7 @@ impl InMemory {
         if !labels.is_empty() && labels.len() != count {
             return Err(Error::shape(&name, format!("{count} images but {} labels", labels.len())));
         }
-        if let Some(i) = labels.iter().position(|&l| usize::from(l) >= classes.len()) {
+        if let Some(i) = labels.iter().position(|&l| l as usize >= classes.len()) {
             let rule = format!("label {} of image {i} is not one of {} classes", labels[i], classes.len());
             return Err(Error::value(&name, rule));
         }
@@ -135,7 +156,7 @@ impl Dataset for InMemory {
     }
 
     fn label(&self, index: usize) -> Option<usize> {
-        self.labels.get(index).map(|&l| usize::from(l))
+        self.labels.get(index).map(|&l| l as usize)
     }
 
     fn classes(&self) -> &[String] {

@@ -9,6 +9,7 @@
 
 mod batch;
 mod dataset;
+pub mod decode;
 mod evaluation;
 pub mod idx;
 mod loader;

@@ -16,9 +16,9 @@ pub fn run(args: &Embed, output: &Output) -> Result<()> {
     let device = crate::device::choose(&args.device)?;
     let mut trained = load_encoder(&args.encoder)?;
     module::to_device(trained.encoder.as_mut(), device)?;
-    let splits = data::open(&args.data.spec, args.data.data_dir.as_deref())?;
+    let splits = super::open(&args.data, output)?;
     let mut contents = Contents::default();
-    contents.metadata.insert("data".into(), args.data.spec.clone());
+    contents.metadata.insert("data".into(), args.data.spec());
     contents.metadata.insert("encoder".into(), args.encoder.display().to_string());
     let mut shapes = Vec::new();
     for (name, dataset) in [("train", &splits.train), ("test", &splits.test)] {

@@ -38,8 +38,8 @@ fn table(
     let device = crate::device::choose(device)?;
     let mut trained = load_encoder(encoder)?;
     module::to_device(trained.encoder.as_mut(), device)?;
-    let splits = data::open(&data.spec, data.data_dir.as_deref())?;
+    let splits = super::open(data, output)?;
     let rows = floors::evaluate(&mut trained, seed, &splits, probes)?;
-    floors::show(output, &trained.origin, &data.spec, &splits, &rows);
+    floors::show(output, &trained.origin, &data.spec(), &splits, &rows);
     Ok(())
 }

@@ -8,10 +8,11 @@ pub mod kernels;
 pub mod list;
 pub mod pretrain;
 
-use crate::cli::{Cli, Command};
+use crate::cli::{self, Cli, Command};
 use crate::evaluate::features::{self, Trained};
 use crate::output::Output;
 use crate::train::{self, checkpoint, run::RunFolder};
+use data::Splits;
 use engine::{Error, ErrorKind, Result};
 use std::path::Path;
 
@@ -38,6 +39,13 @@ pub fn run(cli: &Cli) -> Result<()> {
         Command::Emulate(args) => emulate::run(args),
         Command::Doctor(args) => doctor::run(args, &output),
     }
+}
+
+/// The images that the command line names. What a user should know of them is said.
+fn open(data: &cli::Data, output: &Output) -> Result<Splits> {
+    let splits = data::open(&data.spec(), data.data_dir.as_deref())?;
+    splits.notes.iter().for_each(|note| output.say(note));
+    Ok(splits)
 }
 
 /// The encoder of a run's folder (its last state, finished or not) or of an encoder's file.

@@ -22,9 +22,9 @@ use toml::Value;
 pub fn run(args: &Pretrain, output: &Output) -> Result<()> {
     let device = crate::device::choose(&args.device)?;
     let method = objectives::find(&args.method)?;
-    let splits = data::open(&args.data.spec, args.data.data_dir.as_deref())?;
+    let splits = super::open(&args.data, output)?;
     let profile = train::profile(splits.train.as_ref())?;
-    let mut base = config::defaults(method, &args.data.spec, &profile)?;
+    let mut base = config::defaults(method, &args.data.spec(), &profile)?;
     base.data_dir = args.data.data_dir.clone();
     let overrides = overrides(args);
     let (config, folder) = match &args.out {
@@ -56,7 +56,7 @@ pub fn run(args: &Pretrain, output: &Output) -> Result<()> {
             train::build(&config, &profile)?;
             config.training.check()?;
             let name: String =
-                args.data.spec.chars().map(|c| if c.is_alphanumeric() { c } else { '-' }).collect();
+                args.data.spec().chars().map(|c| if c.is_alphanumeric() { c } else { '-' }).collect();
             let out = args.out.clone().unwrap_or_else(|| {
                 RunFolder::unused(&PathBuf::from("runs").join(format!("{}-{name}", method.name)))
             });

@@ -4,7 +4,6 @@ use super::{Availability, Source, no_argument};
 use crate::{Splits, idx};
 use engine::{Error, ErrorKind, Result};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
 pub(super) const SOURCE: Source = Source {
     name: "fashion-mnist",
@@ -48,10 +47,10 @@ fn open(argument: &str, data_dir: Option<&Path>) -> Result<Splits> {
         let text = format!("Fashion-MNIST is not in {looked}: {ADVICE}");
         return Err(Error::new(ErrorKind::Io, "open dataset", text));
     };
-    Ok(Splits {
-        train: Arc::new(idx::read_pair("fashion-mnist train", &folder, "train", &CLASSES)?),
-        test: Arc::new(idx::read_pair("fashion-mnist test", &folder, "t10k", &CLASSES)?),
-    })
+    Ok(Splits::new(
+        idx::read_pair("fashion-mnist train", &folder, "train", &CLASSES)?,
+        idx::read_pair("fashion-mnist test", &folder, "t10k", &CLASSES)?,
+    ))
 }
 
 fn probe(data_dir: Option<&Path>) -> Availability {

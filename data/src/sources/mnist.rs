@@ -1,10 +1,9 @@
 //! MNIST, or any other dataset in MNIST's four files.
 
-use super::{Availability, Source};
+use super::{Availability, Source, no_argument};
 use crate::{Splits, idx};
 use engine::{Error, ErrorKind, Result};
 use std::path::Path;
-use std::sync::Arc;
 
 pub(super) const SOURCE: Source = Source {
     name: "mnist",
@@ -17,6 +16,9 @@ pub(super) const SOURCE: Source = Source {
 const CLASSES: [&str; 10] = ["0", "1", "2", "3", "4", "5", "6", "7", "8", "9"];
 
 fn open(argument: &str, data_dir: Option<&Path>) -> Result<Splits> {
+    if let Some((_, options)) = argument.split_once(" --") {
+        no_argument(SOURCE.name, &format!("--{options}"))?;
+    }
     let folder = match (argument, data_dir) {
         ("", None) => {
             let text = "write mnist:DIR, where DIR is the folder with train-images-idx3-ubyte and the others";
@@ -25,10 +27,10 @@ fn open(argument: &str, data_dir: Option<&Path>) -> Result<Splits> {
         ("", Some(folder)) => folder,
         (argument, _) => Path::new(argument),
     };
-    Ok(Splits {
-        train: Arc::new(idx::read_pair("mnist train", folder, "train", &CLASSES)?),
-        test: Arc::new(idx::read_pair("mnist test", folder, "t10k", &CLASSES)?),
-    })
+    Ok(Splits::new(
+        idx::read_pair("mnist train", folder, "train", &CLASSES)?,
+        idx::read_pair("mnist test", folder, "t10k", &CLASSES)?,
+    ))
 }
 
 fn probe(_: Option<&Path>) -> Availability {

@@ -1,15 +1,18 @@
 //! Where images come from: one file a source, one line in [`SOURCES`]. `docs/data.md` says how to add one.
 
 mod fashion_mnist;
+mod folder;
 mod mnist;
 mod sample;
+mod sample_color;
 
 use crate::Splits;
 use engine::{Error, ErrorKind, Result};
 use std::path::Path;
 
 /// Every source that [`open`] knows.
-pub const SOURCES: &[Source] = &[sample::SOURCE, fashion_mnist::SOURCE, mnist::SOURCE];
+pub const SOURCES: &[Source] =
+    &[sample::SOURCE, sample_color::SOURCE, fashion_mnist::SOURCE, mnist::SOURCE, folder::SOURCE];
 
 /// A kind of dataset.
 #[derive(Debug, Clone, Copy)]
@@ -37,13 +40,17 @@ pub enum Availability {
     NeedsFolder,
 }
 
-/// Opens the dataset that `spec` names, `NAME` or `NAME:ARGUMENT`; `data_dir` is for sources that look for
-/// files in a usual place.
+/// Opens the dataset that `spec` names, `NAME` or `NAME:ARGUMENT`, each with options as on a command line behind it
+/// (`folder:photos --size 64`); `data_dir` is for sources that look for files in a usual place.
 ///
 /// Errors: no such source (the message lists what there is), or what the source reports.
 #[track_caller]
 pub fn open(spec: &str, data_dir: Option<&Path>) -> Result<Splits> {
-    let (name, argument) = spec.split_once(':').unwrap_or((spec, ""));
+    let end = spec.find(" --").unwrap_or(spec.len());
+    let (name, argument) = match spec[..end].find(':') {
+        Some(colon) => (&spec[..colon], &spec[colon + 1..]),
+        None => (&spec[..end], spec[end..].trim()),
+    };
     match SOURCES.iter().find(|s| s.name == name) {
         Some(source) => (source.open)(argument, data_dir),
         None => {
@@ -62,7 +69,7 @@ fn no_argument(name: &str, argument: &str) -> Result<()> {
         false => Err(Error::new(
             ErrorKind::Usage,
             "open dataset",
-            format!("'{name}' takes nothing after a colon, but was given '{argument}'"),
+            format!("'{name}' takes no options and nothing after a colon, but was given '{argument}'"),
         )),
     }
 }
@@ -79,7 +86,11 @@ mod tests {
             assert!(error.message().contains(source.spec), "{error}");
             assert!(source.spec.starts_with(source.name) && !source.description.is_empty());
         }
-        assert!(open("sample:x", None).err().unwrap().message().contains("nothing after a colon"));
+        for wrong in ["sample:x", "sample --size 3", "mnist:x --size 3"] {
+            let error = open(wrong, None).err().unwrap();
+            assert!(error.message().contains("takes no options"), "{error}");
+            assert_eq!(error.kind(), ErrorKind::Usage);
+        }
     }
 
     #[test]

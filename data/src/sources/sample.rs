@@ -6,7 +6,6 @@ use super::{Availability, Source, no_argument};
 use crate::{InMemory, Splits, idx};
 use engine::Result;
 use std::path::Path;
-use std::sync::Arc;
 
 pub(super) const SOURCE: Source = Source {
     name: "sample",
@@ -31,10 +30,16 @@ fn read(name: &str, images: (&str, &[u8]), labels: (&str, &[u8])) -> Result<InMe
 
 fn open(argument: &str, _: Option<&Path>) -> Result<Splits> {
     no_argument(SOURCE.name, argument)?;
+    let (train, test) = items()?;
+    Ok(Splits::new(train, test))
+}
+
+/// The training and the test images.
+pub(super) fn items() -> Result<(InMemory, InMemory)> {
     let train =
         read("sample train", file!("train-images-idx3-ubyte.gz"), file!("train-labels-idx1-ubyte.gz"))?;
     let test = read("sample test", file!("t10k-images-idx3-ubyte.gz"), file!("t10k-labels-idx1-ubyte.gz"))?;
-    Ok(Splits { train: Arc::new(train), test: Arc::new(test) })
+    Ok((train, test))
 }
 
 fn probe(_: Option<&Path>) -> Availability {
