@@ -258,7 +258,7 @@ impl Objective for Dino {
         &mut self.networks
     }
 
-    /// The teacher's, which is better at every moment of training (Caron et al. 2021, section 5.3) and what the authors keep.
+    /// The teacher's, as the authors keep it. In runs of a few hundred steps it lags behind the student.
     fn encoder(&mut self) -> &mut dyn Encoder {
         &mut *self.networks.teacher.encoder
     }

@@ -4,7 +4,7 @@
 //! What a random encoder is worth depends on its batch norm. `random` is the network as training starts with it:
 //! normalised by statistics of the training images. `random-unset` has never seen an image: its batch norm does
 //! nothing, brightness passes through, and on centred items on black that alone is worth ten points. Both are
-//! shown, so that nobody needs to guess which floor was meant.
+//! shown, so that nobody needs to guess which floor was meant. An encoder without batch norm has one `random`.
 
 use super::features::{self, Trained};
 use super::{Labelled, knn, probe};
@@ -60,14 +60,24 @@ pub fn evaluate(trained: &mut Trained, seed: u64, splits: &Splits, probes: &Prob
     let mut random = models::build(trained.encoder.arch(), trained.encoder.image(), seed)?;
     module::to_device(random.as_mut(), module::device(trained.encoder.as_mut()))?;
     let (train, test) = both(random.as_mut())?;
-    let unset = row("random-unset", &train, &test, probes)?;
-    features::calibrate(random.as_mut(), &input, &splits.train, seed)?;
-    let (train, test) = both(random.as_mut())?;
-    rows.push(row("random", &train, &test, probes)?);
-    rows.push(unset);
+    match has_statistics(random.as_mut()) {
+        false => rows.push(row("random", &train, &test, probes)?),
+        true => {
+            let unset = row("random-unset", &train, &test, probes)?;
+            features::calibrate(random.as_mut(), &input, &splits.train, seed)?;
+            let (train, test) = both(random.as_mut())?;
+            rows.push(row("random", &train, &test, probes)?);
+            rows.push(unset);
+        }
+    }
     let (train, test) = (features::pixels(&input, &splits.train)?, features::pixels(&input, &splits.test)?);
     rows.push(row("pixels", &train, &test, probes)?);
     Ok(rows)
+}
+
+/// Whether an encoder normalises by statistics of images that it has seen.
+fn has_statistics(encoder: &mut dyn Encoder) -> bool {
+    module::parts(encoder).buffers.iter().any(|(name, _)| name.ends_with("running_mean"))
 }
 
 /// Prints rows as a table, or as `result` events.
