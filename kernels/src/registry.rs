@@ -50,6 +50,7 @@ families! {
     copy: [
         crate::copy::strided_cuda::view::KERNELS,
         crate::copy::cuda::gather::KERNELS,
+        crate::copy::window_kernels::KERNELS,
         crate::copy::cuda::scatter::KERNELS,
         crate::copy::cuda::cast::KERNELS
     ],

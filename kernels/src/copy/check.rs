@@ -280,6 +280,27 @@ fn check_put(device: Device) -> Result<usize> {
     Ok(sizes.len())
 }
 
+/// Windows in every type, aligned or not.
+fn check_windows(device: Device) -> Result<usize> {
+    for (shape, size, count) in windows::CASES {
+        let at = Tensor::from_slice(&windows::places(shape, size, count), &[count, 3])?;
+        let len: usize = shape.iter().product();
+        let x = cast(&Array::<f64>::integers(&[len + 1], 4, 100).to_tensor()?, DType::I32)?;
+        for dtype in [DType::F32, DType::BF16, DType::I32, DType::U8] {
+            let x = cast(&x, dtype)?;
+            for skip in [0, 1] {
+                let expected = windows(&x.narrow(0, skip, len)?.reshape(&shape)?, &at, size)?;
+                let found = guarded(device, || {
+                    let x = x.to_device(device)?.narrow(0, skip, len)?.reshape(&shape)?;
+                    windows(&x, &at.to_device(device)?, size)?.to_device(Device::Cpu)
+                })?;
+                equal("windows", &found, &expected).map_err(|e| e.with("case", (shape, size, count)))?;
+            }
+        }
+    }
+    Ok(windows::CASES.len())
+}
+
 /// Rows whose address is not a multiple of 16 bytes.
 fn check_misaligned_rows(device: Device) -> Result<usize> {
     let x = Array::<f64>::integers(&[9, 16], 1, 100);
@@ -316,6 +337,7 @@ pub fn check(device: Device) -> Result<usize> {
         check_hot_rows,
         check_put,
         check_misaligned_rows,
+        check_windows,
         check_casts,
     ];
     let counts = others.iter().map(|check| check(device)).collect::<Result<Vec<_>>>()?;

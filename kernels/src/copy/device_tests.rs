@@ -87,3 +87,17 @@ fn wrong_arguments_are_errors() {
     assert!(cat(&[&across, &across], 0).unwrap_err().message().contains("contiguous"));
     assert!(cast(&across, DType::BF16).unwrap_err().message().contains("contiguous"));
 }
+
+/// A window that is not inside its plane, or has none, is NaN; nothing is read there.
+#[test]
+fn windows_outside_touch_nothing() {
+    let places =
+        [[0, 0, 0], [1, 2, 1], [2, 0, 0], [-1, 0, 0], [0, 3, 0], [0, -1, 0], [0, 0, 2], [0, 0, i32::MIN]];
+    let found = guarded(device(), || {
+        let x = on_device(&Array::new(&[2, 4, 3], vec![1.0; 24]), DType::BF16, device())?;
+        let at = Tensor::from_slice(places.as_flattened(), &[8, 3])?.to_device(device())?;
+        Array::<f64>::from_tensor(&windows(&x, &at, [2, 2])?)
+    })
+    .unwrap();
+    assert!(found.data.iter().enumerate().all(|(i, v)| v.is_nan() == (i / 4 > 1)), "{found:?}");
+}

@@ -1,5 +1,5 @@
-//! Moving elements: strided views to contiguous tensors, concatenation, rows by index and put at an index, other element
-//! types.
+//! Moving elements: strided views to contiguous tensors, concatenation, rows by index and put at an index, windows of planes,
+//! other element types.
 //!
 //! Every element is read once and written once ([`bytes`]). [`scatter_add_rows`], the gradient of [`gather_rows`],
 //! is the only one that computes.
@@ -15,7 +15,11 @@ mod strided;
 pub(crate) mod strided_cuda;
 #[cfg(test)]
 mod tests;
+mod windows;
 pub(crate) mod workloads;
+
+pub(crate) use windows::kernels as window_kernels;
+pub use windows::windows;
 
 use crate::cuda::require_float;
 use engine::device::common;

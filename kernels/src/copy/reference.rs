@@ -40,3 +40,15 @@ pub fn scatter_add(dy: &[f32], width: usize, index: &[i32], n: usize) -> Vec<f32
     }
     out
 }
+
+/// Windows of `size` (rows, columns) of planes x of `shape` at (plane, row, column).
+pub fn windows<T: Element>(x: &[T], shape: [usize; 3], at: &[i32], size: [usize; 2]) -> Vec<T> {
+    let [rows, columns] = size;
+    (0..at.len() / 3 * rows * columns)
+        .map(|n| {
+            let (m, i, j) = (n / (rows * columns), n / columns % rows, n % columns);
+            let [plane, top, left] = [0, 1, 2].map(|d| at[3 * m + d] as usize);
+            x[(plane * shape[1] + top + i) * shape[2] + left + j]
+        })
+        .collect()
+}

@@ -182,3 +182,30 @@ fn threads_do_not_matter() {
         vec![contiguous(&view).unwrap(), scatter_add_rows(&dy, &index, 7).unwrap()]
     });
 }
+
+#[test]
+fn windows_of_planes() {
+    for (shape, size, count) in windows::CASES {
+        let guard = memory::guard();
+        let at = windows::places(shape, size, count);
+        let x = counting(&shape, 5);
+        let values = x.to_vec::<i32>().unwrap();
+        let index = Tensor::from_slice(&at, &[count, 3]).unwrap();
+        let found = windows(&x, &index, size).unwrap();
+        assert_eq!(found.shape(), [count, size[0], size[1]]);
+        assert_eq!(found.to_vec::<i32>().unwrap(), reference::windows(&values, shape, &at, size));
+        drop((x, index, found));
+        guard.finish().unwrap();
+    }
+    let x = counting(&[2, 5, 4], 0);
+    for bad in [[2, 0, 0], [-1, 0, 0], [0, 4, 0], [0, 0, 3], [0, -1, 0]] {
+        let at = Tensor::from_slice(&[[0; 3], bad].concat(), &[2, 3]).unwrap();
+        let error = windows(&x, &at, [2, 2]).unwrap_err();
+        assert!(error.message().contains(&format!("window 1 is at {bad:?}")), "{error}");
+    }
+    let at = Tensor::from_slice(&[0; 3], &[1, 3]).unwrap();
+    assert!(windows(&x, &at, [6, 1]).unwrap_err().message().contains("larger"));
+    assert!(windows(&x, &at.reshape(&[3, 1]).unwrap(), [1, 1]).is_err());
+    assert!(windows(&counting(&[5, 4], 0), &at, [1, 1]).is_err());
+    assert!(windows(&x, &Tensor::full(&[1, 3], 0.0, Device::Cpu).unwrap(), [1, 1]).is_err());
+}

@@ -42,6 +42,15 @@ pub fn workloads() -> Vec<Workload> {
         },
         Workload { label: "gather_rows 1024x256", prepare: |device, dtype| rows(device, dtype, gather_rows) },
         Workload {
+            label: "windows 8x8 of 1152 in 128x28x28",
+            prepare: |device, dtype| {
+                let x = on_device(&Array::random(&[128, 28, 28], 1, 1.0), dtype, device)?;
+                let at = super::windows::places([128, 28, 28], [8, 8], 1152);
+                let at = Tensor::from_slice(&at, &[1152, 3])?.to_device(device)?;
+                Ok(Box::new(move || windows(&x, &at, [8, 8]).map(drop)))
+            },
+        },
+        Workload {
             label: "put_rows 1024x256",
             prepare: |device, dtype| {
                 let mut queue = Tensor::zeros(&[2048, 256], dtype, device)?;

@@ -1,0 +1,46 @@
+// Windows of planes: tiles of images, each from a place of its own.
+//
+// A thread takes four elements of the result, neighbouring threads neighbouring elements, so that the rows of a window are
+// read in runs. An element is 4, 2 or 1 bytes. Nothing is read outside the planes: a window that is not inside its plane, or
+// whose plane there is not, is filled.
+
+#include "common/divisor.cuh"
+
+constexpr int UNITS = 4; // of a thread
+
+// out[m, i, j] = x[at[m, 0], at[m, 1] + i, at[m, 2] + j]; x: [planes, height, width], at: [elements / window, 3],
+// out: [elements / window, window / columns, columns]. tops and lefts: places that a window can have.
+template <typename Unit>
+__device__ __forceinline__ void windows(const Unit *x, const i32 *at, Unit *out, u64 elements, u64 planes, u32 height,
+                                        u32 width, u32 tops, u32 lefts, const Divisor &window, const Divisor &columns,
+                                        u32 missing) {
+    const u64 first = u64(blockIdx.x) * blockDim.x * UNITS + threadIdx.x;
+    Unit unit[UNITS];
+#pragma unroll
+    for (int k = 0; k < UNITS; k++) {
+        const u64 n = first + k * blockDim.x;
+        if (n < elements) {
+            const u64 m = n >> 31 ? n / window.divisor : quotient(n, window);
+            u32 j = n - m * window.divisor;
+            const u32 i = take_quotient(j, columns);
+            const u64 plane = i64(at[3 * m]); // a negative number is far above
+            const u32 top = at[3 * m + 1], left = at[3 * m + 2];
+            unit[k] = Unit(missing);
+            if (plane < planes && top < tops && left < lefts)
+                unit[k] = x[(plane * height + top + i) * width + left + j];
+        }
+    }
+#pragma unroll
+    for (int k = 0; k < UNITS; k++)
+        if (first + k * blockDim.x < elements) out[first + k * blockDim.x] = unit[k];
+}
+
+#define WINDOWS(bytes, Unit)                                                                                           \
+    KERNEL copy_windows_##bytes(const Unit *x, const i32 *at, Unit *out, u64 elements, u64 planes, u32 height,         \
+                                u32 width, u32 tops, u32 lefts, Divisor window, Divisor columns, u32 missing) {        \
+        windows(x, at, out, elements, planes, height, width, tops, lefts, window, columns, missing);                   \
+    }
+
+WINDOWS(4, u32)
+WINDOWS(2, u16)
+WINDOWS(1, u8)
