@@ -12,6 +12,8 @@ use engine::{DType, Device, Tensor};
 use kernels::array::Array;
 use objectives::METHODS;
 use objectives::classify::accuracy;
+use objectives::jigsaw::order;
+use objectives::permutations::Permutations;
 use objectives::rotation::rotations;
 use serde_json::Value;
 
@@ -92,6 +94,20 @@ fn tasks_move_the_same_pixels() {
             kernels::compare::check_equal("rotations", &there, &rotations(&x).unwrap()).unwrap();
         }
     }
+    let planes = Array::<f32>::random(&[6, 18, 18], 4, 1.0).to_tensor().unwrap();
+    let at: Vec<i32> = (0..40).flat_map(|i| [i % 6, i % 15, i * 7 % 15]).collect();
+    let at = Tensor::from_slice(&at, &[40, 3]).unwrap();
+    let windows = |x: &Tensor, at: &Tensor| kernels::copy::windows(x, at, [4, 4]).unwrap();
+    let there = windows(&planes.to_device(device).unwrap(), &at.to_device(device).unwrap());
+    let there = there.to_device(Device::Cpu).unwrap();
+    kernels::compare::check_equal("tiles", &there, &windows(&planes, &at)).unwrap();
+    let set = Permutations::of(30, 1).unwrap();
+    let table: Vec<f32> = set.rows.iter().flatten().map(|&tile| f32::from(tile)).collect();
+    let table = Tensor::from_slice(&table, &[30, 9]).unwrap();
+    let chosen = Tensor::from_slice(&(0..12).map(|i| i * 7 % 30).collect::<Vec<i32>>(), &[12]).unwrap();
+    let rows = order(&table.to_device(device).unwrap(), &chosen.to_device(device).unwrap(), 3).unwrap();
+    let here = order(&table, &chosen, 3).unwrap().to_vec::<i32>().unwrap();
+    assert_eq!(rows.to_device(Device::Cpu).unwrap().to_vec::<i32>().unwrap(), here);
     let logits = Array::<f32>::random(&[200, 7], 1, 1.0).to_tensor().unwrap();
     let labels = Tensor::from_slice(&(0..200).map(|i| i % 7).collect::<Vec<i32>>(), &[200]).unwrap();
     let here = accuracy(&logits, &labels).unwrap().item().unwrap();

@@ -60,7 +60,9 @@ fn every_method_resumes_in_the_bits_of_an_uninterrupted_run() {
 #[test]
 fn every_method_shows_its_own_signals() {
     let expected: &[(&str, &[&str])] = &[
+        ("relative-position", &["accuracy"]),
         ("rotation", &["accuracy"]),
+        ("jigsaw", &["accuracy", "hamming_minimum", "hamming_mean"]),
         ("simclr", &["positive_similarity", "negatives"]),
         ("moco-v1", &["positive_similarity", "queue_age"]),
         ("moco-v2", &["positive_similarity", "queue_age"]),

@@ -23,6 +23,12 @@ pub enum Purpose {
     Order = 8,
     /// Masks of patches; the index is the step.
     Mask = 9,
+    /// Places and orders of tiles, and rows of dropout; the index is made of the step and of the draw in it.
+    Tile = 10,
+    /// Choosing a set of permutations; the index is their number.
+    Permutations = 11,
+    /// Rows of dropout masks; the index is the row's.
+    Dropout = 12,
 }
 
 /// Ten rounds of Philox4x32 on `counter` under `key`.

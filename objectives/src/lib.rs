@@ -11,6 +11,7 @@ pub mod dino;
 pub mod dinov2;
 pub mod distillation;
 pub mod draws;
+pub mod jigsaw;
 pub mod mae;
 pub mod method;
 pub mod moco;
@@ -20,11 +21,14 @@ pub mod moco_v3;
 pub mod momentum;
 pub mod multicrop;
 pub mod objective;
+pub mod permutations;
 pub mod queue;
+pub mod relative_position;
 pub mod rotation;
 pub mod schedule;
 pub mod settings;
 pub mod simclr;
+pub mod tiles;
 pub mod training;
 pub mod view;
 
@@ -39,7 +43,9 @@ use engine::{Error, ErrorKind, Result};
 
 /// Every method.
 pub const METHODS: &[Method] = &[
+    relative_position::METHOD,
     rotation::METHOD,
+    jigsaw::METHOD,
     simclr::METHOD,
     moco_v1::METHOD,
     moco_v2::METHOD,

@@ -30,6 +30,8 @@ pub fn small(method: &str) -> Vec<String> {
         "mae" => {
             (vit.to_vec(), vec!["view.size=12", "decoder_width=16", "decoder_depth=1", "decoder_heads=2"])
         }
+        "jigsaw" => (resnet.to_vec(), vec!["permutations=10", "tile_features=8", "hidden=16", "orders=2"]),
+        "relative-position" => (resnet.to_vec(), vec!["hidden=16"]),
         "rotation" => (resnet.to_vec(), vec!["view.size=12"]),
         "dino" => (resnet.to_vec(), [&crops[..], &head].concat()),
         "dinov2" => (vit.to_vec(), [&crops[..], &head].concat()),

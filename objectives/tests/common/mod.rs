@@ -19,7 +19,8 @@ pub fn image(profile: &DataProfile) -> ImageShape {
     ImageShape { height: profile.height, width: profile.width, channels: profile.channels }
 }
 
-fn merge(into: &mut Table, changes: Table) {
+/// Puts changes into a table, deeper tables entry by entry.
+pub fn merge(into: &mut Table, changes: Table) {
     for (key, value) in changes {
         match (into.get_mut(&key), value) {
             (Some(Value::Table(a)), Value::Table(b)) => merge(a, b),
@@ -142,15 +143,25 @@ impl Drive {
         let value = loss.value.value().item().unwrap();
         loss.value.backward().unwrap();
         drop(loss);
+        self.optimise();
+        self.objective.after_step(&batch).unwrap();
+        self.step += 1;
+        value
+    }
+
+    /// What follows the gradients of a loss that was computed with its own draws.
+    pub fn update(&mut self) {
+        self.optimise();
+        self.step += 1;
+    }
+
+    fn optimise(&mut self) {
         let numbers = Numbers {
             rate: Scalar::Value(self.rate),
             decay_scale: Scalar::Value(1.0),
             before: StepCount::Value(self.step),
         };
         self.optimizer.step_after(self.objective.networks(), &numbers, None).unwrap();
-        self.objective.after_step(&batch).unwrap();
-        self.step += 1;
-        value
     }
 
     /// The value of the parameter or buffer called `name`.
@@ -216,4 +227,26 @@ pub fn augmented_noise(
         apply(image, &parameters, recipe, &mut Workspace::default(), view).unwrap();
     }
     vec![Tensor::from_slice(&values, &[batch, recipe.height, recipe.width, c]).unwrap()]
+}
+
+/// Grey images of 18 pixels with nine textures, one a cell of 6, that go round from a random start: a tile by itself says nothing
+/// of its place, two of one image do.
+pub fn round(batch: usize, seed: u64) -> Tensor {
+    let mut random = engine::Philox::new(seed, engine::random::Purpose::Test, 7);
+    let mut values = Vec::with_capacity(batch * 324);
+    for _ in 0..batch {
+        let start = random.below(9);
+        // Phases of their own: with one phase for all, it would tell where a tile lies.
+        let phases: Vec<f32> = (0..9).map(|_| random.range(0.0, 6.3)).collect();
+        for i in 0..324 {
+            let (y, x) = (i / 18, i % 18);
+            let cell = y / 6 * 3 + x / 6;
+            let texture = (start + cell) % 9;
+            // Stripes of three directions and three widths.
+            let across = [x, y, x + y][texture % 3] as f32;
+            let wave = (across * [0.8, 1.5, 2.6][texture / 3] + phases[cell]).sin();
+            values.push(wave + 0.05 * random.normal());
+        }
+    }
+    Tensor::from_slice(&values, &[batch, 18, 18, 1]).unwrap()
 }
