@@ -1,5 +1,6 @@
 //! The command line: what can be said, and where it goes.
 
+use crate::evaluate::features::Layer;
 use clap::{Args, Parser, Subcommand};
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -156,6 +157,10 @@ pub struct Probe {
     /// Learning rates to choose from, on a held-out tenth of the training images.
     #[arg(long, value_delimiter = ',')]
     pub rates: Option<Vec<f32>>,
+    /// Features behind this block, from 1 (a ResNet's stages, a ViT's blocks), averaged over places; `best` chooses one on a
+    /// held-out tenth of the training images (default: the encoder's own features).
+    #[arg(long, value_name = "N|best")]
+    pub layer: Option<Layer>,
     /// Seed of the order of samples and of the encoder at random.
     #[arg(long, default_value_t = 1)]
     pub seed: u64,
@@ -181,6 +186,10 @@ pub struct Knn {
     /// Subtract the training mean before rows are normalised.
     #[arg(long)]
     pub centre: bool,
+    /// Features behind this block, from 1 (a ResNet's stages, a ViT's blocks), averaged over places; `best` chooses one on a
+    /// held-out tenth of the training images (default: the encoder's own features).
+    #[arg(long, value_name = "N|best")]
+    pub layer: Option<Layer>,
     /// Seed of the encoder at random.
     #[arg(long, default_value_t = 1)]
     pub seed: u64,

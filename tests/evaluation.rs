@@ -44,6 +44,43 @@ fn every_result_stands_beside_its_floors() {
     assert!(text.contains("same encoder at random") && text.contains("raw pixels"), "{text}");
 }
 
+/// `--layer` evaluates features of a block, everywhere in the table, and `best` the one that wins on held-out training images.
+#[test]
+fn a_table_can_be_of_another_layer() {
+    let stage = Stage::new();
+    let data = stage.data();
+    succeeded(&stage.pretrain("run", SHORT));
+    for (layer, dim) in [("1", 4), ("2", 8), ("3", 16)] {
+        let out = stage.run(&["knn", "run", "--data", &data, "--json", "--layer", layer]);
+        let found = events(&stdout(succeeded(&out)));
+        let rows: Vec<_> = found.iter().filter(|e| e["event"] == "result").collect();
+        assert_eq!(rows.len(), 4);
+        for row in rows.iter().filter(|e| e["features"] != "pixels") {
+            assert_eq!((row["dim"].as_u64(), row["layer"].to_string()), (Some(dim), layer.to_string()));
+        }
+    }
+    // The last stage of a ResNet is its features.
+    let table =
+        |more: &[&str]| stdout(succeeded(&stage.run(&[&["knn", "run", "--data", &data], more].concat())));
+    assert_eq!(table(&["--layer", "3"]).replace(", encoders' features of layer 3", ""), table(&[]));
+    for command in ["knn", "probe"] {
+        let out = stage.run(&[command, "run", "--data", &data, "--json", "--layer", "best"]);
+        let found = events(&stdout(succeeded(&out)));
+        let layers = found.iter().find(|e| e["event"] == "layers").unwrap();
+        let reached: Vec<f64> =
+            layers["held_out"].as_array().unwrap().iter().map(|v| v.as_f64().unwrap()).collect();
+        let best = layers["best"].as_u64().unwrap() as usize;
+        assert!(reached.len() == 3 && reached.iter().all(|r| *r <= reached[best - 1]), "{layers}");
+        assert!(stderr(&out).contains("held-out"));
+        assert_eq!(found.iter().find(|e| e["event"] == "result").unwrap()["layer"], best);
+    }
+    let out = stage.run(&["probe", "run", "--data", &data, "--layer", "4"]);
+    assert_eq!(out.status.code(), Some(2));
+    assert!(stderr(&out).contains("no layer 4: this encoder has 1 to 3"), "{}", stderr(&out));
+    let out = stage.run(&["probe", "run", "--data", &data, "--layer", "last"]);
+    assert!(out.status.code() == Some(2) && stderr(&out).contains("best"), "{}", stderr(&out));
+}
+
 /// Pre-training ends with the table, and `--json` has one object a line on stdout and nothing else.
 #[test]
 fn pretraining_ends_with_the_table() {
@@ -71,6 +108,12 @@ impl Module for Drifting {
 impl Encoder for Drifting {
     fn features(&mut self, images: &Var, mode: Mode) -> Result<Var> {
         self.inner.features(images, if self.drifts { Mode::Train } else { mode })
+    }
+    fn blocks(&self) -> usize {
+        self.inner.blocks()
+    }
+    fn block_features(&mut self, images: &Var, block: usize) -> Result<Var> {
+        self.inner.block_features(images, block)
     }
     fn dim(&self) -> usize {
         self.inner.dim()

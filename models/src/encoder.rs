@@ -2,7 +2,7 @@
 
 use crate::{Arch, ImageShape, VisionTransformer};
 use autograd::{Module, Var};
-use engine::{Result, Tensor};
+use engine::{Error, ErrorKind, Result, Tensor};
 
 /// Which statistics normalisation layers use.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -17,6 +17,20 @@ pub enum Mode {
 pub trait Encoder: Module + Send {
     /// Features [B, dim] of images [B, H, W, C] in f32 or bf16. No residual branch is dropped.
     fn features(&mut self, images: &Var, mode: Mode) -> Result<Var>;
+
+    /// Number of blocks whose features [`Encoder::block_features`] gives: stages of a ResNet, blocks of a ViT.
+    fn blocks(&self) -> usize;
+
+    /// Features [B, D] behind block `block`, 1 to [`Encoder::blocks`], in evaluation mode: the average over all places of a
+    /// ResNet's map or of a ViT's patch tokens, these normalised as the last ones are. The last block of a ResNet gives
+    /// [`Encoder::features`]. An error for a block that is not there.
+    fn block_features(&mut self, images: &Var, block: usize) -> Result<Var>;
+
+    /// A usage error, which says what there is, unless block `block` is there.
+    #[track_caller]
+    fn require_block(&self, block: usize) -> Result<()> {
+        require_block(block, self.blocks())
+    }
 
     /// Size of a feature vector.
     fn dim(&self) -> usize;
@@ -55,4 +69,16 @@ pub trait Encoder: Module + Send {
 
     /// The layer, below [`Encoder::layers`], of the parameter with this name.
     fn layer_of(&self, parameter: &str) -> usize;
+}
+
+/// An error unless `block` is one of `blocks`, counted from 1.
+#[track_caller]
+pub(crate) fn require_block(block: usize, blocks: usize) -> Result<()> {
+    match (1..=blocks).contains(&block) {
+        true => Ok(()),
+        false => {
+            let text = format!("there is no layer {block}: this encoder has 1 to {blocks}");
+            Err(Error::new(ErrorKind::Usage, "features of a layer", text))
+        }
+    }
 }

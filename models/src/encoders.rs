@@ -2,7 +2,7 @@
 
 use crate::{Arch, Encoder, ImageShape, Mode, ResNet, VisionTransformer, VitInput};
 use autograd::module::{Path, Visitor};
-use autograd::{Module, Var};
+use autograd::{Module, Var, ops};
 use engine::{Result, Tensor};
 
 /// A ResNet without its last linear layer.
@@ -21,6 +21,14 @@ impl Module for ResNetEncoder {
 impl Encoder for ResNetEncoder {
     fn features(&mut self, images: &Var, mode: Mode) -> Result<Var> {
         self.network.features(images, mode)
+    }
+
+    fn blocks(&self) -> usize {
+        self.network.stages()
+    }
+
+    fn block_features(&mut self, images: &Var, block: usize) -> Result<Var> {
+        self.network.stage_features(images, Mode::Evaluate, block)
     }
 
     fn dim(&self) -> usize {
@@ -60,6 +68,14 @@ impl Encoder for VitEncoder {
     /// Nothing in it depends on the mode: branches are dropped by [`Encoder::dropped_features`] alone.
     fn features(&mut self, images: &Var, _mode: Mode) -> Result<Var> {
         self.network.features(&VitInput::whole(images))
+    }
+
+    fn blocks(&self) -> usize {
+        self.network.spec().depth
+    }
+
+    fn block_features(&mut self, images: &Var, block: usize) -> Result<Var> {
+        ops::mean(&self.network.block_tokens(images, block)?.patches()?, &[1])
     }
 
     fn dim(&self) -> usize {

@@ -1,5 +1,6 @@
 //! Residual networks (He et al. 2016) in torchvision's form: its names, its v1.5 bottleneck.
 
+use crate::encoder::require_block;
 use crate::layers::{Activation, BatchNorm, Conv2d, Linear};
 use crate::{Initializer, Mode};
 use autograd::module::{Path, Visitor};
@@ -197,6 +198,19 @@ impl ResNet {
     /// Features [B, dim] of images [B, H, W, C]: averages over the last stage's map.
     #[track_caller]
     pub fn features(&mut self, images: &Var, mode: Mode) -> Result<Var> {
+        self.stage_features(images, mode, self.stages.len())
+    }
+
+    /// Number of stages.
+    pub fn stages(&self) -> usize {
+        self.stages.len()
+    }
+
+    /// Averages [B, D] over the map behind stage `stage`, counted from 1; later stages are not computed. An error for a stage
+    /// that is not there.
+    #[track_caller]
+    pub fn stage_features(&mut self, images: &Var, mode: Mode, stage: usize) -> Result<Var> {
+        require_block(stage, self.stages.len())?;
         let shape = images.shape();
         if shape.len() != 4 || shape[3] != self.spec.channels {
             let text = format!("images must be [B, H, W, {}], channels last", self.spec.channels);
@@ -206,7 +220,7 @@ impl ResNet {
         if self.spec.stem == Stem::ImageNet {
             x = ops::max_pool2d(&x, 3, 2, 1)?;
         }
-        for block in self.stages.iter_mut().flatten() {
+        for block in self.stages[..stage].iter_mut().flatten() {
             x = block.forward(&x, mode)?;
         }
         ops::global_avg_pool(&x)

@@ -180,6 +180,11 @@ fn dropped_branches_are_gone_and_kept_ones_are_as_they_were() {
     let blocks = vit.last_blocks(&x, 2).unwrap();
     assert_eq!(one[WIDTH..], values(&blocks[0].class().unwrap())[WIDTH..], "as after the first block");
     assert_eq!(plain, values(&blocks[1].class().unwrap()));
+    for (block, tokens) in blocks.iter().enumerate() {
+        let same = vit.block_tokens(&x, block + 1).unwrap();
+        assert_eq!(same.x.value().to_vec::<f32>().unwrap(), tokens.x.value().to_vec::<f32>().unwrap());
+    }
+    assert!(vit.block_tokens(&x, 0).is_err() && vit.block_tokens(&x, 3).is_err());
     assert!(vit.last_blocks(&x, 3).is_err() && vit.last_blocks(&x, 0).is_err());
     let short = Tensor::from_slice(&[1f32; 6], &[3, 2]).unwrap();
     assert!(encoder.dropped_features(&x, &short).is_err());

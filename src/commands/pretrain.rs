@@ -105,9 +105,10 @@ pub fn run(args: &Pretrain, output: &Output) -> Result<()> {
     }
     let mut trained = features::load(&folder.encoder_path())?;
     module::to_device(trained.encoder.as_mut(), device)?;
-    let probes = Probes { linear: Some(probe::Settings::default()), knn: Some(knn::Settings::default()) };
+    let probes =
+        Probes { block: None, linear: Some(probe::Settings::default()), knn: Some(knn::Settings::default()) };
     let rows = floors::evaluate(&mut trained, config.seed, &splits, &probes)?;
-    floors::show(output, &config.method, &config.data, &splits, &rows);
+    floors::show(output, &config.method, &config.data, &splits, None, &rows);
     Ok(())
 }
 

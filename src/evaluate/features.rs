@@ -9,7 +9,29 @@ use kernels::augment::Recipe;
 use models::{Arch, Encoder, ImageShape, Mode};
 use objectives::{DataProfile, Objective};
 use std::path::Path;
+use std::str::FromStr;
 use std::sync::Arc;
+
+/// Which features of an encoder are evaluated.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Layer {
+    /// Those behind a block, counted from 1: see [`Encoder::block_features`].
+    Block(usize),
+    /// Those of the block that does best on a held-out part of the training images.
+    Best,
+}
+
+impl FromStr for Layer {
+    type Err = String;
+
+    fn from_str(text: &str) -> std::result::Result<Layer, String> {
+        match (text, text.parse()) {
+            ("best", _) => Ok(Layer::Best),
+            (_, Ok(block)) => Ok(Layer::Block(block)),
+            _ => Err("a layer is a number from 1, or 'best'".into()),
+        }
+    }
+}
 
 /// Images a forward pass of evaluation.
 pub const BATCH: usize = 250;
@@ -124,6 +146,17 @@ pub fn for_each_batch(
     encoder: &mut dyn Encoder,
     input: &Recipe,
     dataset: &Arc<dyn Dataset>,
+    each: impl FnMut(&[f32], usize, Option<&[i32]>) -> Result<()>,
+) -> Result<()> {
+    for_each_batch_of(encoder, None, input, dataset, each)
+}
+
+/// As [`for_each_batch`], of a block's features where one is given.
+fn for_each_batch_of(
+    encoder: &mut dyn Encoder,
+    block: Option<usize>,
+    input: &Recipe,
+    dataset: &Arc<dyn Dataset>,
     mut each: impl FnMut(&[f32], usize, Option<&[i32]>) -> Result<()>,
 ) -> Result<()> {
     if encoder.channels() != dataset.channels() {
@@ -142,7 +175,10 @@ pub fn for_each_batch(
     for batch in Evaluation::new(dataset.clone(), input.clone(), BATCH)? {
         let batch = batch?;
         let images = Var::constant(batch.views[0].to_device(device)?);
-        let features = encoder.features(&images, Mode::Evaluate)?.into_value();
+        let features = match block {
+            None => encoder.features(&images, Mode::Evaluate)?.into_value(),
+            Some(block) => encoder.block_features(&images, block)?.into_value(),
+        };
         each(&features.to_vec::<f32>()?, features.shape()[1], batch.labels.as_deref())?;
     }
     match checksum(encoder)? == before {
@@ -153,8 +189,18 @@ pub fn for_each_batch(
 
 /// All features of a labelled dataset.
 pub fn labelled(encoder: &mut dyn Encoder, input: &Recipe, dataset: &Arc<dyn Dataset>) -> Result<Labelled> {
+    labelled_of(encoder, None, input, dataset)
+}
+
+/// As [`labelled`], of a block's features where one is given.
+pub fn labelled_of(
+    encoder: &mut dyn Encoder,
+    block: Option<usize>,
+    input: &Recipe,
+    dataset: &Arc<dyn Dataset>,
+) -> Result<Labelled> {
     let mut out = Labelled { features: Vec::new(), dim: 0, labels: Vec::new() };
-    for_each_batch(encoder, input, dataset, |rows, dim, labels| {
+    for_each_batch_of(encoder, block, input, dataset, |rows, dim, labels| {
         let labels = labels.ok_or_else(|| unlabelled(dataset.as_ref()))?;
         out.dim = dim;
         out.features.extend_from_slice(rows);

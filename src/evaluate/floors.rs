@@ -18,6 +18,8 @@ use serde_json::json;
 /// Which evaluations a table shows.
 #[derive(Debug, Clone, Default)]
 pub struct Probes {
+    /// The block whose features are shown, from 1; the encoder's own features if there is none.
+    pub block: Option<usize>,
     /// The linear probe, if wanted.
     pub linear: Option<probe::Settings>,
     /// k nearest neighbours, if wanted.
@@ -46,13 +48,39 @@ fn row(name: &'static str, train: &Labelled, test: &Labelled, probes: &Probes) -
     })
 }
 
+/// The block of an encoder whose features do best on a held-out tenth of the training images: under the linear probe if `probes`
+/// has one, else by nearest neighbours. With what every block reached there, in percent.
+pub fn best_block(
+    trained: &mut Trained,
+    seed: u64,
+    splits: &Splits,
+    probes: &Probes,
+) -> Result<(usize, Vec<f32>)> {
+    let blocks = trained.encoder.blocks();
+    let mut reached = Vec::with_capacity(blocks);
+    for block in 1..=blocks {
+        let train =
+            features::labelled_of(trained.encoder.as_mut(), Some(block), &trained.input, &splits.train)?;
+        reached.push(match (&probes.linear, probes.knn) {
+            (None, Some(settings)) => {
+                let (bank, queries) = probe::split(&train, seed);
+                knn::accuracy(&bank, &queries, settings)?
+            }
+            (linear, _) => probe::held_out(&train, &linear.clone().unwrap_or_default())?.top1,
+        });
+    }
+    // Of equals the last: it is nearest to the encoder's own features.
+    let best = (1..=blocks).max_by(|&a, &b| reached[a - 1].total_cmp(&reached[b - 1])).unwrap_or(blocks);
+    Ok((best, reached))
+}
+
 /// Evaluates an encoder and its floors, on the encoder's device, on the test part of `splits`.
 pub fn evaluate(trained: &mut Trained, seed: u64, splits: &Splits, probes: &Probes) -> Result<Vec<Row>> {
     let input = trained.input.clone();
     let both = |encoder: &mut dyn Encoder| -> Result<(Labelled, Labelled)> {
         Ok((
-            features::labelled(encoder, &input, &splits.train)?,
-            features::labelled(encoder, &input, &splits.test)?,
+            features::labelled_of(encoder, probes.block, &input, &splits.train)?,
+            features::labelled_of(encoder, probes.block, &input, &splits.test)?,
         ))
     };
     let (train, test) = both(trained.encoder.as_mut())?;
@@ -81,11 +109,15 @@ fn has_statistics(encoder: &mut dyn Encoder) -> bool {
 }
 
 /// Prints rows as a table, or as `result` events.
-pub fn show(output: &Output, method: &str, data: &str, splits: &Splits, rows: &[Row]) {
+pub fn show(output: &Output, method: &str, data: &str, splits: &Splits, block: Option<usize>, rows: &[Row]) {
     for row in rows {
         let event = |probe: &str, top1: f32| {
-            output.event(&json!({"event": "result", "method": method, "features": row.features,
-                "probe": probe, "labels": "all", "dim": row.dim, "top1": round(top1)}));
+            let mut event = json!({"event": "result", "method": method, "features": row.features,
+                "probe": probe, "labels": "all", "dim": row.dim, "top1": round(top1)});
+            if let (Some(block), true) = (block, row.features != "pixels") {
+                event["layer"] = json!(block);
+            }
+            output.event(&event);
         };
         if let Some(found) = row.linear {
             event("linear", found.top1);
@@ -107,9 +139,10 @@ pub fn show(output: &Output, method: &str, data: &str, splits: &Splits, rows: &[
         .collect();
     let text = table(&["features", "dim", "linear probe", "kNN"], &lines);
     output.result(&format!(
-        "\n{data}: test top-1 in percent ({} training, {} test images)\n\n{text}",
+        "\n{data}: test top-1 in percent ({} training, {} test images){}\n\n{text}",
         splits.train.len(),
-        splits.test.len()
+        splits.test.len(),
+        block.map_or(String::new(), |block| format!(", encoders' features of layer {block}"))
     ));
 }
 

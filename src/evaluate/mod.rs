@@ -32,6 +32,11 @@ impl Labelled {
         self.labels.is_empty()
     }
 
+    /// One more than the greatest label.
+    fn classes(&self) -> usize {
+        self.labels.iter().copied().max().unwrap_or(0).max(0) as usize + 1
+    }
+
     /// Row `i`.
     pub fn row(&self, i: usize) -> &[f32] {
         &self.features[i * self.dim..(i + 1) * self.dim]

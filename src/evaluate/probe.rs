@@ -45,27 +45,49 @@ pub fn percent_equal(a: &[i32], b: &[i32]) -> f32 {
     100.0 * equal as f32 / b.len().max(1) as f32
 }
 
+/// The accuracy, in percent, of a linear layer trained on all of `train` but the tenth that is held out, on that tenth, at the
+/// best of the learning rates; and that rate.
+pub fn held_out(train: &Labelled, settings: &Settings) -> Result<Outcome> {
+    let (fit, validate) = split(train, settings.seed);
+    fit.require_match(&validate, "linear probe")?;
+    settings.check()?;
+    let classes = train.classes();
+    let mut best = Outcome { top1: f32::NEG_INFINITY, rate: settings.rates[0] };
+    for &rate in &settings.rates {
+        let top1 = fit_and_score(&fit, &validate, classes, rate, settings)?;
+        if top1 > best.top1 {
+            best = Outcome { top1, rate };
+        }
+    }
+    Ok(best)
+}
+
+/// Nine tenths of the samples and the held-out rest, drawn by `seed`.
+pub(super) fn split(train: &Labelled, seed: u64) -> (Labelled, Labelled) {
+    let mut order = Philox::new(seed, Purpose::Probe, u64::MAX).permutation(train.len());
+    let held_out = order.split_off(train.len() - train.len() / 10);
+    (train.select(&order), train.select(&held_out))
+}
+
+impl Settings {
+    #[track_caller]
+    fn check(&self) -> Result<()> {
+        match self.epochs == 0 || self.batch == 0 || self.rates.is_empty() {
+            false => Ok(()),
+            true => Err(Error::value("linear probe", "epochs, batch and rates must not be empty")),
+        }
+    }
+}
+
 /// Trains a linear layer on `train`'s features and gives its accuracy on `test`.
 pub fn linear(train: &Labelled, test: &Labelled, settings: &Settings) -> Result<Outcome> {
     train.require_match(test, "linear probe")?;
-    if settings.epochs == 0 || settings.batch == 0 || settings.rates.is_empty() {
-        return Err(Error::value("linear probe", "epochs, batch and rates must not be empty"));
-    }
-    let classes = train.labels.iter().copied().max().unwrap_or(0).max(0) as usize + 1;
-    let mut order = Philox::new(settings.seed, Purpose::Probe, u64::MAX).permutation(train.len());
-    let held_out = order.split_off(train.len() - train.len() / 10);
-    let mut rate = settings.rates[0];
-    if settings.rates.len() > 1 && !held_out.is_empty() {
-        let (fit, validate) = (train.select(&order), train.select(&held_out));
-        let mut best = f32::NEG_INFINITY;
-        for &candidate in &settings.rates {
-            let accuracy = fit_and_score(&fit, &validate, classes, candidate, settings)?;
-            if accuracy > best {
-                (best, rate) = (accuracy, candidate);
-            }
-        }
-    }
-    Ok(Outcome { top1: fit_and_score(train, test, classes, rate, settings)?, rate })
+    settings.check()?;
+    let rate = match settings.rates.len() > 1 && train.len() >= 10 {
+        true => held_out(train, settings)?.rate,
+        false => settings.rates[0],
+    };
+    Ok(Outcome { top1: fit_and_score(train, test, train.classes(), rate, settings)?, rate })
 }
 
 /// Subtracts the mean and divides by the deviation of `train`, per column, from both.

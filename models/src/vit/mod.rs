@@ -10,6 +10,7 @@ pub(crate) mod weights;
 pub use embed::PatchEmbed;
 pub use spec::{Tokens, VitInput, VitSpec};
 
+use crate::encoder::require_block;
 use crate::init::zeros;
 use crate::layers::LayerNorm;
 use crate::{Initializer, Linear, Pool};
@@ -142,6 +143,18 @@ impl VisionTransformer {
             }
         }
         Ok(last)
+    }
+
+    /// Tokens after block `block`, counted from 1, through the last normalisation; later blocks are not computed. An error for a
+    /// block that is not there.
+    #[track_caller]
+    pub fn block_tokens(&mut self, images: &Var, block: usize) -> Result<Tokens> {
+        require_block(block, self.spec.depth)?;
+        let mut x = self.embed(&VitInput::whole(images))?;
+        for block in &self.blocks[..block] {
+            x = block.forward(&x, None)?;
+        }
+        self.normalised(&x)
     }
 
     /// The weights [B, heads, T, T] of the last block's attention, without history: row t says from which tokens token t
