@@ -5,7 +5,7 @@
 
 mod common;
 
-use common::methods::command;
+use common::methods::{command, draws_go_on};
 use common::{Stage, stderr, succeeded};
 use engine::cuda::nvrtc::testing::nvrtc_for_tests;
 use engine::{DType, Device, Tensor};
@@ -113,4 +113,8 @@ fn tasks_move_the_same_pixels() {
     let here = accuracy(&logits, &labels).unwrap().item().unwrap();
     let there = accuracy(&logits.to_device(device).unwrap(), &labels.to_device(device).unwrap()).unwrap();
     assert_eq!(there.to_device(Device::Cpu).unwrap().item().unwrap(), here);
+
+#[test]
+fn draws_on_the_device_are_of_the_step_of_the_run() {
+    draws_go_on(&Stage::new(), kernels::testing::device());
 }

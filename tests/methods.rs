@@ -4,10 +4,18 @@
 
 mod common;
 
-use common::methods::pretrain;
+use autograd::module::parts;
+use autograd::param::Role;
+use common::methods::{SAMPLE, draws_go_on, pretrain, small_config};
 use common::{Stage, stderr, stdout, succeeded};
-use objectives::METHODS;
+use engine::{Device, Tensor};
+use kernels::array::Array;
+use objectives::{LearningRate, METHODS, Objective, Run};
+use pretext::train::input::StepInput;
+use pretext::train::step::Stepper;
+use pretext::train::{build, optimizer};
 use serde_json::Value;
+use std::collections::BTreeMap;
 use std::path::Path;
 
 /// Everything that a run leaves, as comparable values.
@@ -114,5 +122,162 @@ fn encoders_that_do_not_suit_a_method_are_refused() {
         let output = stage.run(&args);
         assert_eq!(output.status.code(), Some(2), "{}", stderr(&output));
         assert!(stderr(&output).contains("vit-micro"), "{}", stderr(&output));
+    }
+}
+
+#[test]
+fn draws_are_of_the_step_of_the_run_and_batches_are_whole() {
+    draws_go_on(&Stage::new(), Device::Cpu);
+}
+
+/// The parameters and the rate of a small method after step number `step` (from 0) of 24, twelve an epoch, which is the first
+/// that is taken: `before` and `after` by name, with their role.
+struct OneStep {
+    objective: Box<dyn Objective>,
+    before: BTreeMap<String, Vec<f32>>,
+    rate: f32,
+    expected_rate: f64,
+}
+
+impl OneStep {
+    fn take(method: &str, step: u64, more: &[&str]) -> OneStep {
+        let config = small_config(method, more);
+        config.training.check().unwrap();
+        let mut objective = build(&config, &SAMPLE).unwrap();
+        let run = Run { steps: 24, steps_per_epoch: 12, batch: 8, device: Device::Cpu };
+        objective.begin(&run).unwrap();
+        let view = |(i, v): (usize, &kernels::augment::Recipe)| {
+            Array::<f32>::random(&[8, v.height, v.width, 1], i as u64, 1.0).to_tensor().unwrap()
+        };
+        let views: Vec<Tensor> = objective.views().iter().enumerate().map(view).collect();
+        let draws = objective.draws(&run).unwrap().map_or(Vec::new(), |draws| draws(step).unwrap());
+        let optimizer = optimizer(&config.training, objective.as_mut());
+        let before = values(objective.as_mut());
+        let (networks, training) = (objective.networks(), &config.training);
+        let mut stepper = Stepper::new(networks, optimizer, training, 24, step, false).unwrap();
+        stepper.step(objective.as_mut(), || Ok(StepInput { views, draws })).unwrap();
+        let rate = stepper.events(step..step + 1, 12).unwrap()[0].figure("rate").unwrap();
+        let expected_rate = LearningRate::new(training, 24).at(step);
+        OneStep { objective, before, rate, expected_rate }
+    }
+
+    /// How far the trained parameters moved, in units of the rate, by name.
+    fn moved(&mut self) -> BTreeMap<String, f64> {
+        let after = values(self.objective.as_mut());
+        let params = parts(self.objective.networks()).params;
+        let trained = params.into_iter().filter(|(_, param)| param.is_trainable());
+        let distance = |name: String| {
+            let pairs = self.before[&name].iter().zip(&after[&name]);
+            let square = pairs.map(|(a, b)| f64::from(a - b).powi(2)).sum::<f64>();
+            (name, square.sqrt() / f64::from(self.rate))
+        };
+        trained.map(|(name, _)| distance(name)).collect()
+    }
+}
+
+fn values(objective: &mut dyn Objective) -> BTreeMap<String, Vec<f32>> {
+    let params = parts(objective.networks()).params;
+    params.into_iter().map(|(name, param)| (name, param.value().to_vec().unwrap())).collect()
+}
+
+const SGD: &[&str] = &[
+    "training.optimiser=sgd",
+    "training.rate_scaling=none",
+    "training.learning_rate=1000",
+    "training.weight_decay=1e-12",
+    "training.final_weight_decay=1e-12",
+];
+
+/// With gradients cut to a norm of 0.001, one step moves by the rate times that: all parameters together, each backbone and
+/// head, or each parameter.
+#[test]
+fn gradients_are_clipped_in_the_scope_that_is_set() {
+    let own = [
+        "settings.separate_heads=true",
+        "settings.freeze_last_layer_epochs=0",
+        "settings.patch_embedding_rate=1",
+    ];
+    let total = |moved: &BTreeMap<String, f64>, part: &dyn Fn(&str) -> bool| {
+        moved.iter().filter(|(name, _)| part(name)).map(|(_, d)| d * d).sum::<f64>().sqrt()
+    };
+    let near = |found: f64, what: &str| assert!((found / 1e-3 - 1.0).abs() < 0.02, "{what}: {found}");
+    for scope in ["global", "group", "parameter"] {
+        let scope_is = format!("training.clip_scope={scope}");
+        let clip = ["training.clip=0.001", "training.layer_decay=1.0", scope_is.as_str()];
+        let moved = OneStep::take("dinov2", 0, &[SGD, &own, &clip].concat()).moved();
+        match scope {
+            "global" => near(total(&moved, &|_| true), scope),
+            "group" => ["encoder.", "head.", "patch_head."]
+                .into_iter()
+                .for_each(|part| near(total(&moved, &|name: &str| name.starts_with(part)), part)),
+            // A gradient that is shorter than the limit is left as it is.
+            _ => {
+                assert!(moved.values().all(|d| *d < 1.02e-3), "{moved:?}");
+                let cut = moved.values().filter(|d| (*d / 1e-3 - 1.0).abs() < 0.02).count();
+                assert!(cut > moved.len() / 2, "{cut} of {}: {moved:?}", moved.len());
+            }
+        }
+    }
+}
+
+/// The patch embedding learns slower, lower layers slower than higher ones, and a last layer that is held stays.
+#[test]
+fn rates_and_holds_of_parameters_reach_the_optimiser() {
+    let clip = ["training.clip=0.0001", "training.clip_scope=parameter", "training.layer_decay=0.5"];
+    let set = ["settings.separate_heads=false", "settings.patch_embedding_rate=0.2"];
+    let held = [&["settings.freeze_last_layer_epochs=1"][..], SGD, &clip, &set].concat();
+    let moved = OneStep::take("dinov2", 0, &held).moved();
+    // Two blocks between what makes tokens and the last normalisation.
+    for (name, scale) in [
+        ("encoder.norm.weight", 1.0),
+        ("encoder.blocks.1.attn.proj.weight", 0.5),
+        ("encoder.blocks.0.attn.proj.weight", 0.25),
+        ("encoder.patch_embed.proj.weight", 0.2 * 0.125),
+        ("head.mlp.0.weight", 1.0),
+        ("head.last_layer.weight_v", 0.0),
+    ] {
+        assert!((moved[name] / 1e-4 - scale).abs() < 0.02, "{name}: {} for {scale}", moved[name] / 1e-4);
+    }
+    let moved = OneStep::take("dinov2", 12, &held).moved();
+    assert!(moved["head.last_layer.weight_v"] > 0.9e-4, "free in the second epoch");
+}
+
+/// Rate and weight decay are those of the step; what decays is what the settings say.
+#[test]
+fn rate_and_decay_are_those_of_the_step() {
+    let set = |more: &[&'static str]| {
+        let base = ["training.optimiser=sgd", "training.rate_scaling=none", "training.learning_rate=0.1"];
+        [&base[..], &["training.warmup_epochs=20", "training.epochs=200", "training.clip=0.000001"], more]
+            .concat()
+    };
+    let rising = ["training.weight_decay=0.1", "training.final_weight_decay=1.0"];
+    for step in [0u64, 1, 7, 12, 23] {
+        let mut run = OneStep::take("dino", step, &set(&rising));
+        assert!(
+            (f64::from(run.rate) / run.expected_rate.max(1e-9) - 1.0).abs() < 1e-4
+                || run.expected_rate < 1e-9
+        );
+        if run.rate == 0.0 {
+            continue;
+        }
+        // From 0.1 to 1 along half a cosine over the steps 0 to 23.
+        let part = std::f64::consts::PI * step as f64 / 23.0;
+        let decay = 1.0 - 0.9 * (1.0 + part.cos()) / 2.0;
+        let name = "encoder.conv1.weight";
+        let norm = run.before[name].iter().map(|v| f64::from(*v).powi(2)).sum::<f64>().sqrt();
+        let found = run.moved()[name] / norm;
+        assert!((found / decay - 1.0).abs() < 0.02, "step {step}: {found} for {decay}");
+    }
+    for scope in ["weights", "all"] {
+        let scope_is =
+            if scope == "all" { "training.decay_scope=all" } else { "training.decay_scope=weights" };
+        let mut run = OneStep::take("dino", 3, &set(&["training.weight_decay=0.5", scope_is]));
+        let moved = run.moved();
+        for (name, param) in parts(run.objective.networks()).params {
+            if let (Some(distance), true) = (moved.get(&name), run.before[&name].iter().any(|v| *v != 0.0)) {
+                let decays = scope == "all" || param.role() == Role::Weight;
+                assert_eq!(*distance > 1e-3, decays, "{name}, {scope}: {distance}");
+            }
+        }
     }
 }

@@ -88,7 +88,8 @@ fn dinos_scores_are_cosines_times_lengths() {
                 param.set(value).unwrap();
             }
         };
-        // The length of a direction does not count; the length beside it does.
+        // Neither the length of what the MLP makes nor of a direction counts; the length beside it does.
+        scaled(&mut head, if norm { "mlp.6.weight" } else { "mlp.4.weight" }, 3.0);
         scaled(&mut head, "last_layer.weight_v", 4.0);
         let same = score(&mut head);
         assert!(values(&before).iter().zip(values(&same)).all(|(a, b)| (a - b).abs() < 1e-6));

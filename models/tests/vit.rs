@@ -150,6 +150,23 @@ fn a_dropped_patch_is_not_seen() {
     assert!(odd.contains("the same K"), "{odd}");
 }
 
+/// A kept patch has the position of its place in the image, wherever it stands among the kept ones: their order means nothing.
+#[test]
+fn kept_patches_keep_their_positions() {
+    let mut encoder = encoder(&arch());
+    let vit = encoder.vit().unwrap();
+    shake(vit);
+    let x = images(1);
+    let mut class = |kept: &[i32]| {
+        let kept = index(kept);
+        let tokens = vit.forward(&VitInput { kept: Some(&kept), ..VitInput::whole(&x) }).unwrap();
+        values(&tokens.class().unwrap())
+    };
+    let other = class(&[4, 11, 7, 2, 25, 16, 31, 20]);
+    assert!(largest_difference(&class(&KEPT), &other) < 1e-5);
+    assert!(largest_difference(&class(&[7, 2, 11, 5, 16, 31, 20, 26]), &other) > 1e-3);
+}
+
 fn with_error(vit: &mut VisionTransformer, x: &Var, kept: &Tensor) -> String {
     vit.forward(&VitInput { kept: Some(kept), ..VitInput::whole(x) }).unwrap_err().to_string()
 }

@@ -8,11 +8,12 @@ mod common;
 use autograd::Var;
 use autograd::module::parts;
 use autograd::optim::{Algorithm, Optimizer};
-use common::{Drive, TINY, noise, resnet};
+use common::{Drive, TINY, cosines, noise, resnet, vit};
 use engine::Tensor;
 use kernels::array::Array;
+use models::{Arch, MlpSpec, Mode};
 use objectives::MomentumSchedule;
-use objectives::branch::unit;
+use objectives::branch::{Twins, unit};
 use objectives::byol::regression;
 
 fn byol(changes: &str) -> Drive {
@@ -116,6 +117,44 @@ fn the_momentum_rises_by_the_step_along_a_cosine() {
         }
     }
     assert!(schedule.at(0) < schedule.at(5) && schedule.at(20) == 1.0);
+}
+
+/// The sum (not the mean) over both directions of 2 - 2 cos, each prediction with the target's projection of the other view,
+/// which has gone through no predictor.
+#[test]
+fn the_loss_is_the_sum_over_predictions_of_the_other_views_target() {
+    let mut drive = byol("");
+    let batch = views(&drive, 1);
+    let encoder = models::build(&resnet(), common::image(&TINY), 1).unwrap();
+    let (projector, predictor) = (MlpSpec::byol(encoder.dim(), 16, 8), MlpSpec::byol(8, 16, 8));
+    let mut twins = Twins::new(encoder, projector, Some(predictor), 1).unwrap();
+    let mut direction = |from: usize, to: usize| {
+        let z = twins.online.project(&batch[from], None).unwrap();
+        let p = twins.predictor.as_mut().unwrap().forward(&z, Mode::Train).unwrap();
+        let t = twins.target.project(&batch[to], None).unwrap();
+        let all = cosines(p.value(), t.value());
+        (0..8).map(|i| 2.0 - 2.0 * all[i][i]).sum::<f64>() / 8.0
+    };
+    let expected = direction(0, 1) + direction(1, 0);
+    let value = f64::from(drive.loss(&batch).value.value().item().unwrap());
+    assert!((value - expected).abs() < 1e-4, "{value} for {expected}");
+}
+
+/// Branches are dropped in the online network, for each view by its own draw.
+#[test]
+fn branches_are_dropped_as_drawn() {
+    let arch = Arch { drop_path: Some(0.5), drop_path_uniform: Some(true), ..vit() };
+    let changes = "hidden = 16\ndim = 8\nview1.size = 12\nview2.size = 12";
+    let mut drive = Drive::new(common::build("byol", &TINY, &arch, changes), 8, 20);
+    let (batch, draws) = (views(&drive, 1), drive.drawn());
+    assert_ne!(draws[0].to_vec::<f32>().unwrap(), draws[1].to_vec::<f32>().unwrap());
+    let mut value = |draws: &[Tensor]| drive.loss_of(&batch, draws).unwrap().value.value().item().unwrap();
+    let drawn = value(&draws);
+    for view in 0..2 {
+        let mut other = draws.clone();
+        other[view] = Tensor::full(&[4, 8], 1.0, engine::Device::Cpu).unwrap();
+        assert_ne!(value(&other), drawn, "view {view}");
+    }
 }
 
 /// The spread of the projections: the mean over dimensions of the deviation of unit vectors, times sqrt(dim); 1 is random.

@@ -11,7 +11,9 @@ use common::{Drive, TINY, noise, resnet, signal};
 use engine::{DType, Device, Tensor};
 use kernels::array::Array;
 use kernels::augment::Recipe;
-use objectives::distillation::{Centering, Teacher, collapse, crops};
+use objectives::Hold;
+use objectives::branch::unit;
+use objectives::distillation::{Centering, Teacher, collapse, crops, cross_entropy};
 use objectives::multicrop::Crops;
 
 const SMALL: &str = "prototypes = 16\nhead_hidden = 16\nhead_bottleneck = 8\nglobal1.size = 12\nglobal2.size = 12\n\
@@ -106,6 +108,12 @@ fn the_last_layer_is_left_alone_for_the_first_epoch() {
     assert_ne!(drive.value(hidden), first);
     drive.step(&views(&drive, 10));
     assert_ne!(drive.value(last), start, "free from the second epoch on");
+    // Its gradient is as if it were not there: neither decay nor momentum sees it.
+    for (name, _) in drive.names() {
+        let last = name.starts_with("head.last_layer.");
+        let hold = if last { Hold::Untouched(10) } else { Hold::None };
+        assert_eq!(drive.objective.special(&name).hold, hold, "{name}");
+    }
     let mut free = dino("freeze_last_layer_epochs = 0.0");
     free.step(&views(&free, 0));
     assert_ne!(free.value(last), start);
@@ -136,6 +144,71 @@ fn the_teacher_sees_large_crops_and_follows() {
     for ((t, o), n) in drive.value(target).iter().zip(&old).zip(&new) {
         assert!((t - (0.5 * o + 0.5 * n)).abs() < 1e-6, "{t}");
     }
+}
+
+/// The teacher is `m` of itself and `1 - m` of the student after the step, with the momentum of that step; the centre moves
+/// then too, a tenth of the way to the mean of the logits.
+#[test]
+fn the_teacher_and_the_centre_move_once_a_step() {
+    let mut drive = dino("momentum = 0.5\nfreeze_last_layer_epochs = 0.0\ncenter_momentum = 0.9");
+    let (online, target) = ("head.mlp.0.weight", "teacher.head.mlp.0.weight");
+    drive.scale(target, 0.5);
+    let schedule = objectives::MomentumSchedule { start: 0.5, end: 1.0, steps: 40 };
+    for step in 0..4 {
+        let (old, center) = (drive.value(target), drive.value("center"));
+        let batch = views(&drive, step);
+        drive.loss(&batch);
+        assert_eq!(
+            (drive.value(target), drive.value("center")),
+            (old.clone(), center.clone()),
+            "not in the loss"
+        );
+        drive.step(&batch);
+        let m = schedule.at(step) as f32;
+        for ((t, o), n) in drive.value(target).iter().zip(&old).zip(&drive.value(online)) {
+            assert!((t - (m * o + (1.0 - m) * n)).abs() < 1e-6, "step {step}: {t}");
+        }
+        assert_ne!(drive.value("center"), center, "step {step}");
+    }
+}
+
+/// Each temperature divides its own logits, once: logits that are longer by a factor have the same distributions at a
+/// temperature that is higher by it.
+#[test]
+fn each_temperature_divides_its_own_logits_once() {
+    let with = |student: f32, teacher: f32| {
+        let changes = format!(
+            "temperatures.student = {student}\ntemperatures.teacher_start = {teacher}\ntemperatures.teacher = {teacher}"
+        );
+        let mut drive = dino(&changes);
+        drive.scale("head.last_layer.weight_g", student / 0.1);
+        drive.scale("teacher.head.last_layer.weight_g", teacher / 0.04);
+        let batch = views(&drive, 1);
+        let loss = drive.loss(&batch);
+        [loss.value.value().item().unwrap(), signal(&loss, "teacher_entropy")]
+    };
+    let (one, other) = (with(0.1, 0.04), with(0.2, 0.12));
+    assert!(one.iter().zip(other).all(|(a, b)| (a - b).abs() < 1e-4), "{one:?} and {other:?}");
+    assert!(one[1] < 0.9 * 16f32.ln(), "the teacher is sharp: {one:?}");
+}
+
+/// What is exponentiated or divided by a norm is f32, whatever the networks compute in.
+#[test]
+fn distributions_and_unit_vectors_of_bf16_are_computed_in_f32() {
+    let random = |seed| Array::<f32>::random(&[4, 8], seed, 3.0).to_tensor().unwrap();
+    let low = kernels::copy::cast(&random(1), DType::BF16).unwrap();
+    let same = kernels::copy::cast(&low, DType::F32).unwrap();
+    let values = |x: &Tensor| x.to_vec::<f32>().unwrap();
+    let targets = |x: &Tensor| {
+        let mut teacher = Teacher::new(Centering::Center, 0.9, 8).unwrap();
+        values(&teacher.targets(x, &one(0.1), None).unwrap().probabilities)
+    };
+    assert_eq!(targets(&low), targets(&same));
+    let wanted = kernels::softmax_xent::softmax(&random(2)).unwrap();
+    let losses = |x: &Tensor| values(cross_entropy(&Var::constant(x.clone()), &wanted, 0.1).unwrap().value());
+    assert_eq!(losses(&low), losses(&same));
+    let lengths = |x: &Tensor| values(unit(&Var::constant(x.clone())).unwrap().value());
+    assert_eq!(lengths(&low), lengths(&same));
 }
 
 /// Crops of one size go through the backbone together: two passes, whatever the number of crops.
@@ -203,6 +276,20 @@ fn the_teachers_temperature_warms_up() {
     assert!((line.at(15) - 0.055).abs() < 1e-12);
     let run = objectives::Run { steps: 100, steps_per_epoch: 10, batch: 4, device: Device::Cpu };
     assert_eq!((run.steps_of(3.0), run.steps_of(0.0), run.steps_of(0.01)), (30, 0, 1));
+    // A step has its own: step 15 of a warm-up of two epochs, ten steps each.
+    let entropy = |start: f64, end: f64, step: u64| {
+        let mut drive = dino(&format!(
+            "temperatures.teacher_start = {start:?}\ntemperatures.teacher = {end:?}\ntemperatures.warmup_epochs = 2.0"
+        ));
+        drive.step = step;
+        signal(&drive.loss(&views(&drive, 1)), "teacher_entropy")
+    };
+    let halfway = objectives::LinearWarmup { start: 0.04, end: 0.4, warmup: 20 }.at(15);
+    for (step, fixed) in [(0, 0.04), (15, halfway), (20, 0.4), (39, 0.4)] {
+        let (found, right) = (entropy(0.04, 0.4, step), entropy(fixed, fixed, 0));
+        assert!((found - right).abs() < 1e-5, "step {step}: {found} for {right}");
+    }
+    assert!(entropy(0.04, 0.4, 0) < entropy(0.04, 0.4, 15) - 0.1);
 }
 
 #[test]

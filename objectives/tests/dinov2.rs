@@ -7,12 +7,13 @@ mod common;
 
 use autograd::Var;
 use autograd::module::parts;
-use common::{Drive, TINY, noise, signal, vit};
+use common::{Drive, TINY, log_softmax, noise, signal, vit};
 use engine::{Device, Tensor};
 use kernels::array::Array;
-use models::Arch;
+use models::{Arch, DinoHead, DinoHeadSpec, Initializer, Mode, VitInput};
 use objectives::dinov2::{koleo, masked_patches};
 use objectives::distillation::{Centering, Rows, Teacher};
+use objectives::draws::DroppedBranches;
 use objectives::{Hold, Run};
 
 const SMALL: &str = "prototypes = 16\nhead_hidden = 16\nhead_bottleneck = 8\nglobal1.size = 12\nglobal2.size = 12\n\
@@ -24,6 +25,10 @@ fn dinov2(arch: &Arch, changes: &str) -> Drive {
 
 fn views(drive: &Drive, seed: u64) -> Vec<Tensor> {
     noise(drive.objective.as_ref(), drive.run.batch, 1, seed)
+}
+
+fn rows(x: &Tensor, from: usize, n: usize) -> Tensor {
+    kernels::copy::contiguous(&x.narrow(0, from, n).unwrap()).unwrap()
 }
 
 fn item(x: &Var) -> f32 {
@@ -84,12 +89,9 @@ fn masked_patches_are_averaged_by_crop_and_summed_over_all() {
     let random = |seed, n: usize| Array::<f32>::random(&[n, 6], seed, 1.0).to_tensor().unwrap();
     let target = |seed, n| kernels::softmax_xent::softmax(&random(seed, n)).unwrap();
     let weight = |w: &[f32]| Tensor::from_slice(w, &[w.len()]).unwrap();
-    let rows = |x: &Tensor, from: usize, n: usize| x.narrow(0, from, n).unwrap();
     let (student, teacher) = (random(1, 4), target(2, 4));
     let loss = |s: &Tensor, t: &Tensor, w: &[f32], crops| {
-        let s = kernels::copy::contiguous(s).unwrap();
-        let t = kernels::copy::contiguous(t).unwrap();
-        item(&masked_patches(&Var::constant(s), &t, &weight(w), crops, 0.1).unwrap())
+        item(&masked_patches(&Var::constant(s.clone()), t, &weight(w), crops, 0.1).unwrap())
     };
     // Crop 1 has three masked patches, crop 2 one, crops 3 and 4 none.
     let third = 1.0 / 3.0;
@@ -148,6 +150,10 @@ fn koleo_is_of_normalised_class_tokens_of_one_crop() {
     batch[1] = batch[0].clone();
     let spread = signal(&drive.loss(&batch), "koleo");
     assert!(spread.is_finite() && spread < 12.0, "equal crops are no duplicates of each other: {spread}");
+    // Of the student's class tokens, one large crop after the other.
+    let loss = drive.loss(&views(&drive, 2));
+    let crop = |i: usize| item(&koleo(&Var::constant(rows(&loss.embeddings, 8 * i, 8))).unwrap());
+    assert!((signal(&loss, "koleo") - crop(0) - crop(1)).abs() < 1e-5);
     let mut other = dinov2(&vit(), "koleo_weight = 0.0");
     let batch = views(&other, 1);
     assert!(other.loss(&batch).signals.iter().all(|s| s.0 != "koleo"));
@@ -220,6 +226,103 @@ fn centres_move_where_they_are_used() {
             assert_eq!(drive.value(name).iter().any(|v| *v != 0.0), moves, "{centering}: {name}");
         }
     }
+}
+
+/// iBOT's part of a step: at every masked patch the cross-entropy of what the student says there, which does not see it, with
+/// what the teacher says at the same patch; averaged in each crop and over all sixteen crops, the half without a mask too.
+#[test]
+fn a_step_asks_for_the_masked_patches_at_their_places() {
+    let changes = "centering = \"center\"\nseparate_heads = false\nhead_layers = 3\ntemperatures.student = 0.2\n\
+                   temperatures.teacher_start = 0.05\ntemperatures.teacher = 0.05";
+    let mut drive = dinov2(&vit(), changes);
+    let (batch, draws) = (views(&drive, 1), drive.drawn());
+    let value = f64::from(signal(&drive.loss_of(&batch, &draws).unwrap(), "ibot"));
+    let spec = DinoHeadSpec {
+        inputs: 24,
+        hidden: 16,
+        bottleneck: 8,
+        outputs: 16,
+        layers: 3,
+        norm: false,
+        fixed_lengths: false,
+    };
+    let mut head = DinoHead::new(spec, &Initializer::new(1).child("head")).unwrap();
+    let large = Var::constant(kernels::copy::cat(&[&batch[0], &batch[1]], 0).unwrap());
+    // Teacher and student start equal.
+    let mut logits = |rows: Option<&Tensor>| {
+        let vit = drive.objective.encoder().vit().unwrap();
+        let tokens = vit.forward(&VitInput { rows, ..VitInput::whole(&large) }).unwrap();
+        let patches = autograd::ops::reshape(&tokens.patches().unwrap(), &[16 * 9, 24]).unwrap();
+        common::rows(head.forward(&patches, Mode::Evaluate).unwrap().value())
+    };
+    let (student, teacher) = (logits(Some(&draws[0])), logits(None));
+    let masked: Vec<usize> =
+        draws[0].to_vec::<i32>().unwrap().iter().enumerate().filter(|r| *r.1 == 144).map(|r| r.0).collect();
+    let in_crop = |crop: usize| masked.iter().filter(|row| **row / 9 == crop).count() as f64;
+    let cost = |&row: &usize| {
+        let (p, q) = (log_softmax(&teacher[row], 0.05), log_softmax(&student[row], 0.2));
+        p.iter().zip(q).map(|(p, q)| -p.exp() * q).sum::<f64>() / in_crop(row / 9)
+    };
+    let expected = masked.iter().map(cost).sum::<f64>() / 16.0;
+    let crops = (0..16).filter(|crop| in_crop(*crop) > 0.0).count();
+    assert!(crops > 3 && crops <= 8 && masked.len() > 2 * crops, "{masked:?}");
+    assert!((value - expected).abs() < 1e-4, "{value} for {expected}");
+}
+
+/// The rows behind the masked ones fill the tensor up: what lies there changes no figure.
+#[test]
+fn a_step_leaves_padding_out() {
+    for centering in ["center", "sinkhorn"] {
+        let mut drive = dinov2(&vit(), &format!("centering = \"{centering}\""));
+        let count = |draws: &[Tensor]| draws[4].to_vec::<i32>().unwrap()[0] as usize;
+        while count(&drive.drawn()) == drive.drawn()[1].len() {
+            drive.step += 1;
+        }
+        let (batch, draws) = (views(&drive, 1), drive.drawn());
+        let mut other = draws.clone();
+        other[1].as_mut_slice::<i32>().unwrap()[count(&draws)..].fill(100);
+        let (a, b) = (drive.loss_of(&batch, &draws).unwrap(), drive.loss_of(&batch, &other).unwrap());
+        for name in ["ibot", "patch_entropy"] {
+            assert!((signal(&a, name) - signal(&b, name)).abs() < 1e-6, "{centering}: {name}");
+        }
+    }
+}
+
+/// The teacher is `m` of itself and `1 - m` of the student after the step, with the momentum of that step.
+#[test]
+fn the_teacher_follows_after_the_step() {
+    let mut drive = dinov2(&vit(), "momentum = 0.5");
+    let (online, target) = ("head.mlp.0.weight", "teacher.head.mlp.0.weight");
+    drive.scale(target, 0.5);
+    let schedule = objectives::MomentumSchedule { start: 0.5, end: 1.0, steps: 40 };
+    for step in 0..4 {
+        let old = drive.value(target);
+        drive.step(&views(&drive, step));
+        let m = schedule.at(step) as f32;
+        for ((t, o), n) in drive.value(target).iter().zip(&old).zip(&drive.value(online)) {
+            assert!((t - (m * o + (1.0 - m) * n)).abs() < 1e-6, "step {step}: {t}");
+        }
+    }
+}
+
+/// A branch is dropped for one sample and kept for another; kept ones make up for the dropped, and every step and pass has its
+/// own draw.
+#[test]
+fn branches_are_drawn_for_each_sample_and_keep_their_mean() {
+    let arch = Arch { drop_path: Some(0.4), drop_path_uniform: Some(true), ..vit() };
+    let encoder = models::build(&arch, common::image(&TINY), 1).unwrap();
+    let draw = |which: u64, step: u64| {
+        let dropped = DroppedBranches::of(encoder.as_ref(), 1, which).unwrap();
+        dropped.draw(step, 400).unwrap().to_vec::<f32>().unwrap()
+    };
+    let keep = draw(0, 3);
+    for branch in keep.chunks(400) {
+        assert!(branch.iter().all(|f| *f == 0.0 || (f - 1.0 / 0.6).abs() < 1e-6));
+        let mean = branch.iter().sum::<f32>() / 400.0;
+        assert!((mean - 1.0).abs() < 0.15, "{mean}");
+    }
+    assert!(keep[..400] != keep[400..800] && keep == draw(0, 3));
+    assert!(keep != draw(0, 4) && keep != draw(1, 3));
 }
 
 /// Dropped branches are the student's alone, and another for each pass.

@@ -135,10 +135,11 @@ fn the_encoder_sees_nothing_of_removed_patches() {
         drive.objective.encoder().vit().unwrap().forward(&input).unwrap().x.shape().to_vec()
     };
     assert_eq!(shape, [8, 1 + 2, 24], "the class token and two of nine patches");
-    // The loss does depend on them: they are what is predicted.
-    let before = drive.loss(&[images]).value.value().item().unwrap();
-    let after = drive.loss(&[changed]).value.value().item().unwrap();
-    assert_ne!(before, after);
+    // In a step too; the loss does depend on them: they are what is predicted.
+    let (before, after) = (drive.loss(&[images]), drive.loss(&[changed]));
+    assert_ne!(before.value.value().item().unwrap(), after.value.value().item().unwrap());
+    let embeddings = |loss: &objectives::Loss| loss.embeddings.to_vec::<f32>().unwrap();
+    assert_eq!(embeddings(&before), embeddings(&after), "bit for bit");
 }
 
 /// The target of a visible patch does not count: predictions there get no gradient and its pixels no weight.
@@ -156,6 +157,49 @@ fn the_loss_counts_removed_patches_alone() {
     for (row, gradient) in prediction.gradient().unwrap().to_vec::<f32>().unwrap().chunks(4).enumerate() {
         assert_eq!(gradient.iter().any(|g| *g != 0.0), row == 1 || row == 4, "row {row}");
     }
+}
+
+/// A decoder that predicts zero costs the mean square of the removed patches, of their pixels as they are or normalised by
+/// their own mean and unbiased variance, whatever the visible ones are.
+#[test]
+fn a_step_counts_the_removed_patches_as_the_settings_say() {
+    for normalize in [false, true] {
+        let mut drive = mae(&format!("normalize_targets = {normalize}"));
+        drive.scale("decoder.decoder_pred.weight", 0.0);
+        let mut images = views(&drive, 1).remove(0);
+        // Patches of different brightness and contrast.
+        let pixels = images.as_mut_slice::<f32>().unwrap();
+        pixels
+            .iter_mut()
+            .enumerate()
+            .for_each(|(i, v)| *v = *v * (1.0 + (i / 12 % 12) as f32) + (i % 12) as f32);
+        let patches = common::rows(&patchify(&images, 4).unwrap());
+        let removed = numbers(&drive.drawn()[1]);
+        let square = |row: &i32| {
+            let patch = &patches[*row as usize];
+            let mean = if normalize { patch.iter().sum::<f64>() / 16.0 } else { 0.0 };
+            let sum = patch.iter().map(|v| (v - mean).powi(2)).sum::<f64>();
+            sum / 16.0 / if normalize { sum / 15.0 } else { 1.0 }
+        };
+        let expected = removed.iter().map(square).sum::<f64>() / removed.len() as f64;
+        let loss = drive.loss(&[images]);
+        for value in [loss.value.value().item().unwrap(), signal(&loss, "zero_prediction")] {
+            assert!((f64::from(value) / expected - 1.0).abs() < 1e-4, "{value} for {expected}");
+        }
+    }
+}
+
+/// Predictions in bf16 are compared in f32.
+#[test]
+fn predictions_in_bf16_are_compared_in_f32() {
+    let wanted = Array::<f32>::random(&[6, 4], 1, 1.0).to_tensor().unwrap();
+    let removed = Tensor::from_slice(&[1i32, 4], &[2]).unwrap();
+    let random = Array::<f32>::random(&[6, 4], 2, 1.0).to_tensor().unwrap();
+    let low = kernels::copy::cast(&random, engine::DType::BF16).unwrap();
+    let same = kernels::copy::cast(&low, engine::DType::F32).unwrap();
+    let loss =
+        |x: Tensor| reconstruction(&Var::constant(x), &wanted, &removed).unwrap().value().item().unwrap();
+    assert_eq!(loss(low), loss(same));
 }
 
 /// Positions are fixed; everything else is trained, the mask token too.

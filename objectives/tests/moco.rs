@@ -7,13 +7,15 @@ mod common;
 
 use autograd::module::parts;
 use autograd::{Var, no_grad};
-use common::{Drive, TINY, noise, resnet, signal};
+use common::{Drive, TINY, cosines, log_softmax, noise, resnet, signal};
 use engine::{Device, Tensor};
 use kernels::array::Array;
-use models::{Arch, Mode};
-use objectives::Run;
+use models::{Arch, MlpSpec, Mode};
+use objectives::branch::Branch;
 use objectives::moco::info_nce;
+use objectives::momentum::follow;
 use objectives::queue::KeyQueue;
+use objectives::{Run, draws};
 
 /// A ResNet whose batch norm sees halves of a batch.
 fn split() -> Arch {
@@ -75,14 +77,46 @@ fn keys_enter_the_queue_after_the_step_and_are_unit_vectors() {
     for row in after.chunks(8) {
         assert!((row.iter().map(|v| v * v).sum::<f32>() - 1.0).abs() < 1e-5, "{row:?}");
     }
-    for step in 2..=5 {
-        drive.step(&views(&drive, step));
+    // Four batches of eight fill the queue of 32; the fifth goes to the first rows again.
+    for step in 1..5 {
+        let before = drive.value("queue");
+        drive.step(&views(&drive, step as u64 + 1));
+        let after = drive.value("queue");
+        for (i, (a, b)) in after.chunks(8 * 8).zip(before.chunks(8 * 8)).enumerate() {
+            assert_eq!(a != b, i == step % 4, "rows of batch {i} at step {step}");
+        }
     }
-    assert_eq!(
-        drive.step, 5,
-        "four batches of eight fill the queue of 32; the fifth goes to the first rows again"
-    );
-    assert_ne!(drive.value("queue")[..8 * 8], after[..8 * 8]);
+}
+
+/// InfoNCE of each query with its key and the queue as it was before the step, at the temperature that is set.
+#[test]
+fn the_loss_is_that_of_the_keys_and_the_queue() {
+    for temperature in [0.2, 0.7] {
+        let mut drive = moco("moco-v2", &format!("temperature = {temperature}"));
+        let tensor = |values: &[f32]| Tensor::from_slice(values, &[values.len() / 8, 8]).unwrap();
+        let (batch, queue) = (views(&drive, 1), tensor(&drive.value("queue")));
+        let queries = drive.loss(&batch).embeddings;
+        let value = f64::from(drive.step(&batch));
+        let keys = tensor(&drive.value("queue")[..8 * 8]);
+        let (positive, negative) = (cosines(&queries, &keys), cosines(&queries, &queue));
+        let row = |i: usize| -log_softmax(&[&[positive[i][i]], &negative[i][..]].concat(), temperature)[0];
+        let expected = (0..8).map(row).sum::<f64>() / 8.0;
+        assert!((value - expected).abs() < 1e-4, "{value} for {expected}");
+    }
+}
+
+/// Every step has its own order, and the second index undoes the first.
+#[test]
+fn orders_differ_by_the_step_and_come_with_their_inverse() {
+    let order = |step| draws::order(3, step, 16).unwrap().map(|x| x.to_vec::<i32>().unwrap());
+    let iota: Vec<i32> = (0..16).collect();
+    for step in 0..4 {
+        let [forward, back] = order(step);
+        assert_ne!(forward, iota);
+        assert_eq!(back.iter().map(|&i| forward[i as usize]).collect::<Vec<_>>(), iota);
+        assert_eq!(order(step), [forward.clone(), back]);
+        assert_ne!(order(step + 1)[0], forward);
+    }
 }
 
 /// The key encoder gets no gradient, starts as the query encoder, and moves to m k + (1 - m) q at the next loss.
@@ -118,6 +152,24 @@ fn batch_norm_statistics_do_not_follow() {
     let key = drive.value(&format!("key.{name}"));
     assert!(key.iter().any(|v| *v != 0.0), "the key encoder sees its batches in training mode");
     assert_ne!(drive.value(name), key);
+    // A follower that keeps nothing of itself takes over every parameter and no statistic.
+    let encoder = models::build(&resnet(), common::image(&TINY), 1).unwrap();
+    let spec = MlpSpec::simclr(encoder.dim(), 16, 8, 2);
+    let mut online = Branch::new(encoder, spec, 1).unwrap();
+    let mut key = online.follower(spec).unwrap();
+    online.project(&Array::<f32>::random(&[8, 12, 12, 1], 5, 1.0).to_tensor().unwrap(), None).unwrap();
+    common::scale(&mut online, "projector.0.weight", 2.0);
+    follow(&mut key, &mut online, &Tensor::from_slice(&[0f32], &[1]).unwrap()).unwrap();
+    let values = |x: &Tensor| x.to_vec::<f32>().unwrap();
+    let (online, key) = (parts(&mut online), parts(&mut key));
+    for ((name, a), (_, b)) in online.params.iter().zip(&key.params) {
+        assert_eq!(values(a.value()), values(b.value()), "{name}");
+    }
+    for ((name, a), (_, b)) in online.buffers.iter().zip(&key.buffers) {
+        let start = if name.ends_with("running_var") { 1.0 } else { 0.0 };
+        assert!(values(b.value()).iter().all(|v| *v == start), "{name} followed");
+        assert_ne!(values(a.value()), values(b.value()), "{name}");
+    }
 }
 
 /// v1 has one linear layer, v2 two; neither is normalised.

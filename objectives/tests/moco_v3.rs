@@ -7,11 +7,11 @@ mod common;
 
 use autograd::Var;
 use autograd::module::parts;
-use common::{Drive, TINY, noise, resnet, vit};
+use common::{Drive, TINY, cosines, log_softmax, noise, resnet, scale, vit};
 use engine::Tensor;
 use kernels::array::Array;
-use models::{Arch, Init, Position};
-use objectives::branch::unit;
+use models::{Arch, Init, MlpSpec, Mode, Position};
+use objectives::branch::{Twins, unit};
 use objectives::moco_v3::contrast;
 
 fn moco(arch: &Arch, changes: &str) -> Drive {
@@ -81,6 +81,34 @@ fn the_momentum_encoder_lacks_the_predictor_and_moves_first() {
     for (name, param) in parts(drive.objective.networks()).params {
         assert_eq!(param.gradient().is_none(), name.starts_with("target."), "{name}");
     }
+}
+
+/// 2 t times the cross-entropy over the other view's keys, in both directions, at the temperature that is set. The keys are
+/// those of the momentum encoder after it has moved: one that keeps nothing of itself is the online network.
+#[test]
+fn the_loss_is_that_of_the_other_views_keys_after_the_encoder_moved() {
+    let (turned, temperature) = ("projector.3.weight", 0.3);
+    let changes = "temperature = 0.3\nmomentum = 0.0\nprojector_layers = 2\npredictor_norm = false";
+    let mut drive = moco(&resnet(), changes);
+    drive.scale(turned, -1.0);
+    let batch = views(&drive, 1);
+    let encoder = models::build(&resnet(), common::image(&TINY), 1).unwrap();
+    let projector = MlpSpec::moco_v3(encoder.dim(), 16, 8, 2, true);
+    let predictor = MlpSpec::moco_v3(8, 16, 8, 2, false);
+    let mut twins = Twins::new(encoder, projector, Some(predictor), 1).unwrap();
+    scale(&mut twins.online, turned, -1.0);
+    scale(&mut twins.target, turned, -1.0);
+    let mut direction = |from: usize, to: usize| {
+        let z = twins.online.project(&batch[from], None).unwrap();
+        let q = twins.predictor.as_mut().unwrap().forward(&z, Mode::Train).unwrap();
+        let k = twins.target.project(&batch[to], None).unwrap();
+        let all = cosines(q.value(), k.value());
+        let row = |(i, row): (usize, &Vec<f64>)| -log_softmax(row, temperature)[i];
+        2.0 * temperature * all.iter().enumerate().map(row).sum::<f64>() / 8.0
+    };
+    let expected = direction(0, 1) + direction(1, 0);
+    let value = f64::from(drive.loss(&batch).value.value().item().unwrap());
+    assert!((value - expected).abs() < 1e-4, "{value} for {expected}");
 }
 
 /// A ViT's patch embedding stays as it was drawn, bit for bit, and the rest is trained.

@@ -112,6 +112,19 @@ mod tests {
         assert!(h.std < 1e-6 && h.warning().is_some_and(|w| w.starts_with("collapse")), "{h:?}");
     }
 
+    /// Three unit vectors along one axis and one along another: singular values sqrt(3) and 1, not their squares and not those
+    /// of centred rows; lengths do not count.
+    #[test]
+    fn the_rank_is_of_the_singular_values_of_unit_vectors() {
+        for length in [1.0, 7.0] {
+            let h = measure(&[length, 0.0, 1.0, 0.0, 2.0, 0.0, 0.0, 1.0], 2);
+            let p = 3f64.sqrt() / (3f64.sqrt() + 1.0);
+            let rank = (-p * p.ln() - (1.0 - p) * (1.0 - p).ln()).exp();
+            assert!((f64::from(h.rank) - rank).abs() < 1e-5, "{h:?} for {rank}");
+            assert!((f64::from(h.std) - 3f64.sqrt() / 4.0).abs() < 1e-6, "{h:?}");
+        }
+    }
+
     /// The deviation alone does not show it: 8 of 128 directions still spread.
     #[test]
     fn few_directions_are_a_dimensional_collapse() {

@@ -1,10 +1,18 @@
 //! Every method at a size that tests can afford.
 
-#![allow(dead_code, clippy::panic, reason = "each test file uses its part, and fails by panicking")]
+#![allow(
+    dead_code,
+    clippy::panic,
+    clippy::unwrap_used,
+    reason = "each test file uses its part, and fails by panicking"
+)]
 
-use super::Stage;
-use objectives::DataProfile;
+use super::{Stage, write_mnist};
+use engine::{Device, Tensor};
+use objectives::{DataProfile, Run};
 use pretext::config::{self, Config, Overrides};
+use pretext::train::Machine;
+use pretext::train::input::Input;
 use std::process::{Command, Output};
 
 /// What `sample` looks like.
@@ -51,6 +59,35 @@ pub fn small_config(method: &str, more: &[&str]) -> Config {
     let base = config::defaults(objectives::find(method).unwrap(), "sample", &SAMPLE).unwrap();
     let set = small(method).into_iter().chain(more.iter().map(|s| s.to_string())).collect();
     config::apply(&base, &Overrides { set, ..Overrides::default() }).unwrap()
+}
+
+/// What a method draws depends on the step of the run: a second epoch goes on where the first ended. Of 97 images in batches of
+/// eight the last one is left out of an epoch.
+pub fn draws_go_on(stage: &Stage, device: Device) {
+    write_mnist(&stage.path("odd"), 97, 8);
+    let config = small_config("moco-v2", &["training.epochs=3"]);
+    let splits = data::open(&format!("mnist:{}", stage.path("odd").display()), None).unwrap();
+    let profile = pretext::train::profile(splits.train.as_ref()).unwrap();
+    let objective = pretext::train::build(&config, &profile).unwrap();
+    let machine = Machine { device, workers: 0, graph: false, stop_after: None };
+    let mut input = Input::new(&config, objective.as_ref(), &splits.train, machine).unwrap();
+    let Run { steps, steps_per_epoch, batch, .. } = *input.run();
+    assert_eq!((steps, steps_per_epoch, batch), (36, 12, 8));
+    let draws = objective.draws(input.run()).unwrap().unwrap();
+    let numbers = |x: &Tensor| x.to_device(Device::Cpu).unwrap().to_vec::<i32>().unwrap();
+    let mut step = 0;
+    for epoch in 0..2 {
+        input.begin(epoch, 0).unwrap();
+        while input.advance().unwrap() {
+            let given = input.current().unwrap();
+            assert!(given.views.iter().all(|view| view.shape()[0] == 8), "step {step}");
+            let given: Vec<Vec<i32>> = given.draws.iter().map(numbers).collect();
+            let drawn: Vec<Vec<i32>> = draws(step).unwrap().iter().map(numbers).collect();
+            assert_eq!(given, drawn, "step {step}");
+            step += 1;
+        }
+    }
+    assert_eq!(step, 24);
 }
 
 /// Runs `pretext pretrain METHOD` on a stage's data at the small size, into `out`.

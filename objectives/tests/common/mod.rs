@@ -2,6 +2,7 @@
 
 #![allow(dead_code, reason = "each test file uses its part")]
 
+use autograd::Module;
 use autograd::module::parts;
 use autograd::optim::{Algorithm, Numbers, Optimizer, Rule};
 use engine::{Device, Result, Tensor};
@@ -172,11 +173,44 @@ impl Drive {
         both.find(|(n, _)| *n == name).unwrap_or_else(|| panic!("no {name}")).1.to_vec::<f32>().unwrap()
     }
 
+    /// Multiplies the values of the parameter called `name`.
+    pub fn scale(&mut self, name: &str, by: f32) {
+        scale(self.objective.networks(), name, by);
+    }
+
     /// Names of all parameters with whether they are trained.
     pub fn names(&mut self) -> Vec<(String, bool)> {
         let params = parts(self.objective.networks()).params;
         params.into_iter().map(|(name, p)| (name, p.is_trainable())).collect()
     }
+}
+
+/// Multiplies the values of the parameter of `network` called `name`.
+pub fn scale(network: &mut dyn Module, name: &str, by: f32) {
+    let mut params = parts(network).params;
+    let (_, param) = params.iter_mut().find(|(n, _)| n == name).unwrap_or_else(|| panic!("no {name}"));
+    let value = kernels::elementwise::scale(param.value(), by).unwrap();
+    param.set(value).unwrap();
+}
+
+/// The rows of a matrix in f64.
+pub fn rows(x: &Tensor) -> Vec<Vec<f64>> {
+    let width = x.shape()[1];
+    x.to_vec::<f32>().unwrap().chunks(width).map(|row| row.iter().map(|v| f64::from(*v)).collect()).collect()
+}
+
+/// The cosines of every row of `a` with every row of `b`.
+pub fn cosines(a: &Tensor, b: &Tensor) -> Vec<Vec<f64>> {
+    let dot = |x: &[f64], y: &[f64]| x.iter().zip(y).map(|(x, y)| x * y).sum::<f64>();
+    let cosine = |x: &[f64], y: &[f64]| dot(x, y) / (dot(x, x) * dot(y, y)).sqrt();
+    let b = rows(b);
+    rows(a).iter().map(|x| b.iter().map(|y| cosine(x, y)).collect()).collect()
+}
+
+/// The logarithm of the softmax of `logits` divided by `temperature`.
+pub fn log_softmax(logits: &[f64], temperature: f64) -> Vec<f64> {
+    let sum = logits.iter().map(|v| (v / temperature).exp()).sum::<f64>();
+    logits.iter().map(|v| v / temperature - sum.ln()).collect()
 }
 
 /// A signal of a loss.
