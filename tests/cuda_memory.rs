@@ -8,7 +8,7 @@
 mod common;
 
 use autograd::module;
-use common::methods::{SAMPLE, small_config};
+use common::methods::{sample, small_config};
 use engine::cuda::memory::{Stats, stats};
 use engine::cuda::{self, extension};
 use engine::{Device, Tensor};
@@ -39,13 +39,14 @@ struct Training {
 /// A small method on random images, on the device. The draws of `steps` steps are there before the first.
 fn training(method: &str, steps: u64, device: Device) -> Training {
     let config = small_config(method, &["training.warmup_epochs=0"]);
-    let mut objective = build(&config, &SAMPLE).unwrap();
+    let (_, profile) = sample(method);
+    let mut objective = build(&config, &profile).unwrap();
     module::to_device(objective.networks(), device).unwrap();
     let batch = config.training.batch;
     let run = Run { steps, steps_per_epoch: 1000, batch, device };
     objective.begin(&run).unwrap();
     let view = |(i, v): (usize, &kernels::augment::Recipe)| {
-        let image = Array::<f32>::random(&[batch, v.height, v.width, 1], i as u64, 1.0);
+        let image = Array::<f32>::random(&[batch, v.height, v.width, profile.channels], i as u64, 1.0);
         image.to_tensor().unwrap().to_device(device).unwrap()
     };
     let views: Vec<Tensor> = objective.views().iter().enumerate().map(view).collect();

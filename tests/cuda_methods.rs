@@ -5,7 +5,7 @@
 
 mod common;
 
-use common::methods::{command, draws_go_on};
+use common::methods::{command, draws_go_on, sample};
 use common::{Stage, stderr, succeeded};
 use engine::cuda::nvrtc::testing::nvrtc_for_tests;
 use engine::{DType, Device, Tensor};
@@ -23,7 +23,7 @@ const TOLERANCE: f64 = 2e-4;
 const LOW: f64 = 1e-2;
 
 fn run(stage: &Stage, method: &str, out: &str, more: &[&str]) -> std::process::Output {
-    let mut command = command(stage, method, "sample", out, more);
+    let mut command = command(stage, method, sample(method).0, out, more);
     // The program looks for the compiler of kernels where the tests found or put it.
     command.env("PRETEXT_CUDA_LIB_DIR", nvrtc_for_tests().path().parent().unwrap());
     command.output().unwrap()
@@ -113,6 +113,7 @@ fn tasks_move_the_same_pixels() {
     let here = accuracy(&logits, &labels).unwrap().item().unwrap();
     let there = accuracy(&logits.to_device(device).unwrap(), &labels.to_device(device).unwrap()).unwrap();
     assert_eq!(there.to_device(Device::Cpu).unwrap().item().unwrap(), here);
+}
 
 #[test]
 fn draws_on_the_device_are_of_the_step_of_the_run() {

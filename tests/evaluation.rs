@@ -115,6 +115,9 @@ impl Encoder for Drifting {
     fn block_features(&mut self, images: &Var, block: usize) -> Result<Var> {
         self.inner.block_features(images, block)
     }
+    fn map(&mut self, images: &Var, mode: Mode) -> Result<Var> {
+        self.inner.map(images, mode)
+    }
     fn dim(&self) -> usize {
         self.inner.dim()
     }

@@ -1,4 +1,4 @@
-//! Values from PyTorch, torchvision and lightly (`tests/golden/`), checked through the public functions.
+//! Values from PyTorch, torchvision, lightly and scikit-image (`tests/golden/`), checked through the public functions.
 
 // A test reports by panicking, helpers included.
 #![allow(clippy::unwrap_used, clippy::panic)]

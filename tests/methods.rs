@@ -77,6 +77,8 @@ fn every_method_shows_its_own_signals() {
         ("moco-v3", &["positive_similarity"]),
         ("byol", &["positive_similarity"]),
         ("mae", &["zero_prediction"]),
+        ("colorization", &["cross_entropy", "constant_loss", "mean_weight"]),
+        ("inpainting", &["hole_error", "mean_error", "hole_psnr", "generator_loss", "discriminator_loss"]),
         ("dino", &["teacher_entropy", "divergence", "teacher_concentration", "center_norm"]),
         ("dinov2", &["dino", "ibot", "koleo", "teacher_entropy", "patch_entropy", "center_norm"]),
     ];
@@ -280,4 +282,43 @@ fn rate_and_decay_are_those_of_the_step() {
             }
         }
     }
+}
+
+/// Methods that have something to show leave pictures, at each measurement and at the end, the same in a resumed run.
+#[test]
+fn pictures_are_left_in_the_runs_folder() {
+    let stage = Stage::new();
+    for (method, columns) in
+        [("colorization", "lightness-predicted_colour-truth"), ("inpainting", "masked-predicted_hole-truth")]
+    {
+        let measured = ["--steps", "18", "--set", "monitor.every_epochs=1"];
+        succeeded(&pretrain(&stage, method, method, &measured));
+        for step in ["000012", "000018"] {
+            let path = stage.path(method).join("pictures").join(format!("{step}-{columns}.png"));
+            let image = data::decode::read(&path).unwrap();
+            // Eight images of 12 pixels, with gaps of 2.
+            assert_eq!((image.height, image.channels), (8 * 14 + 2, 3), "{method}");
+            assert_eq!(image.width, 14 * columns.split('-').count() + 2, "{method}");
+        }
+    }
+    succeeded(&pretrain(&stage, "simclr", "simclr", &["--steps", "12", "--set", "monitor.every_epochs=1"]));
+    assert!(!stage.path("simclr").join("pictures").exists(), "SimCLR has nothing to show");
+}
+
+/// An encoder that was trained on lightness is evaluated on lightness, and says so where there is no colour.
+#[test]
+fn an_encoder_of_lightness_is_evaluated_on_lightness() {
+    let stage = Stage::new();
+    let trained = pretrain(&stage, "colorization", "run", &["--steps", "4"]);
+    succeeded(&trained);
+    let colour = stage.colour_data();
+    let shown = stage.run(&["knn", "run", "--data", &colour]);
+    let text = stdout(succeeded(&shown));
+    // Pixels are lightness too: one value each.
+    assert!(text.lines().any(|line| line.contains("raw pixels") && line.contains(" 144 ")), "{text}");
+    let grey = stage.run(&["knn", "run", "--data", &stage.data()]);
+    assert!(stderr(&grey).contains("no colour"), "{}", stderr(&grey));
+    let refused = stage.run(&["pretrain", "colorization", "--data", &stage.data(), "--out", "x"]);
+    assert_eq!(refused.status.code(), Some(2));
+    assert!(stderr(&refused).contains("sample-color"), "{}", stderr(&refused));
 }

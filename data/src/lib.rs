@@ -10,15 +10,19 @@
 mod batch;
 mod dataset;
 pub mod decode;
+mod encode;
 mod evaluation;
 pub mod idx;
+mod lightness;
 mod loader;
 mod sources;
 mod statistics;
 
 pub use batch::{Batch, RawBatch};
 pub use dataset::{Dataset, Image, InMemory, Splits, Subset};
+pub use encode::write_png;
 pub use evaluation::Evaluation;
+pub use lightness::Lightness;
 pub use loader::{Epoch, Loader, LoaderOptions};
 pub use sources::{Availability, SOURCES, Source, open};
 pub use statistics::{overlap, pixel_statistics};

@@ -19,6 +19,7 @@ pub mod testing;
 
 pub mod attention;
 pub mod augment;
+pub mod color;
 pub mod conv2d;
 pub mod copy;
 pub mod distill;

@@ -32,6 +32,10 @@ pub trait Encoder: Module + Send {
         require_block(block, self.blocks())
     }
 
+    /// The features of places, [B, rows, columns, channels], before they become one vector: a ResNet's last map, a ViT's
+    /// patch tokens. No residual branch is dropped.
+    fn map(&mut self, images: &Var, mode: Mode) -> Result<Var>;
+
     /// Size of a feature vector.
     fn dim(&self) -> usize;
 

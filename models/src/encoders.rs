@@ -3,7 +3,7 @@
 use crate::{Arch, Encoder, ImageShape, Mode, ResNet, VisionTransformer, VitInput};
 use autograd::module::{Path, Visitor};
 use autograd::{Module, Var, ops};
-use engine::{Result, Tensor};
+use engine::{Error, Result, Tensor};
 
 /// A ResNet without its last linear layer.
 pub(crate) struct ResNetEncoder {
@@ -29,6 +29,10 @@ impl Encoder for ResNetEncoder {
 
     fn block_features(&mut self, images: &Var, block: usize) -> Result<Var> {
         self.network.stage_features(images, Mode::Evaluate, block)
+    }
+
+    fn map(&mut self, images: &Var, mode: Mode) -> Result<Var> {
+        self.network.map(images, mode)
     }
 
     fn dim(&self) -> usize {
@@ -76,6 +80,17 @@ impl Encoder for VitEncoder {
 
     fn block_features(&mut self, images: &Var, block: usize) -> Result<Var> {
         ops::mean(&self.network.block_tokens(images, block)?.patches()?, &[1])
+    }
+
+    fn map(&mut self, images: &Var, _mode: Mode) -> Result<Var> {
+        let [rows, columns] = self.network.patch_embed().grid(images)?;
+        let patches = self.network.forward(&VitInput::whole(images))?.patches()?;
+        let &[batch, _, width] = patches.shape() else {
+            return Err(
+                Error::shape("vit", "patch tokens are [B, L, D]").argument("patches", patches.value())
+            );
+        };
+        ops::reshape(&patches, &[batch, rows, columns, width])
     }
 
     fn dim(&self) -> usize {

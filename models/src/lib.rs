@@ -16,9 +16,12 @@ pub mod vit;
 
 pub use arch::{Arch, FeedForward, ImageShape, Init, Pool, Position};
 pub use encoder::{Encoder, Mode};
-pub use heads::{DinoHead, DinoHeadSpec, MaeDecoder, MaeDecoderSpec, Mlp, MlpSpec, OutputNorm};
+pub use heads::{
+    ChannelwiseConnection, DinoHead, DinoHeadSpec, Discriminator, MaeDecoder, MaeDecoderSpec, Mlp, MlpSpec,
+    OutputNorm, Upsampler, UpsamplerSpec,
+};
 pub use init::Initializer;
-pub use layers::{Activation, BatchNorm, Conv2d, LayerNorm, Linear};
+pub use layers::{Activation, BatchNorm, Conv2d, ConvTranspose2d, LayerNorm, Linear};
 pub use named::{ARCHS, Named, build, duplicate};
 pub use resnet::{Block, ResNet, ResNetSpec, Stem};
 pub use state::load_state;

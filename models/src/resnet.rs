@@ -210,6 +210,18 @@ impl ResNet {
     /// that is not there.
     #[track_caller]
     pub fn stage_features(&mut self, images: &Var, mode: Mode, stage: usize) -> Result<Var> {
+        ops::global_avg_pool(&self.stage_map(images, mode, stage)?)
+    }
+
+    /// The last stage's map [B, rows, columns, dim] of images [B, H, W, C].
+    #[track_caller]
+    pub fn map(&mut self, images: &Var, mode: Mode) -> Result<Var> {
+        self.stage_map(images, mode, self.stages.len())
+    }
+
+    /// The map behind a stage.
+    #[track_caller]
+    fn stage_map(&mut self, images: &Var, mode: Mode, stage: usize) -> Result<Var> {
         require_block(stage, self.stages.len())?;
         let shape = images.shape();
         if shape.len() != 4 || shape[3] != self.spec.channels {
@@ -223,7 +235,7 @@ impl ResNet {
         for block in self.stages[..stage].iter_mut().flatten() {
             x = block.forward(&x, mode)?;
         }
-        ops::global_avg_pool(&x)
+        Ok(x)
     }
 
     /// Size of a feature vector.

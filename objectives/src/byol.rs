@@ -28,6 +28,7 @@ pub const METHOD: Method = Method {
     summary: "one view predicts what a slowly moving network makes of the other; no negatives",
     reference: "Grill et al. 2020, Bootstrap Your Own Latent",
     recipes: recipes!("byol"),
+    lightness: false,
     build,
 };
 

@@ -31,6 +31,7 @@ pub const METHOD: Method = Method {
     summary: "a student predicts, from any crop, the prototypes that a teacher sees in other large crops",
     reference: "Caron et al. 2021, Emerging Properties in Self-Supervised Vision Transformers",
     recipes: recipes!("dino"),
+    lightness: false,
     build,
 };
 

@@ -36,6 +36,7 @@ pub const METHOD: Method = Method {
     summary: "DINO, and the teacher's prototypes predicted at masked patches, and features spread apart",
     reference: "Oquab et al. 2023, DINOv2: Learning Robust Visual Features without Supervision",
     recipes: recipes!("dinov2"),
+    lightness: false,
     build,
 };
 

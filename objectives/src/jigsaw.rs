@@ -40,6 +40,7 @@ pub const METHOD: Method = Method {
     summary: "which order the tiles of an image come in",
     reference: "Noroozi and Favaro 2016, Unsupervised Learning of Visual Representations by Solving Jigsaw Puzzles",
     recipes: recipes!("jigsaw"),
+    lightness: false,
     build,
 };
 

@@ -3,14 +3,18 @@
 //! A method is an [`Objective`] (its networks, its views, its loss) and a [`Method`] entry with its recipes. To add one,
 //! write its file, its folder of recipes, and one line in [`METHODS`]: `docs/methods.md` shows how.
 
+pub mod ab_bins;
 pub mod block_masks;
 pub mod branch;
 pub mod byol;
 pub mod classify;
+pub mod colorization;
 pub mod dino;
 pub mod dinov2;
 pub mod distillation;
 pub mod draws;
+pub mod holes;
+pub mod inpainting;
 pub mod jigsaw;
 pub mod mae;
 pub mod method;
@@ -32,8 +36,8 @@ pub mod tiles;
 pub mod training;
 pub mod view;
 
-pub use method::{Defaults, Method, Scale};
-pub use objective::{Batch, DataProfile, Draws, Hold, Loss, Objective, Run, Special};
+pub use method::{Defaults, Method, Recipes, Scale};
+pub use objective::{Batch, DataProfile, Draws, Hold, Loss, Objective, Pictures, Run, Special};
 pub use schedule::{CosineSchedule, DeviceSchedule, LearningRate, LinearWarmup, MomentumSchedule};
 pub use training::{
     ClipScope, DecayScope, LarsRule, Optimiser, Precision, RateScaling, RateSchedule, Training,
@@ -46,6 +50,8 @@ pub const METHODS: &[Method] = &[
     relative_position::METHOD,
     rotation::METHOD,
     jigsaw::METHOD,
+    colorization::METHOD,
+    inpainting::METHOD,
     simclr::METHOD,
     moco_v1::METHOD,
     moco_v2::METHOD,

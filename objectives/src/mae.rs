@@ -26,6 +26,7 @@ pub const METHOD: Method = Method {
     summary: "the pixels of removed patches are predicted from the few that are left",
     reference: "He et al. 2022, Masked Autoencoders Are Scalable Vision Learners",
     recipes: recipes!("mae"),
+    lightness: false,
     build,
 };
 

@@ -90,11 +90,18 @@ pub struct Method {
     pub reference: &'static str,
     /// How it is trained unless told otherwise.
     pub recipes: Recipes,
+    /// Whether the encoder sees lightness alone: one channel, (L - 50) / 100 in Lab, of images in colour.
+    pub lightness: bool,
     /// Makes it.
     pub build: Build,
 }
 
 impl Method {
+    /// Channels that the encoder takes where images have `channels`.
+    pub fn encoder_channels(&self, channels: usize) -> usize {
+        if self.lightness { 1 } else { channels }
+    }
+
     /// The text of the recipe for a scale.
     pub fn recipe(&self, scale: Scale) -> &'static str {
         match scale {

@@ -14,6 +14,7 @@ pub const METHOD: Method = Method {
     summary: "a view is recognised among a queue of keys, which a slowly moving copy of the encoder makes",
     reference: "He et al. 2020, Momentum Contrast for Unsupervised Visual Representation Learning",
     recipes: recipes!("moco-v1"),
+    lightness: false,
     build,
 };
 

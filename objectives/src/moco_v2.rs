@@ -14,6 +14,7 @@ pub const METHOD: Method = Method {
     summary: "MoCo with a deeper projector and stronger augmentation",
     reference: "Chen et al. 2020, Improved Baselines with Momentum Contrastive Learning",
     recipes: recipes!("moco-v2"),
+    lightness: false,
     build,
 };
 

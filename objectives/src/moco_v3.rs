@@ -26,6 +26,7 @@ pub const METHOD: Method = Method {
     summary: "predictions of a view are recognised among the momentum encoder's keys of the batch",
     reference: "Chen et al. 2021, An Empirical Study of Training Self-Supervised Vision Transformers",
     recipes: recipes!("moco-v3"),
+    lightness: false,
     build,
 };
 

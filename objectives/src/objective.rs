@@ -120,6 +120,13 @@ impl Default for Special {
     }
 }
 
+/// What a method makes of some images, side by side.
+pub struct Pictures {
+    /// A name, and images [N, H, W, 1 or 3] with values of 0 to 1, f32 in host memory, for each column; row n of all shows the
+    /// same image. Names say what is shown, such as `masked`, and which pixels are predicted.
+    pub columns: Vec<(&'static str, Tensor)>,
+}
+
 /// A pre-training method at work: its networks, views and loss.
 pub trait Objective: Send {
     /// The method's name.
@@ -134,6 +141,13 @@ pub trait Objective: Send {
         Ok(None)
     }
 
+    /// Looks at training images once, before the first step of a new run and while the networks are on the CPU: `views` gives
+    /// batches [B, H, W, C] of them, whole and at the size of the first view. What is learnt belongs into buffers.
+    fn prepare(&mut self, views: &mut dyn Iterator<Item = Result<Tensor>>) -> Result<()> {
+        let _ = views;
+        Ok(())
+    }
+
     /// Makes the schedules of a run, once, when the networks are on their device. An error if the run does not suit the
     /// method's settings.
     fn begin(&mut self, run: &Run) -> Result<()> {
@@ -146,6 +160,13 @@ pub trait Objective: Send {
     /// On a CUDA device this may be captured once and replayed: nothing may be read from the device or uploaded to it
     /// (`Tensor::constant` is for what never changes), and state is written in place.
     fn loss(&mut self, batch: &Batch) -> Result<Loss>;
+
+    /// What the method makes of a few images, in f32, for a person to look at; `None` if there is nothing to see. Nothing may
+    /// change by it.
+    fn pictures(&mut self, batch: &Batch) -> Result<Option<Pictures>> {
+        let _ = batch;
+        Ok(None)
+    }
 
     /// What happens after the optimiser's step of this batch: moving averages, queues. Captured with the step.
     fn after_step(&mut self, batch: &Batch) -> Result<()> {

@@ -34,6 +34,7 @@ pub const METHOD: Method = Method {
     summary: "on which side of one patch another lies",
     reference: "Doersch et al. 2015, Unsupervised Visual Representation Learning by Context Prediction",
     recipes: recipes!("relative-position"),
+    lightness: false,
     build,
 };
 

@@ -30,6 +30,7 @@ pub const METHOD: Method = Method {
     summary: "which of four rotations an image was turned by",
     reference: "Gidaris et al. 2018, Unsupervised Representation Learning by Predicting Image Rotations",
     recipes: recipes!("rotation"),
+    lightness: false,
     build,
 };
 

@@ -24,6 +24,7 @@ pub const METHOD: Method = Method {
     summary: "two views of an image attract each other and repel all other images of the batch",
     reference: "Chen et al. 2020, A Simple Framework for Contrastive Learning of Visual Representations",
     recipes: recipes!("simclr"),
+    lightness: false,
     build,
 };
 

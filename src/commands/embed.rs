@@ -41,8 +41,8 @@ pub fn run(args: &Embed, output: &Output) -> Result<()> {
 /// Features \[N, D\], and labels \[N\] if every image has one.
 fn extract(trained: &mut Trained, dataset: &Arc<dyn Dataset>) -> Result<(Tensor, Option<Tensor>)> {
     let (mut values, mut all, mut width) = (Vec::new(), Some(Vec::new()), 0);
-    let input = trained.input.clone();
-    features::for_each_batch(trained.encoder.as_mut(), &input, dataset, |rows, dim, labels| {
+    let (input, dataset) = (trained.input.clone(), trained.sees(dataset)?);
+    features::for_each_batch(trained.encoder.as_mut(), &input, &dataset, |rows, dim, labels| {
         width = dim;
         values.extend_from_slice(rows);
         match (labels, &mut all) {

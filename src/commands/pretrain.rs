@@ -143,5 +143,6 @@ fn overrides(args: &Pretrain) -> Overrides {
 /// What `encoder.safetensors` of a run holds.
 pub fn encoder(config: &Config, data: &DataProfile, objective: &mut dyn Objective) -> Result<Contents> {
     let input = features::evaluation_recipe(objective, data);
-    features::contents(objective.encoder(), &input, &config.method)
+    let lightness = features::lightness(objective);
+    features::contents(objective.encoder(), &input, lightness, &config.method)
 }

@@ -2,10 +2,10 @@
 
 use super::Labelled;
 use autograd::{Var, module, no_grad};
-use data::{Dataset, Evaluation, Loader, LoaderOptions, Subset};
+use data::{Dataset, Evaluation, Lightness, Loader, LoaderOptions, Subset};
 use engine::safetensors::{self, Contents};
 use engine::{Error, Result};
-use kernels::augment::Recipe;
+use kernels::augment::{Normalize, Recipe};
 use models::{Arch, Encoder, ImageShape, Mode};
 use objectives::{DataProfile, Objective};
 use std::path::Path;
@@ -33,6 +33,9 @@ impl FromStr for Layer {
     }
 }
 
+/// What metadata calls lightness.
+const LIGHTNESS: &str = "lightness";
+
 /// Images a forward pass of evaluation.
 pub const BATCH: usize = 250;
 
@@ -42,19 +45,50 @@ pub struct Trained {
     pub encoder: Box<dyn Encoder>,
     /// Size and normalisation of its input.
     pub input: Recipe,
+    /// Whether it takes the lightness of images in colour.
+    pub lightness: bool,
     /// Where the weights come from, for messages and tables.
     pub origin: String,
+}
+
+impl Trained {
+    /// The dataset as the encoder wants it.
+    pub fn sees(&self, dataset: &Arc<dyn Dataset>) -> Result<Arc<dyn Dataset>> {
+        as_seen(self.lightness, dataset)
+    }
+}
+
+/// The dataset itself, or the lightness of its images.
+pub fn as_seen(lightness: bool, dataset: &Arc<dyn Dataset>) -> Result<Arc<dyn Dataset>> {
+    Ok(match lightness && !dataset.is_empty() {
+        true => Arc::new(Lightness::new(dataset.clone())?),
+        false => dataset.clone(),
+    })
+}
+
+/// Whether the encoder of a method takes lightness alone.
+pub fn lightness(objective: &dyn Objective) -> bool {
+    objectives::find(objective.name()).is_ok_and(|method| method.lightness)
 }
 
 /// How an encoder sees whole images after training on views of `objective`: at the data's own size, normalised
 /// as in training, nothing random.
 pub fn evaluation_recipe(objective: &dyn Objective, data: &DataProfile) -> Recipe {
-    let normalize = objective.views().first().and_then(|view| view.normalize.clone());
+    let normalize = match lightness(objective) {
+        // Bytes of L / 100 to (L - 50) / 100.
+        true => Some(Normalize { mean: vec![0.5], std: vec![1.0] }),
+        false => objective.views().first().and_then(|view| view.normalize.clone()),
+    };
     Recipe { normalize, ..Recipe::evaluation(data.height, data.width) }
 }
 
 /// An encoder with torchvision's names, and how to use it in the metadata: what `encoder.safetensors` holds.
-pub fn contents(encoder: &mut dyn Encoder, input: &Recipe, origin: &str) -> Result<Contents> {
+pub fn contents(
+    encoder: &mut dyn Encoder,
+    input: &Recipe,
+    lightness: bool,
+    origin: &str,
+) -> Result<Contents> {
     let mut contents = Contents::default();
     module::save(encoder, "", &mut contents)?;
     let mut note = |key: &str, value: String| contents.metadata.insert(key.into(), value);
@@ -67,6 +101,9 @@ pub fn contents(encoder: &mut dyn Encoder, input: &Recipe, origin: &str) -> Resu
     note("origin", origin.into());
     note("height", input.height.to_string());
     note("input_width", input.width.to_string());
+    if lightness {
+        note("colour", LIGHTNESS.into());
+    }
     if let Some(n) = &input.normalize {
         let join = |v: &[f32]| v.iter().map(f32::to_string).collect::<Vec<_>>().join(" ");
         note("mean", join(&n.mean));
@@ -108,7 +145,14 @@ pub fn restore(contents: &Contents, path: &Path) -> Result<Trained> {
         };
         input = input.normalized(&list("mean")?, &list("std")?);
     }
-    Ok(Trained { encoder, input, origin: note("origin")? })
+    let lightness = match contents.metadata.get("colour").map(String::as_str) {
+        None => false,
+        Some(LIGHTNESS) => true,
+        Some(other) => {
+            return Err(fail(format!("'colour' in its metadata is '{other}', which is not known")));
+        }
+    };
+    Ok(Trained { encoder, input, lightness, origin: note("origin")? })
 }
 
 /// Batches whose statistics [`calibrate`] averages. Running statistics keep 0.9 of the old at each, so nothing

@@ -77,10 +77,11 @@ pub fn best_block(
 /// Evaluates an encoder and its floors, on the encoder's device, on the test part of `splits`.
 pub fn evaluate(trained: &mut Trained, seed: u64, splits: &Splits, probes: &Probes) -> Result<Vec<Row>> {
     let input = trained.input.clone();
+    let (train_images, test_images) = (trained.sees(&splits.train)?, trained.sees(&splits.test)?);
     let both = |encoder: &mut dyn Encoder| -> Result<(Labelled, Labelled)> {
         Ok((
-            features::labelled_of(encoder, probes.block, &input, &splits.train)?,
-            features::labelled_of(encoder, probes.block, &input, &splits.test)?,
+            features::labelled_of(encoder, probes.block, &input, &train_images)?,
+            features::labelled_of(encoder, probes.block, &input, &test_images)?,
         ))
     };
     let (train, test) = both(trained.encoder.as_mut())?;
@@ -92,13 +93,13 @@ pub fn evaluate(trained: &mut Trained, seed: u64, splits: &Splits, probes: &Prob
         false => rows.push(row("random", &train, &test, probes)?),
         true => {
             let unset = row("random-unset", &train, &test, probes)?;
-            features::calibrate(random.as_mut(), &input, &splits.train, seed)?;
+            features::calibrate(random.as_mut(), &input, &train_images, seed)?;
             let (train, test) = both(random.as_mut())?;
             rows.push(row("random", &train, &test, probes)?);
             rows.push(unset);
         }
     }
-    let (train, test) = (features::pixels(&input, &splits.train)?, features::pixels(&input, &splits.test)?);
+    let (train, test) = (features::pixels(&input, &train_images)?, features::pixels(&input, &test_images)?);
     rows.push(row("pixels", &train, &test, probes)?);
     Ok(rows)
 }

@@ -6,25 +6,30 @@ pub mod history;
 pub mod input;
 pub mod interrupt;
 pub mod monitor;
+pub mod pictures;
 pub mod run;
 pub mod step;
 
 use crate::config::Config;
+use crate::evaluate::features::{BATCH, spread};
 use crate::output::Output;
 use autograd::optim::{Algorithm, Optimizer, Rule};
 use autograd::{Module, module};
 use checkpoint::Position;
-use data::{Dataset, Splits};
-use engine::{Device, Error, ErrorKind, Result};
+use data::{Dataset, Evaluation, Splits};
+use engine::{Device, Error, ErrorKind, Result, Tensor};
 use input::Input;
+use kernels::augment::Recipe;
 use kernels::optim::LarsVariant;
 use models::ImageShape;
 use monitor::Monitor;
 use objectives::{
     DataProfile, DecayScope, LarsRule, Objective, Optimiser, Precision, Run, Special, Training,
 };
+use pictures::Album;
 use run::{Metrics, RunFolder};
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use step::Stepper;
 
 /// What the data looks like to methods. An error if images differ in size.
@@ -38,11 +43,12 @@ pub fn profile(dataset: &dyn Dataset) -> Result<DataProfile> {
 /// Builds the method that a configuration describes, with fresh weights.
 pub fn build(config: &Config, profile: &DataProfile) -> Result<Box<dyn Objective>> {
     let method = objectives::find(&config.method)?;
-    let encoder = models::build(&config.arch, image(profile), config.seed)?;
+    let image = ImageShape { channels: method.encoder_channels(profile.channels), ..image(profile) };
+    let encoder = models::build(&config.arch, image, config.seed)?;
     (method.build)(&config.settings, profile, encoder, config.seed)
 }
 
-/// The images that an encoder is built for.
+/// The size of the images.
 fn image(profile: &DataProfile) -> ImageShape {
     ImageShape { height: profile.height, width: profile.width, channels: profile.channels }
 }
@@ -80,19 +86,23 @@ pub fn pretrain(
     let profile = profile(splits.train.as_ref())?;
     let mut objective = build(config, &profile)?;
     let training = &config.training;
+    let checkpoint_path = folder.checkpoint_path();
+    if !(resume && checkpoint_path.exists()) {
+        objective.prepare(&mut survey(&splits.train, objective.views()))?;
+    }
     place(objective.networks(), training.precision, machine)?;
     let mut input = Input::new(config, objective.as_ref(), &splits.train, machine)?;
     let Run { steps, steps_per_epoch: per_epoch, .. } = *input.run();
     objective.begin(input.run())?;
     let mut optimizer = optimizer(training, objective.as_mut());
     let mut position = Position::default();
-    let checkpoint_path = folder.checkpoint_path();
     if resume && checkpoint_path.exists() {
         position = checkpoint::load(&checkpoint_path, objective.as_mut(), &mut optimizer)?;
         output.say(&format!("going on from step {} of {steps}", position.step));
     }
     let mut metrics = Metrics::open(&folder.metrics_path(), position.metrics)?;
     let mut monitor = Monitor::new(&config.monitor, &splits.train, objective.as_ref(), output, steps)?;
+    let album = Album::new(folder, &splits.train, objective.as_ref(), input.run())?;
     monitor.start(position.step);
     interrupt::listen();
     let first = position.step;
@@ -121,6 +131,9 @@ pub fn pretrain(
                 shown = step;
             }
             if epoch_ended || done {
+                if monitor.is_due(epoch + 1, done) {
+                    album.add(objective.as_mut(), step)?;
+                }
                 monitor.epoch(&mut metrics, objective.as_mut(), &embeddings, step, epoch + 1, done)?;
             }
             let due = epoch_ended && (epoch + 1).is_multiple_of(config.monitor.checkpoint_epochs.max(1));
@@ -139,6 +152,31 @@ pub fn pretrain(
     }
     monitor.finish(first, step);
     Ok(Ended::Complete(objective))
+}
+
+/// Images that a method looks at before it is trained.
+const SURVEYED: usize = 4096;
+
+/// Batches of training images, evenly spread, whole and at the size of the first view. Made when they are asked for.
+fn survey(train: &Arc<dyn Dataset>, views: &[Recipe]) -> impl Iterator<Item = Result<Tensor>> + use<> {
+    let recipe = views.first().map(evaluated);
+    let batches = recipe.map(|recipe| Evaluation::new(spread(train, SURVEYED)?, recipe, BATCH));
+    let (batches, failed) = match batches.transpose() {
+        Ok(batches) => (batches, None),
+        Err(error) => (None, Some(Err(error))),
+    };
+    let first = |batch: Result<data::Batch>| {
+        batch.and_then(|batch| {
+            let view = batch.views.into_iter().next();
+            view.ok_or_else(|| Error::value("pretrain", "a batch of images has no view"))
+        })
+    };
+    failed.into_iter().chain(batches.into_iter().flatten().map(first))
+}
+
+/// A view of the whole image, without randomness, of the size and normalisation of another.
+fn evaluated(view: &Recipe) -> Recipe {
+    Recipe { normalize: view.normalize.clone(), ..Recipe::evaluation(view.height, view.width) }
 }
 
 /// Moves networks to the device, and prepares them for computing in `precision`.

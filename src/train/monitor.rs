@@ -51,7 +51,8 @@ impl<'a> Monitor<'a> {
         let sample = match wanted {
             true => {
                 let input = features::evaluation_recipe(objective, &super::profile(train.as_ref())?);
-                Some((features::spread(train, settings.knn_samples)?, input))
+                let sample = features::spread(train, settings.knn_samples)?;
+                Some((features::as_seen(features::lightness(objective), &sample)?, input))
             }
             false => None,
         };
@@ -106,6 +107,12 @@ impl<'a> Monitor<'a> {
         }
     }
 
+    /// Whether there is something to measure after this epoch.
+    pub fn is_due(&self, epoch: usize, last: bool) -> bool {
+        let every = self.settings.every_epochs;
+        every > 0 && (last || epoch.is_multiple_of(every))
+    }
+
     /// An epoch has ended: measures what is due and writes it to the metrics.
     pub fn epoch(
         &mut self,
@@ -116,8 +123,7 @@ impl<'a> Monitor<'a> {
         epoch: usize,
         last: bool,
     ) -> Result<()> {
-        let every = self.settings.every_epochs;
-        if every == 0 || !(last || epoch.is_multiple_of(every)) {
+        if !self.is_due(epoch, last) {
             return Ok(());
         }
         let dim = embeddings.shape().last().copied().unwrap_or(1);

@@ -17,6 +17,18 @@ use std::process::{Command, Output};
 
 /// What `sample` looks like.
 pub const SAMPLE: DataProfile = DataProfile { height: 28, width: 28, channels: 1, len: 10_000 };
+/// What `sample-color` looks like.
+pub const SAMPLE_COLOR: DataProfile = DataProfile { height: 32, width: 32, channels: 3, len: 10_000 };
+
+/// Whether a method needs images in colour.
+pub fn wants_colour(method: &str) -> bool {
+    method == "colorization"
+}
+
+/// The images inside the program that suit a method: their name, and what they look like.
+pub fn sample(method: &str) -> (&'static str, DataProfile) {
+    if wants_colour(method) { ("sample-color", SAMPLE_COLOR) } else { ("sample", SAMPLE) }
+}
 
 /// `key=value` settings that make a method small: a narrow network on small views. Rates are so low that rounding does not
 /// grow from step to step.
@@ -41,13 +53,25 @@ pub fn small(method: &str) -> Vec<String> {
         "jigsaw" => (resnet.to_vec(), vec!["permutations=10", "tile_features=8", "hidden=16", "orders=2"]),
         "relative-position" => (resnet.to_vec(), vec!["hidden=16"]),
         "rotation" => (resnet.to_vec(), vec!["view.size=12"]),
+        "colorization" => (resnet.to_vec(), vec!["view.size=12", "decoder_width=8", "target_stride=2"]),
+        "inpainting" => (
+            resnet.to_vec(),
+            vec![
+                "view.size=12",
+                "decoder_width=8",
+                "adversarial_weight=0.1",
+                "discriminator_width=4",
+                "ring=1",
+            ],
+        ),
         "dino" => (resnet.to_vec(), [&crops[..], &head].concat()),
         "dinov2" => (vit.to_vec(), [&crops[..], &head].concat()),
         other => panic!("no small settings for {other}: add them here"),
     };
     let mut all: Vec<String> = arch.into_iter().map(String::from).collect();
     all.extend(settings.into_iter().map(|s| format!("settings.{s}")));
-    let rate = if ["mae", "dinov2"].contains(&method) { "0.001" } else { "0.06" };
+    let rate =
+        if ["mae", "dinov2", "colorization", "inpainting"].contains(&method) { "0.001" } else { "0.06" };
     all.push(format!("training.learning_rate={rate}"));
     all.push("training.batch=8".into());
     all.push("monitor.every_epochs=0".into());
@@ -56,7 +80,8 @@ pub fn small(method: &str) -> Vec<String> {
 
 /// The configuration of a small method, changed by further settings.
 pub fn small_config(method: &str, more: &[&str]) -> Config {
-    let base = config::defaults(objectives::find(method).unwrap(), "sample", &SAMPLE).unwrap();
+    let (data, profile) = sample(method);
+    let base = config::defaults(objectives::find(method).unwrap(), data, &profile).unwrap();
     let set = small(method).into_iter().chain(more.iter().map(|s| s.to_string())).collect();
     config::apply(&base, &Overrides { set, ..Overrides::default() }).unwrap()
 }
@@ -92,7 +117,8 @@ pub fn draws_go_on(stage: &Stage, device: Device) {
 
 /// Runs `pretext pretrain METHOD` on a stage's data at the small size, into `out`.
 pub fn pretrain(stage: &Stage, method: &str, out: &str, more: &[&str]) -> Output {
-    command(stage, method, &stage.data(), out, more).output().unwrap()
+    let data = if wants_colour(method) { stage.colour_data() } else { stage.data() };
+    command(stage, method, &data, out, more).output().unwrap()
 }
 
 /// `pretext pretrain METHOD` on `data` at the small size, into `out`.

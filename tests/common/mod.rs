@@ -47,6 +47,21 @@ pub fn write_mnist(folder: &Path, train: usize, test: usize) {
     }
 }
 
+/// Writes the images of [`write_mnist`], tinted, as PNG files in a folder for each split and class.
+pub fn write_colour(folder: &Path, train: usize, test: usize) {
+    for (name, n, seed) in [("train", train, 1), ("test", test, 2)] {
+        let (pixels, labels) = images(n, seed);
+        for (i, (image, label)) in pixels.chunks(144).zip(labels).enumerate() {
+            let tint = [[255, 90, 60], [70, 255, 120], [80, 110, 255]][i % 3];
+            let rgb: Vec<u8> =
+                image.iter().flat_map(|v| tint.map(|t| (u32::from(*v) * t / 255) as u8)).collect();
+            let class = folder.join(name).join(["above", "below"][usize::from(label)]);
+            std::fs::create_dir_all(&class).unwrap();
+            data::write_png(&class.join(format!("{i:03}.png")), [12, 12, 3], &rgb).unwrap();
+        }
+    }
+}
+
 /// A folder with a small dataset in `data/`, for runs of a second or two.
 pub struct Stage {
     folder: tempfile::TempDir,
@@ -58,6 +73,16 @@ impl Stage {
         let folder = tempfile::tempdir().unwrap();
         write_mnist(&folder.path().join("data"), 96, 40);
         Stage { folder }
+    }
+
+    /// A dataset in colour, a folder of PNG files with the images of [`write_mnist`], each tinted: written when it is first
+    /// asked for.
+    pub fn colour_data(&self) -> String {
+        let folder = self.path("colour");
+        if !folder.exists() {
+            write_colour(&folder, 96, 40);
+        }
+        format!("folder:{}", folder.display())
     }
 
     /// A path in the folder.

@@ -3,6 +3,7 @@
 use super::case::{Case, golden};
 use engine::Tensor;
 use kernels::augment::{self, Crop, ImageRef, Interpolation};
+use kernels::color;
 
 golden! {
     colour_blur_flip: "aug_adjust" => adjust,
@@ -10,6 +11,20 @@ golden! {
     rotations: "aug_rotate" => rotate,
     resize_bilinear: "resize_bilinear_antialias" => resize,
     resize_bicubic: "resize_bicubic_antialias" => resize,
+    lab_and_back: "color_lab" => lab,
+}
+
+/// Lab from sRGB and back. A cube root and a power are off by a unit in the last place each, and a and b are 500 and 200 times a
+/// difference of roots near 1.
+fn lab(case: &Case) {
+    let lab = color::rgb_to_lab(&case.tensor("rgb")).unwrap();
+    case.check_within("lab", &lab, 16.0 * f64::from(f32::EPSILON));
+    let rgb = color::lab_to_rgb(lab.as_slice().unwrap());
+    case.check_within(
+        "back",
+        &Tensor::from_slice(&rgb, lab.shape()).unwrap(),
+        16.0 * f64::from(f32::EPSILON),
+    );
 }
 
 /// An image [C, H, W] or [1, C, H, W] as [1, H, W, C], and H, W, C.

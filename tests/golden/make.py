@@ -1,6 +1,6 @@
-"""Reference values from PyTorch, torchvision, timm and lightly, one safetensors file a case.
+"""Reference values from PyTorch, torchvision, timm, lightly and scikit-image, one safetensors file a case.
 
-    pip install torch torchvision timm lightly safetensors
+    pip install torch torchvision timm lightly scikit-image safetensors
     python make.py --out cases
 
 Every file holds the inputs, the parameters, the outputs and, where there is a backward pass, the
@@ -55,6 +55,9 @@ def operators():
         op(f"conv2d_k{k}s{s}p{p}", dict(op="conv2d", kernel=k, stride=s, padding=p),
            lambda x, weight: F.conv2d(x, weight, None, s, p),
            lambda: dict(x=rnd(3, ci, h, w), weight=rnd(co, ci, k, k, scale=.3)))
+    op("conv_transpose2d_k4s2p1", dict(op="conv_transpose2d", kernel=4, stride=2, padding=1),
+       lambda x, weight, bias: F.conv_transpose2d(x, weight, bias, 2, 1),
+       lambda: dict(x=rnd(2, 6, 5, 7), weight=rnd(6, 4, 4, 4, scale=.3), bias=rnd(4)))
     for shape in [(6, 5, 4, 3), (16, 7)]:
         seed(f"batch_norm_{len(shape)}d")
         c = shape[1]
@@ -223,6 +226,7 @@ def optimisers():
 
 def augmentations():
     import torchvision.transforms.v2.functional as T
+    from skimage import color
     seed("aug")
     img = torch.rand(3, 24, 20)
     save("aug_adjust", dict(op="torchvision adjust_*, float image in [0,1]", brightness=1.3, contrast=.6, saturation=1.7, hue=-.17), x=img,
@@ -236,6 +240,10 @@ def augmentations():
     square = img[:, :20]
     save("aug_rotate", dict(op="torch.rot90 k=1,2,3 counter-clockwise"), x=square,
          **{f"r{90 * k}": torch.rot90(square, k, (1, 2)) for k in (1, 2, 3)})
+    seed("color_lab")
+    rgb = torch.rand(24, 20, 3).double().numpy()
+    lab = color.rgb2lab(rgb)
+    save("color_lab", dict(op="skimage rgb2lab, D65, 2 degrees; HWC"), rgb=rgb, lab=lab, back=color.lab2rgb(lab))
 
 
 # ---------------------------------------------------------------- models

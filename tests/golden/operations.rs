@@ -15,6 +15,7 @@ golden! {
     conv2d_k4s4p0: "conv2d_k4s4p0" => conv2d,
     conv2d_k5s1p2: "conv2d_k5s1p2" => conv2d,
     conv2d_k7s2p3: "conv2d_k7s2p3" => conv2d,
+    conv_transpose2d_k4s2p1: "conv_transpose2d_k4s2p1" => conv_transpose2d,
     batch_norm_train_images: "batch_norm_train_4d" => batch_norm,
     batch_norm_train_vectors: "batch_norm_train_2d" => batch_norm,
     batch_norm_eval_images: "batch_norm_eval_4d" => batch_norm,
@@ -37,6 +38,15 @@ fn conv2d(case: &Case) {
     // The longest sum is the weight's gradient: over all images and output pixels.
     let terms = (out.value().len() / out.shape()[3]).max(weight.value().len() / weight.shape()[0]);
     case.check_operation(&out, &[("x", &x), ("weight", &weight)], terms);
+}
+
+fn conv_transpose2d(case: &Case) {
+    let geometry = Geometry { stride: case.count("stride"), padding: case.count("padding") };
+    let (x, weight, bias) = (case.leaf("x"), case.leaf("weight"), case.leaf("bias"));
+    let out = ops::add_bias(&ops::conv_transpose2d(&x, &weight, geometry).unwrap(), &bias).unwrap();
+    // The longest sum is the bias' gradient: over all images and output pixels.
+    let terms = out.value().len() / out.shape()[3];
+    case.check_operation(&out, &[("x", &x), ("weight", &weight), ("bias", &bias)], terms);
 }
 
 /// Through the layer, which keeps the running statistics.

@@ -52,6 +52,13 @@ fn gelu_backward_reference<T: Real>(x: &[Array<T>]) -> Array<T> {
     reference::gelu_backward(&x[0], &x[1])
 }
 
+fn tanh_reference<T: Real>(x: &[Array<T>]) -> Array<T> {
+    reference::tanh(&x[0])
+}
+fn tanh_backward_reference<T: Real>(x: &[Array<T>]) -> Array<T> {
+    reference::tanh_backward(&x[0], &x[1])
+}
+
 const CHECKS: &[Check] = &[
     check!("add", |x| add(&x[0], &x[1]), add_reference),
     check!("sub", |x| sub(&x[0], &x[1]), sub_reference),
@@ -61,6 +68,8 @@ const CHECKS: &[Check] = &[
     check!("relu", |x| relu(&x[0]), relu_reference),
     check!("relu_backward", |x| relu_backward(&x[0], &x[1]), relu_backward_reference),
     check!("gelu", |x| gelu(&x[0]), gelu_reference),
+    check!("tanh", |x| tanh(&x[0]), tanh_reference),
+    check!("tanh_backward", |x| tanh_backward(&x[0], &x[1]), tanh_backward_reference),
     check!("gelu_backward", |x| gelu_backward(&x[0], &x[1]), gelu_backward_reference),
     check!(
         "add_assign",
@@ -95,6 +104,17 @@ fn check_case(device: Device, case: &Case) -> Result<()> {
             |x| vec![(check.oracle)(x)],
         )?;
     }
+    // A logarithm wants numbers above 0.
+    let positive = a.map(|v| v.abs() + 0.25);
+    check_launcher(
+        device,
+        "ln",
+        &[&positive],
+        2.0,
+        |x| Ok(vec![ln(&x[0])?]),
+        |x| vec![reference::ln(&x[0])],
+        |x| vec![reference::ln(&x[0])],
+    )?;
     if let Some(&n) = case.shape.last() {
         let bias = Array::random(&[n], case.seed, 1.0);
         check_launcher(

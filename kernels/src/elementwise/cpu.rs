@@ -68,6 +68,25 @@ binary!(
     gelu_backward, dy, x => dy * (normal_cdf(x) + x * normal_density(x))
 );
 
+unary!(
+    /// tanh(x), by (1 - e) / (1 + e) with e = exp(-2 |x|), which does not overflow.
+    tanh, x => {
+        let e = exp(-2.0 * x.abs());
+        ((1.0 - e) / (1.0 + e)).copysign(x)
+    }
+);
+binary!(
+    /// dy 4 e / (1 + e)^2 with e = exp(-2 |x|): 1 - tanh(x)^2 would cancel.
+    tanh_backward, dy, x => {
+        let e = exp(-2.0 * x.abs());
+        dy * (4.0 * e / ((1.0 + e) * (1.0 + e)))
+    }
+);
+unary!(
+    /// The natural logarithm.
+    ln, x => x.ln()
+);
+
 /// s * x.
 pub fn scale(x: &[f32], s: f32, out: &mut [f32]) {
     multiversion! {

@@ -12,12 +12,15 @@ typed_kernels! {
     SCALE = "elementwise_scale";
     RELU = "elementwise_relu";
     GELU = "elementwise_gelu";
+    TANH = "elementwise_tanh";
+    LN = "elementwise_ln";
     ADD = "elementwise_add";
     SUB = "elementwise_sub";
     MUL = "elementwise_mul";
     ADD_SCALED = "elementwise_add_scaled";
     RELU_BWD = "elementwise_relu_bwd";
     GELU_BWD = "elementwise_gelu_bwd";
+    TANH_BWD = "elementwise_tanh_bwd";
     BLEND = "elementwise_blend";
     ADD_BIAS = "elementwise_add_bias";
 }

@@ -63,6 +63,8 @@ __device__ __forceinline__ void store(element *out, Place at, bool aligned, cons
 UNARY(elementwise_scale, s *x)
 UNARY(elementwise_relu, x < 0.0f ? 0.0f : x)
 UNARY(elementwise_gelu, x *normal_cdf(x))
+UNARY(elementwise_tanh, tanhf(x))
+UNARY(elementwise_ln, logf(x))
 
 BINARY(elementwise_add, x + y)
 BINARY(elementwise_sub, x - y)
@@ -70,6 +72,8 @@ BINARY(elementwise_mul, x *y)
 BINARY(elementwise_add_scaled, x + s * y)
 // x is dy, y the result of relu.
 BINARY(elementwise_relu_bwd, y > 0.0f ? x : 0.0f)
+// x is dy, y the input of tanh.
+BINARY(elementwise_tanh_bwd, x *tanh_slope(y))
 // x is dy, y the input of gelu.
 BINARY(elementwise_gelu_bwd, x *(normal_cdf(y) + y * normal_density(y)))
 

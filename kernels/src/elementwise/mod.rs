@@ -133,6 +133,24 @@ pub fn gelu_backward(dy: &Tensor, x: &Tensor) -> Result<Tensor> {
     binary("gelu_backward", ["dy", "x"], dy, x, cpu::gelu_backward, &cuda::GELU_BWD, 0.0)
 }
 
+/// tanh(x). f32 (on CUDA devices bf16 too), contiguous.
+#[track_caller]
+pub fn tanh(x: &Tensor) -> Result<Tensor> {
+    unary("tanh", x, cpu::tanh, &cuda::TANH, 0.0)
+}
+
+/// Gradient of [`tanh`] from its input: dy (1 - tanh(x)^2), without cancellation. Shapes must be equal; f32 (on CUDA devices bf16 too), contiguous.
+#[track_caller]
+pub fn tanh_backward(dy: &Tensor, x: &Tensor) -> Result<Tensor> {
+    binary("tanh_backward", ["dy", "x"], dy, x, cpu::tanh_backward, &cuda::TANH_BWD, 0.0)
+}
+
+/// The natural logarithm; minus infinity at 0, NaN below. f32 (on CUDA devices bf16 too), contiguous.
+#[track_caller]
+pub fn ln(x: &Tensor) -> Result<Tensor> {
+    unary("ln", x, cpu::ln, &cuda::LN, 0.0)
+}
+
 /// a := a + b in place. Shapes must be equal; f32 (on CUDA devices bf16 too), contiguous.
 ///
 /// Other tensors that share a's storage keep the old values (see [`Tensor`]).

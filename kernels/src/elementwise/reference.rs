@@ -80,6 +80,24 @@ fn halves<T: Real>(x: &Array<T>, i: usize, half: usize) -> (T, T) {
     (x.data[at], x.data[at + half])
 }
 
+/// tanh(x).
+pub fn tanh<T: Real>(x: &Array<T>) -> Array<T> {
+    x.map(|x| {
+        let e = (T::of(2.0) * x).exp();
+        T::ONE - T::of(2.0) / (e + T::ONE)
+    })
+}
+
+/// Gradient of [`tanh`] from its input.
+pub fn tanh_backward<T: Real>(dy: &Array<T>, x: &Array<T>) -> Array<T> {
+    dy.zip(&tanh(x), |dy, y| dy * (T::ONE - y * y))
+}
+
+/// The natural logarithm.
+pub fn ln<T: Real>(x: &Array<T>) -> Array<T> {
+    x.map(T::ln)
+}
+
 /// max(x, 0).
 pub fn relu<T: Real>(x: &Array<T>) -> Array<T> {
     x.map(|x| if x < T::ZERO { T::ZERO } else { x })

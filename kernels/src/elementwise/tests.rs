@@ -42,6 +42,13 @@ fn check_case(case: &Case) -> Result<()> {
     blend_assign(&mut blend, 0.9, &tb, 0.3)?;
     check_equal("blend_assign", &blend, &a32.zip(&b32, |a, b| 0.9 * a + 0.3 * b).to_tensor()?)?;
     check_equal("add_assign left its source alone", &ta, &a32.to_tensor()?)?;
+    check("tanh", &tanh(&ta)?, &reference::tanh(&a32), &reference::tanh(&a), 2.0)?;
+    let naive = reference::tanh_backward(&b32, &a32);
+    check("tanh_backward", &tanh_backward(&tb, &ta)?, &naive, &reference::tanh_backward(&b, &a), 2.0)?;
+    let positive32 = a32.map(|v| v.abs() + 0.25);
+    let positive = positive32.cast::<f64>();
+    let logarithm = ln(&positive32.to_tensor()?)?;
+    check("ln", &logarithm, &reference::ln(&positive32), &reference::ln(&positive), 2.0)?;
     check("gelu", &gelu(&ta)?, &reference::gelu(&a32), &reference::gelu(&a), 2.0)?;
     let naive = reference::gelu_backward(&b32, &a32);
     check("gelu_backward", &gelu_backward(&tb, &ta)?, &naive, &reference::gelu_backward(&b, &a), 2.0)?;
@@ -119,6 +126,16 @@ proptest! {
 }
 
 /// Beyond f32's scale-relative tolerance: near zero GELU is x / 2 to the last bits.
+#[test]
+fn tanh_and_ln_at_the_ends() {
+    let x = Tensor::from_slice(&[-1e9f32, -20.0, -0.0, 0.0, 1e-6, 20.0, f32::INFINITY], &[7]).unwrap();
+    let y = tanh(&x).unwrap().to_vec::<f32>().unwrap();
+    assert_eq!(y[..4], [-1.0, -1.0, 0.0, 0.0]);
+    assert!((y[4] - 1e-6).abs() < 1e-7 && y[5..] == [1.0, 1.0], "{y:?}");
+    let z = ln(&Tensor::from_slice(&[0.0f32, 1.0, -1.0], &[3]).unwrap()).unwrap().to_vec::<f32>().unwrap();
+    assert!(z[0] == f32::NEG_INFINITY && z[1] == 0.0 && z[2].is_nan(), "{z:?}");
+}
+
 #[test]
 fn gelu_is_accurate_near_zero_and_far_out() {
     let x = [1e-30f32, -1e-30, 1e-6, -1e-6, 0.0, 10.0, 1e30, -10.0, -1e30];

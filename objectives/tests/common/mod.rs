@@ -46,7 +46,8 @@ pub fn try_build(
     arch: &Arch,
     changes: &str,
 ) -> Result<Box<dyn Objective>> {
-    let encoder = models::build(arch, image(profile), 1)?;
+    let channels = find(method)?.encoder_channels(profile.channels);
+    let encoder = models::build(arch, ImageShape { channels, ..image(profile) }, 1)?;
     (find(method).unwrap().build)(&settings(method, profile, changes), profile, encoder, 1)
 }
 
