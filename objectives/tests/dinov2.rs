@@ -251,6 +251,8 @@ fn a_step_asks_for_the_masked_patches_at_their_places() {
     // Teacher and student start equal.
     let mut logits = |rows: Option<&Tensor>| {
         let vit = drive.objective.encoder().vit().unwrap();
+        // The teacher has none; the student's is zero at first, as this one.
+        vit.add_mask_token().unwrap();
         let tokens = vit.forward(&VitInput { rows, ..VitInput::whole(&large) }).unwrap();
         let patches = autograd::ops::reshape(&tokens.patches().unwrap(), &[16 * 9, 24]).unwrap();
         common::rows(head.forward(&patches, Mode::Evaluate).unwrap().value())
