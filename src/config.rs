@@ -3,6 +3,7 @@
 use engine::{Error, ErrorKind, Result};
 use models::Arch;
 use objectives::{DataProfile, Defaults, Method, Training};
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
 use toml::{Table, Value};
@@ -81,13 +82,10 @@ pub fn defaults(method: &Method, data: &str, profile: &DataProfile) -> Result<Co
     })
 }
 
-/// `base` changed by a file, `--set` and flags, in this order.
+/// `base` changed by a file, `--set` and flags, in this order. It has its architecture in a section `arch`.
 ///
 /// Where these name another architecture, nothing else of `base`'s is kept: its width or patches are not the new one's.
-pub fn apply(base: &Config, overrides: &Overrides) -> Result<Config> {
-    let table = |config: &Config| {
-        Table::try_from(config).map_err(|e| usage(format!("the defaults cannot be written as TOML: {e}")))
-    };
+pub fn apply<T: Serialize + DeserializeOwned>(base: &T, overrides: &Overrides) -> Result<T> {
     let mut changes = Table::new();
     if let Some(path) = &overrides.file {
         let text = std::fs::read_to_string(path).map_err(|e| Error::io("read configuration", path, e))?;
@@ -102,17 +100,28 @@ pub fn apply(base: &Config, overrides: &Overrides) -> Result<Config> {
         pairs.push((key.trim(), parse(text.trim())));
     }
     pairs.extend(overrides.flags.iter().map(|(key, value)| (*key, value.clone())));
-    let in_file = changes.get("arch").and_then(|arch| arch.get("name"));
-    let given = pairs.iter().rev().find(|(key, _)| *key == "arch.name").map(|(_, value)| value).or(in_file);
-    let mut result = match given.and_then(Value::as_str) {
-        Some(name) if name != base.arch.name => table(&Config { arch: Arch::named(name), ..base.clone() })?,
-        _ => table(base)?,
-    };
+    let mut result = table(base)?;
+    let name = |table: &Table| Some(table.get("arch")?.get("name")?.as_str()?.to_string());
+    let set = pairs.iter().rev().find(|(key, _)| *key == "arch.name").and_then(|(_, value)| value.as_str());
+    let given = set.map(String::from).or_else(|| name(&changes));
+    if given.is_some() && given != name(&result) {
+        result.insert("arch".into(), Value::Table(table(&Arch::named(given.unwrap_or_default()))?));
+    }
     merge(&mut result, changes);
     for (key, value) in pairs {
         put(&mut result, key, value)?;
     }
-    result.try_into().map_err(|e: toml::de::Error| usage(e.to_string().trim().to_string()))
+    from_table(result)
+}
+
+/// What holds the settings of `table`. An error names a key that it does not have, misses, or that is of another type.
+pub fn from_table<T: DeserializeOwned>(table: Table) -> Result<T> {
+    table.try_into().map_err(|e: toml::de::Error| usage(e.to_string().trim().to_string()))
+}
+
+/// Settings as a table.
+pub fn table<T: Serialize>(settings: &T) -> Result<Table> {
+    Table::try_from(settings).map_err(|e| usage(format!("settings cannot be written as TOML: {e}")))
 }
 
 /// A TOML value, or the text itself where it is none.
@@ -124,7 +133,8 @@ fn parse(text: &str) -> Value {
         .unwrap_or_else(|| Value::String(text.into()))
 }
 
-fn merge(into: &mut Table, from: Table) {
+/// Puts what `from` holds in the place of what `into` holds, table by table.
+pub fn merge(into: &mut Table, from: Table) {
     for (key, value) in from {
         match (into.get_mut(&key), value) {
             (Some(Value::Table(a)), Value::Table(b)) => merge(a, b),
@@ -160,7 +170,7 @@ fn put(table: &mut Table, key: &str, value: Value) -> Result<()> {
 }
 
 /// Keys whose values differ, dotted, with both values.
-pub fn differences(a: &Config, b: &Config) -> Vec<String> {
+pub fn differences<T: Serialize>(a: &T, b: &T) -> Vec<String> {
     fn walk(prefix: &str, a: &Table, b: &Table, out: &mut Vec<String>) {
         let keys: std::collections::BTreeSet<&String> = a.keys().chain(b.keys()).collect();
         for key in keys {
@@ -182,13 +192,13 @@ pub fn differences(a: &Config, b: &Config) -> Vec<String> {
 }
 
 /// Reads a run's `config.toml`.
-pub fn read(path: &Path) -> Result<Config> {
+pub fn read<T: DeserializeOwned>(path: &Path) -> Result<T> {
     let text = std::fs::read_to_string(path).map_err(|e| Error::io("read configuration", path, e))?;
     toml::from_str(&text).map_err(|e| Error::format("read configuration", path, e.to_string().trim()))
 }
 
 /// Writes a run's `config.toml`.
-pub fn write(path: &Path, config: &Config) -> Result<()> {
+pub fn write<T: Serialize>(path: &Path, config: &T) -> Result<()> {
     let text = toml::to_string(config).map_err(|e| Error::format("write configuration", path, e))?;
     engine::files::write_atomically(path, |out| out.write_all(text.as_bytes()))
 }
@@ -216,7 +226,7 @@ mod tests {
         assert_eq!((config.seed, config.training.batch, config.training.epochs), (5, 48, 3));
         assert_eq!(config.settings["temperature"].as_float(), Some(1.0));
         write(&file, &config).unwrap();
-        assert_eq!(read(&file).unwrap(), config);
+        assert_eq!(read::<Config>(&file).unwrap(), config);
         let found = differences(&base(), &config).join("\n");
         assert!(found.contains("seed: 1 there, 5 now") && found.contains("training.batch"), "{found}");
         assert!(differences(&config, &config).is_empty());

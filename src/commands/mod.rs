@@ -68,7 +68,7 @@ fn load_encoder(path: &Path) -> Result<Trained> {
             ),
         ));
     }
-    let config = crate::config::read(&folder.config_path())?;
+    let config: crate::config::Config = crate::config::read(&folder.config_path())?;
     let splits = data::open(&config.data, config.data_dir.as_deref())?;
     let profile = train::profile(splits.train.as_ref())?;
     let mut objective = train::build(&config, &profile)?;

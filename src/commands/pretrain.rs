@@ -7,7 +7,7 @@ use crate::evaluate::floors::{self, Probes};
 use crate::evaluate::{knn, probe};
 use crate::output::Output;
 use crate::train::run::RunFolder;
-use crate::train::{self, Ended, Machine};
+use crate::train::{self, Ended, Machine, Task};
 use autograd::module;
 use engine::cuda::{self, profile, profile::report};
 use engine::files::write_atomically;
@@ -30,7 +30,7 @@ pub fn run(args: &Pretrain, output: &Output) -> Result<()> {
     let (config, folder) = match &args.out {
         Some(out) if args.resume => {
             let folder = RunFolder::at(out);
-            let stored = config::read(&folder.config_path())?;
+            let stored: Config = config::read(&folder.config_path())?;
             let mut wanted = config::apply(&stored, &overrides)?;
             wanted.method = base.method.clone();
             wanted.data = base.data.clone();
@@ -75,25 +75,25 @@ pub fn run(args: &Pretrain, output: &Output) -> Result<()> {
     ));
     let machine = Machine { device, workers: args.workers, graph: args.graph, stop_after: args.stop_after };
     let recording = (args.profile || args.trace.is_some()).then(profile::start).transpose()?;
-    let ended = train::pretrain(&config, &folder, &splits, args.resume, machine, output)?;
+    let mut objective = train::build(&config, &profile)?;
+    let task =
+        Task { config: &config, folder: &folder, train: &splits.train, labelled: false, resume: args.resume };
+    let ended = train::run(objective.as_mut(), &task, machine, output)?;
     if recording.is_some() {
         show_profile(args, device, output)?;
     }
-    let mut objective = match ended {
-        Ended::Complete(objective) => objective,
-        Ended::Stopped(step) => {
-            let path = folder.path().display();
-            return Err(Error::new(
-                ErrorKind::Interrupted,
-                "pretrain",
-                format!(
-                    "stopped after step {step}; everything is saved. To go on: pretext pretrain {} --data {} \
-                     --out {path} --resume",
-                    config.method, config.data
-                ),
-            ));
-        }
-    };
+    if let Ended::Stopped(step) = ended {
+        let path = folder.path().display();
+        return Err(Error::new(
+            ErrorKind::Interrupted,
+            "pretrain",
+            format!(
+                "stopped after step {step}; everything is saved. To go on: pretext pretrain {} --data {} \
+                 --out {path} --resume",
+                config.method, config.data
+            ),
+        ));
+    }
     safetensors::save(&folder.encoder_path(), &encoder(&config, &profile, objective.as_mut())?)?;
     drop(objective);
     engine::memory::trim();

@@ -48,7 +48,7 @@ fn not_finite(what: &str, value: f32, step: u64, checkpoint: &Path) -> Error {
     };
     Error::new(
         ErrorKind::Value,
-        "pretrain",
+        "training",
         format!(
             "the {what} is {value} at step {step}. {kept}. A lower training.learning_rate, a longer \
              training.warmup_epochs or training.clip=1 usually cures this"

@@ -2,13 +2,14 @@
 //!
 //! For the CPU the loader's workers make the views. For a CUDA device they read images and draw what is to be done to
 //! them; both go to the device through page-locked memory while it computes ([`Staging`]), and the views are made there,
-//! in the step. The method's draws go the same way. All always lie at the same place, so that a captured step finds them.
+//! in the step. The method's draws, and in front of them labels where they are wanted, go the same way. All always lie at
+//! the same place, so that a captured step finds them.
 
 use super::Machine;
 use crate::config::Config;
 use data::{Dataset, Epoch, Loader, LoaderOptions, RawBatch};
 use engine::cuda::Staging;
-use engine::{DType, Device, Result, Tensor};
+use engine::{DType, Device, Error, Result, Tensor};
 use kernels::augment::{self, Recipe};
 use objectives::{Draws, Objective, Precision, Run};
 use std::sync::Arc;
@@ -28,7 +29,7 @@ pub struct Input {
 pub struct StepInput {
     /// One batch a view.
     pub views: Vec<Tensor>,
-    /// What the method drew.
+    /// What the method drew; in front of it the images' labels, i32 [B], where they are wanted.
     pub draws: Vec<Tensor>,
 }
 
@@ -41,15 +42,26 @@ enum Source {
 /// What the method draws, from the step on that comes next.
 struct Drawer {
     draws: Option<Draws>,
+    labelled: bool,
     step: u64,
 }
 
 impl Drawer {
-    /// The draws of the next step.
-    fn next(&mut self) -> Result<Vec<Tensor>> {
+    /// The draws of the next step, and in front of them its labels where they are wanted.
+    fn next(&mut self, labels: Option<Vec<i32>>) -> Result<Vec<Tensor>> {
         let step = self.step;
         self.step += 1;
-        self.draws.as_ref().map_or(Ok(Vec::new()), |draws| draws(step))
+        let mut all = Vec::new();
+        if self.labelled {
+            let labels = labels.ok_or_else(|| {
+                Error::value("load batch", "a batch has images without labels, which training needs here")
+            })?;
+            all.push(Tensor::from_slice(&labels, &[labels.len()])?);
+        }
+        if let Some(draws) = &self.draws {
+            all.extend(draws(step)?);
+        }
+        Ok(all)
     }
 }
 
@@ -64,7 +76,8 @@ struct OnDevice {
     epoch: Option<Epoch<RawBatch>>,
     drawer: Drawer,
     staging: Option<Staging>,
-    /// The step's images, u8 [B, H, W, C], what is to be done to them, u8 [views, B, record], and what the method drew.
+    /// The step's images, u8 [B, H, W, C], what is to be done to them, u8 [views, B, record], and what the method drew, behind
+    /// the labels if there are any.
     current: Vec<Tensor>,
     device: Device,
     recipes: Vec<Recipe>,
@@ -73,11 +86,12 @@ struct OnDevice {
 }
 
 impl Input {
-    /// The batches that a configuration describes.
+    /// The batches that a configuration describes, with their labels if `labelled` is set.
     pub fn new(
         config: &Config,
         objective: &dyn Objective,
         train: &Arc<dyn Dataset>,
+        labelled: bool,
         machine: Machine,
     ) -> Result<Input> {
         let options = LoaderOptions {
@@ -95,7 +109,7 @@ impl Input {
             batch: config.training.batch,
             device: machine.device,
         };
-        let drawer = Drawer { draws: objective.draws(&run)?, step: 0 };
+        let drawer = Drawer { draws: objective.draws(&run)?, labelled, step: 0 };
         let source = match machine.device {
             Device::Cpu => Source::Host(OnHost { epoch: None, drawer, current: StepInput::default() }),
             device @ Device::Cuda(_) => Source::Device(Box::new(OnDevice {
@@ -144,7 +158,7 @@ impl Input {
                 let Some(batch) = source.epoch.as_mut().and_then(Iterator::next).transpose()? else {
                     return Ok(false);
                 };
-                source.current = StepInput { views: batch.views, draws: source.drawer.next()? };
+                source.current = StepInput { views: batch.views, draws: source.drawer.next(batch.labels)? };
                 Ok(true)
             }
             Source::Device(source) => source.advance(),
@@ -175,7 +189,7 @@ impl OnDevice {
     fn send(&mut self) -> Result<()> {
         let Some(batch) = self.epoch.as_mut().and_then(Iterator::next).transpose()? else { return Ok(()) };
         let mut tensors = vec![batch.images, batch.draws];
-        tensors.extend(self.drawer.next()?);
+        tensors.extend(self.drawer.next(batch.labels)?);
         let parts = tensors.iter().map(bytes).collect::<Result<Vec<&[u8]>>>()?;
         let staging = match &mut self.staging {
             Some(staging) => staging,

@@ -1,4 +1,4 @@
-//! Pre-training: the loop, what it measures on the way, and how it stops and goes on.
+//! Training: the loop, what it measures on the way, and how it stops and goes on.
 
 pub mod checkpoint;
 pub mod events;
@@ -16,7 +16,7 @@ use crate::output::Output;
 use autograd::optim::{Algorithm, Optimizer, Rule};
 use autograd::{Module, module};
 use checkpoint::Position;
-use data::{Dataset, Evaluation, Splits};
+use data::{Dataset, Evaluation};
 use engine::{Device, Error, ErrorKind, Result, Tensor};
 use input::Input;
 use kernels::augment::Recipe;
@@ -66,43 +66,51 @@ pub struct Machine {
     pub stop_after: Option<u64>,
 }
 
-/// How a call of [`pretrain`] ended.
+/// How a call of [`run`] ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Ended {
     /// All steps are done.
-    Complete(Box<dyn Objective>),
-    /// The user stopped it; the checkpoint is written.
+    Complete,
+    /// The user stopped it after this step; the checkpoint is written.
     Stopped(u64),
 }
 
-/// Trains until the configured number of steps, from the checkpoint in `folder` if `resume` is set.
-pub fn pretrain(
-    config: &Config,
-    folder: &RunFolder,
-    splits: &Splits,
-    resume: bool,
-    machine: Machine,
-    output: &Output,
-) -> Result<Ended> {
-    let profile = profile(splits.train.as_ref())?;
-    let mut objective = build(config, &profile)?;
+/// What is trained on, and where the run is kept.
+#[derive(Clone, Copy)]
+pub struct Task<'a> {
+    /// Optimiser, schedule, length, seed.
+    pub config: &'a Config,
+    /// The run's folder.
+    pub folder: &'a RunFolder,
+    /// The training images.
+    pub train: &'a Arc<dyn Dataset>,
+    /// Whether the objective gets their labels, i32 [B], in front of its draws.
+    pub labelled: bool,
+    /// Whether to go on from the checkpoint in the folder, if there is one.
+    pub resume: bool,
+}
+
+/// Trains `objective`, whose weights are fresh, until the configured number of steps.
+pub fn run(objective: &mut dyn Objective, task: &Task, machine: Machine, output: &Output) -> Result<Ended> {
+    let Task { config, folder, train, labelled, resume } = *task;
     let training = &config.training;
     let checkpoint_path = folder.checkpoint_path();
     if !(resume && checkpoint_path.exists()) {
-        objective.prepare(&mut survey(&splits.train, objective.views()))?;
+        objective.prepare(&mut survey(train, objective.views()))?;
     }
     place(objective.networks(), training.precision, machine)?;
-    let mut input = Input::new(config, objective.as_ref(), &splits.train, machine)?;
+    let mut input = Input::new(config, objective, train, labelled, machine)?;
     let Run { steps, steps_per_epoch: per_epoch, .. } = *input.run();
     objective.begin(input.run())?;
-    let mut optimizer = optimizer(training, objective.as_mut());
+    let mut optimizer = optimizer(training, objective);
     let mut position = Position::default();
     if resume && checkpoint_path.exists() {
-        position = checkpoint::load(&checkpoint_path, objective.as_mut(), &mut optimizer)?;
+        position = checkpoint::load(&checkpoint_path, objective, &mut optimizer)?;
         output.say(&format!("going on from step {} of {steps}", position.step));
     }
     let mut metrics = Metrics::open(&folder.metrics_path(), position.metrics)?;
-    let mut monitor = Monitor::new(&config.monitor, &splits.train, objective.as_ref(), output, steps)?;
-    let album = Album::new(folder, &splits.train, objective.as_ref(), input.run())?;
+    let mut monitor = Monitor::new(&config.monitor, train, objective, output, steps)?;
+    let album = Album::new(folder, train, objective, input.run())?;
     monitor.start(position.step);
     interrupt::listen();
     let first = position.step;
@@ -113,7 +121,7 @@ pub fn pretrain(
         let epoch = (step / per_epoch) as usize;
         input.begin(epoch, step % per_epoch)?;
         while input.advance()? {
-            let embeddings = stepper.step(objective.as_mut(), || input.current())?;
+            let embeddings = stepper.step(objective, || input.current())?;
             step += 1;
             let epoch_ended = step % per_epoch == 0;
             let done = step == steps;
@@ -132,14 +140,14 @@ pub fn pretrain(
             }
             if epoch_ended || done {
                 if monitor.is_due(epoch + 1, done) {
-                    album.add(objective.as_mut(), step)?;
+                    album.add(objective, step)?;
                 }
-                monitor.epoch(&mut metrics, objective.as_mut(), &embeddings, step, epoch + 1, done)?;
+                monitor.epoch(&mut metrics, objective, &embeddings, step, epoch + 1, done)?;
             }
             let due = epoch_ended && (epoch + 1).is_multiple_of(config.monitor.checkpoint_epochs.max(1));
             if done || stop || due {
                 position = Position { step, metrics: metrics.flush()? };
-                checkpoint::save(&checkpoint_path, objective.as_mut(), stepper.optimizer(), position)?;
+                checkpoint::save(&checkpoint_path, objective, stepper.optimizer(), position)?;
             }
             if stop {
                 monitor.finish(first, step);
@@ -151,7 +159,7 @@ pub fn pretrain(
         }
     }
     monitor.finish(first, step);
-    Ok(Ended::Complete(objective))
+    Ok(Ended::Complete)
 }
 
 /// Images that a method looks at before it is trained.
@@ -181,7 +189,7 @@ fn evaluated(view: &Recipe) -> Recipe {
 
 /// Moves networks to the device, and prepares them for computing in `precision`.
 fn place(networks: &mut dyn Module, precision: Precision, machine: Machine) -> Result<()> {
-    let usage = |text: &str| Err(Error::new(ErrorKind::Usage, "pretrain", text));
+    let usage = |text: &str| Err(Error::new(ErrorKind::Usage, "training", text));
     if machine.device == Device::Cpu {
         if machine.graph {
             return usage("--graph captures a step on a CUDA device: add --device cuda, or emulated");

@@ -1,7 +1,8 @@
 //! A run's folder: `config.toml`, `metrics.jsonl`, `checkpoint.safetensors`, `encoder.safetensors`.
 
-use crate::config::{self, Config};
+use crate::config;
 use engine::{Error, ErrorKind, Result};
+use serde::Serialize;
 use serde_json::Value;
 use std::fs::{File, OpenOptions};
 use std::io::{Seek, SeekFrom, Write};
@@ -20,7 +21,7 @@ impl RunFolder {
     }
 
     /// Makes an empty folder with the configuration. An error if it holds a run already.
-    pub fn create(path: &Path, config: &Config) -> Result<RunFolder> {
+    pub fn create<T: Serialize>(path: &Path, config: &T) -> Result<RunFolder> {
         let folder = RunFolder::at(path);
         if folder.config_path().exists() {
             return Err(Error::new(
