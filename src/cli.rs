@@ -29,6 +29,8 @@ pub enum Command {
     Probe(Probe),
     /// Classify by an encoder's nearest neighbours.
     Knn(Knn),
+    /// Train an encoder further with labels, beside the same architecture from scratch, and test both.
+    Finetune(Finetune),
     /// Write an encoder's features to a file.
     Embed(Embed),
     /// The methods there are.
@@ -193,6 +195,59 @@ pub struct Knn {
     /// Seed of the encoder at random.
     #[arg(long, default_value_t = 1)]
     pub seed: u64,
+}
+
+/// Arguments of `finetune`.
+#[derive(Debug, Args)]
+pub struct Finetune {
+    /// A run's folder, or an encoder's file.
+    pub encoder: PathBuf,
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub data: Data,
+    /// The training labels that are used: all, a part of each class such as 1%, or so many of each such as 10/class
+    /// (default: all).
+    #[arg(long, value_name = "all|P%|N/class")]
+    pub labels: Option<String>,
+    /// Runs of each encoder, whose mean and deviation are shown (default: 1 with all labels, else 3).
+    #[arg(long)]
+    pub seeds: Option<i64>,
+    /// Passes over the labelled images.
+    #[arg(long, conflicts_with = "steps")]
+    pub epochs: Option<i64>,
+    /// Optimiser steps, instead of epochs.
+    #[arg(long)]
+    pub steps: Option<i64>,
+    /// Images a step.
+    #[arg(long)]
+    pub batch: Option<i64>,
+    /// The first seed: of the labelled images that are chosen, and of everything random.
+    #[arg(long)]
+    pub seed: Option<i64>,
+    /// Where to compute: cpu, cuda, cuda:N, emulated.
+    #[arg(long, default_value = "cpu")]
+    pub device: String,
+    /// Capture the training step as a CUDA graph and replay it: the same bits, less work for the host.
+    #[arg(long)]
+    pub graph: bool,
+    /// The folder of all runs (default: runs/finetune-DATA).
+    #[arg(long, value_name = "DIR")]
+    pub out: Option<PathBuf>,
+    /// Go on with the runs in --out.
+    #[arg(long, requires = "out")]
+    pub resume: bool,
+    /// A TOML file with settings.
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// One setting, such as training.learning_rate=0.001, scratch.warmup_epochs=5 or settings.mixup=0.
+    #[arg(long, value_name = "KEY=VALUE")]
+    pub set: Vec<String>,
+    /// Threads that prepare images ahead.
+    #[arg(long, default_value_t = 1)]
+    pub workers: usize,
+    /// Stop and save after this step of a run, as Ctrl-C would; --resume goes on.
+    #[arg(long, value_name = "STEP")]
+    pub stop_after: Option<u64>,
 }
 
 /// Arguments of `embed`.

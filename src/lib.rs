@@ -1,6 +1,6 @@
 //! The trainer, the evaluation and the command line of `pretext`.
 //!
-//! [`train`] pre-trains an encoder, [`evaluate`] says what its features are worth, [`commands`] are what a
+//! [`train`] trains, [`evaluate`] says what an encoder's features are worth, [`finetune`] trains it on with labels, [`commands`] are what a
 //! user can ask for. Methods are in `objectives`, networks in `models`.
 
 pub mod cli;
@@ -8,5 +8,6 @@ pub mod commands;
 pub mod config;
 pub mod device;
 pub mod evaluate;
+pub mod finetune;
 pub mod output;
 pub mod train;

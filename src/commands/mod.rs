@@ -4,11 +4,13 @@ pub mod doctor;
 pub mod embed;
 pub mod emulate;
 pub mod evaluate;
+pub mod finetune;
 pub mod kernels;
 pub mod list;
 pub mod pretrain;
 
 use crate::cli::{self, Cli, Command};
+use crate::config::Config;
 use crate::evaluate::features::{self, Trained};
 use crate::output::Output;
 use crate::train::{self, checkpoint, run::RunFolder};
@@ -31,6 +33,7 @@ pub fn run(cli: &Cli) -> Result<()> {
         Command::Pretrain(args) => pretrain::run(args, &output),
         Command::Probe(args) => evaluate::probe(args, &output),
         Command::Knn(args) => evaluate::knn(args, &output),
+        Command::Finetune(args) => finetune::run(args, &output),
         Command::Embed(args) => embed::run(args, &output),
         Command::Methods => list::methods(&output),
         Command::Archs => list::archs(&output),
@@ -68,7 +71,12 @@ fn load_encoder(path: &Path) -> Result<Trained> {
             ),
         ));
     }
-    let config: crate::config::Config = crate::config::read(&folder.config_path())?;
+    let config: Config = crate::config::read(&folder.config_path())?;
+    if config.method == crate::finetune::NAME {
+        let text =
+            format!("{} is not finished: go on with it (pretext finetune .. --resume)", path.display());
+        return Err(Error::new(ErrorKind::Usage, "load encoder", text));
+    }
     let splits = data::open(&config.data, config.data_dir.as_deref())?;
     let profile = train::profile(splits.train.as_ref())?;
     let mut objective = train::build(&config, &profile)?;

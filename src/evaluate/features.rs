@@ -267,7 +267,8 @@ pub fn pixels(input: &Recipe, dataset: &Arc<dyn Dataset>) -> Result<Labelled> {
     Ok(out)
 }
 
-fn unlabelled(dataset: &dyn Dataset) -> Error {
+/// The error of images whose labels are needed and not there.
+pub fn unlabelled(dataset: &dyn Dataset) -> Error {
     Error::value(
         "features",
         format!("{} has images without labels: accuracy needs labelled data", dataset.name()),

@@ -95,7 +95,7 @@ pub fn draws_go_on(stage: &Stage, device: Device) {
     let profile = pretext::train::profile(splits.train.as_ref()).unwrap();
     let objective = pretext::train::build(&config, &profile).unwrap();
     let machine = Machine { device, workers: 0, graph: false, stop_after: None };
-    let mut input = Input::new(&config, objective.as_ref(), &splits.train, machine).unwrap();
+    let mut input = Input::new(&config, objective.as_ref(), &splits.train, false, machine).unwrap();
     let Run { steps, steps_per_epoch, batch, .. } = *input.run();
     assert_eq!((steps, steps_per_epoch, batch), (36, 12, 8));
     let draws = objective.draws(input.run()).unwrap().unwrap();
