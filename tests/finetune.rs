@@ -387,13 +387,17 @@ fn data_that_does_not_fit_is_refused() {
         let names = vec!["a".to_string(), "b".to_string()];
         Arc::new(InMemory::new("odd", vec![7; pixels], [12, 12, channels], labels, names).unwrap())
     };
-    let colour = Splits { train: of(4 * 432, 3, vec![0, 1, 0, 1]), test: splits.test.clone(), notes: Vec::new() };
+    let colour =
+        Splits { train: of(4 * 432, 3, vec![0, 1, 0, 1]), test: splits.test.clone(), notes: Vec::new() };
     let error = network(&plan, &mut trained, &colour, Start::Trained, 1).err().unwrap();
     assert!(error.to_string().contains("channels"), "{error}");
     for (train, test) in
         [(of(288, 1, vec![]), splits.test.clone()), (splits.train.clone(), of(288, 1, vec![]))]
     {
-        let error = network(&plan, &mut trained, &Splits { train, test, notes: Vec::new() }, Start::Trained, 1).err().unwrap();
+        let error =
+            network(&plan, &mut trained, &Splits { train, test, notes: Vec::new() }, Start::Trained, 1)
+                .err()
+                .unwrap();
         assert!(error.to_string().contains("odd") && error.to_string().contains("labels"), "{error}");
     }
     assert!(labels::choose(&of(288, 1, vec![]), Labels::PerClass(1), 1).is_err());

@@ -158,7 +158,7 @@ fn grey_images_contribute_exactly_nothing() {
 fn the_prior_comes_from_training_images() {
     let mut method = build("");
     // Three pixels of four are red, one is blue; and a grey image, which says nothing.
-    let pixel = |i: usize| if i % 4 == 0 { [0.0, 0.0, 1.0] } else { [1.0f32, 0.0, 0.0] };
+    let pixel = |i: usize| if i.is_multiple_of(4) { [0.0, 0.0, 1.0] } else { [1.0f32, 0.0, 0.0] };
     let colours: Vec<f32> = (0..144).flat_map(|i| pixel(i / 2 % 6 + i / 24)).collect();
     let batch = || Tensor::from_slice(&colours, &[1, 12, 12, 3]);
     let mut prepare = |images: Vec<Tensor>| method.prepare(&mut images.into_iter().map(Ok));
@@ -231,10 +231,10 @@ fn eight_images_are_learnt_by_heart() {
 fn pictures_change_nothing_and_keep_lightness() {
     let mut drive = Drive::new(build(""), 4, 20);
     let batch = images(4, 12, 9);
-    drive.step(&[batch.clone()]);
+    drive.step(std::slice::from_ref(&batch));
     let before = drive.value("encoder.bn1.running_mean");
     let clock = objectives::draws::clock(0, Device::Cpu).unwrap();
-    let given = Batch { views: &[batch.clone()], draws: &[], clock: &clock };
+    let given = Batch { views: std::slice::from_ref(&batch), draws: &[], clock: &clock };
     let pictures = drive.objective.pictures(&given).unwrap().unwrap();
     let names: Vec<_> = pictures.columns.iter().map(|c| c.0).collect();
     assert_eq!(names, ["lightness", "predicted_colour", "truth"]);
@@ -281,6 +281,6 @@ fn a_vit_learns_as_well() {
     let method = common::build("colorization", &COLOUR, &common::vit(), changes);
     let mut drive = Drive::new(method, 4, 20);
     let batch = images(4, 12, 1);
-    let losses: Vec<f32> = (0..20).map(|_| drive.step(&[batch.clone()])).collect();
+    let losses: Vec<f32> = (0..20).map(|_| drive.step(std::slice::from_ref(&batch))).collect();
     assert!(losses[19] < losses[0] - 0.1, "{losses:?}");
 }

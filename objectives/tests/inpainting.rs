@@ -240,7 +240,7 @@ fn pictures_show_the_hole_filled_in() {
     let (images, draws) = (noise(drive.objective.as_ref(), 4, 3, 5).remove(0), drive.drawn());
     let before = drive.value("encoder.bn1.running_mean");
     let clock = objectives::draws::clock(0, Device::Cpu).unwrap();
-    let given = Batch { views: &[images.clone()], draws: &draws, clock: &clock };
+    let given = Batch { views: std::slice::from_ref(&images), draws: &draws, clock: &clock };
     let pictures = drive.objective.pictures(&given).unwrap().unwrap();
     assert_eq!(
         pictures.columns.iter().map(|c| c.0).collect::<Vec<_>>(),

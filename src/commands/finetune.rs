@@ -20,8 +20,7 @@ pub fn run(args: &Finetune, output: &Output) -> Result<()> {
     let usage = |text: String| Err(Error::new(ErrorKind::Usage, NAME, text));
     let mut trained = load_encoder(&args.encoder)?;
     let splits = super::open(&args.data, output)?;
-    let splits =
-        Splits { train: trained.sees(&splits.train)?, test: trained.sees(&splits.test)?, ..splits };
+    let splits = Splits { train: trained.sees(&splits.train)?, test: trained.sees(&splits.test)?, ..splits };
     labels::require_labelled(&splits)?;
     let overrides = overrides(args);
     let stored: Option<Plan> = match &args.out {

@@ -123,7 +123,8 @@ fn one(job: &mut Job, start: Start, seed: u64, machine: Machine, output: &Output
         Start::Trained => format!("{}, fine-tuned", job.trained.origin),
         Start::Scratch => "supervised".into(),
     };
-    let contents = features::contents(objective.encoder(), &job.trained.input, job.trained.lightness, &origin)?;
+    let contents =
+        features::contents(objective.encoder(), &job.trained.input, job.trained.lightness, &origin)?;
     safetensors::save(&folder.encoder_path(), &contents)?;
     objective.accuracy(&job.trained.input, &job.splits.test)
 }

@@ -55,13 +55,16 @@ pub(super) fn read(root: &Path) -> Result<Listing> {
     Ok(Listing { classes, train, test })
 }
 
-fn entries(files: Vec<(PathBuf, Option<u32>)>, first: usize) -> Vec<Entry> {
+/// A file and its class.
+type File = (PathBuf, Option<u32>);
+
+fn entries(files: Vec<File>, first: usize) -> Vec<Entry> {
     let entry = |(i, (path, label)): (usize, _)| Entry { path, label, index: first + i };
     files.into_iter().enumerate().map(entry).collect()
 }
 
 /// The classes of a folder and its files: one class for each folder in it, sorted, or none where there are files alone.
-fn classes(folder: &Path) -> Result<(Vec<String>, Vec<(PathBuf, Option<u32>)>)> {
+fn classes(folder: &Path) -> Result<(Vec<String>, Vec<File>)> {
     let (names, mut files) = (children(folder)?, Vec::new());
     let (folders, loose): (Vec<_>, Vec<_>) = names.into_iter().partition(|name| folder.join(name).is_dir());
     let loose: Vec<PathBuf> =
