@@ -96,6 +96,17 @@ fn views_of_a_sample_differ_between_views_epochs_and_seeds_but_not_with_the_batc
     }
 }
 
+/// What is drawn is each sample's own, not the batch's: copies of one image look different.
+#[test]
+fn views_of_equal_images_differ_within_a_batch() {
+    let pixels = (0..20 * 72).map(|i| (i % 72 * 37 % 251) as u8).collect();
+    let data = InMemory::new("copies", pixels, [9, 8, 1], vec![0; 20], vec!["a".into()]).unwrap();
+    let loader = Loader::new(Arc::new(data), vec![Recipe::simclr(8, 8, 0.5)], options(20, 1)).unwrap();
+    let batch = all(&loader, 0, 0).remove(0);
+    let views: std::collections::BTreeSet<&[u32]> = batch.0[0].chunks(64).collect();
+    assert_eq!(views.len(), 20);
+}
+
 #[test]
 fn a_last_batch_of_one_is_dropped_or_delivered() {
     for workers in [0, 2] {
