@@ -316,6 +316,7 @@ fn an_encoder_of_lightness_is_evaluated_on_lightness() {
     let text = stdout(succeeded(&shown));
     // Pixels are lightness too: one value each.
     assert!(text.lines().any(|line| line.contains("raw pixels") && line.contains(" 144 ")), "{text}");
+    succeeded(&stage.run(&["knn", "run", "--data", &colour, "--layer", "best"]));
     let grey = stage.run(&["knn", "run", "--data", &stage.data()]);
     assert!(stderr(&grey).contains("no colour"), "{}", stderr(&grey));
     let refused = stage.run(&["pretrain", "colorization", "--data", &stage.data(), "--out", "x"]);

@@ -57,10 +57,10 @@ pub fn best_block(
     probes: &Probes,
 ) -> Result<(usize, Vec<f32>)> {
     let blocks = trained.encoder.blocks();
+    let images = trained.sees(&splits.train)?;
     let mut reached = Vec::with_capacity(blocks);
     for block in 1..=blocks {
-        let train =
-            features::labelled_of(trained.encoder.as_mut(), Some(block), &trained.input, &splits.train)?;
+        let train = features::labelled_of(trained.encoder.as_mut(), Some(block), &trained.input, &images)?;
         reached.push(match (&probes.linear, probes.knn) {
             (None, Some(settings)) => {
                 let (bank, queries) = probe::split(&train, seed);
