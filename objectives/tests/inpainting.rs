@@ -181,6 +181,26 @@ fn the_discriminator_and_the_rest_do_not_mix() {
     }
 }
 
+/// What the discriminator learns from what was made does not reach its maker: with next to no weight of the adversarial term
+/// the encoder's gradient is that of the reconstruction.
+#[test]
+fn the_discriminators_own_loss_does_not_reach_the_generator() {
+    let gradient = |changes: &str| {
+        let mut drive = Drive::new(build(&TINY, changes), 4, 20);
+        let views = noise(drive.objective.as_ref(), 4, 1, 1);
+        drive.loss(&views).value.backward().unwrap();
+        let params = parts(drive.objective.networks()).params;
+        let (_, param) = params.into_iter().find(|(name, _)| name == "encoder.conv1.weight").unwrap();
+        values(&param.gradient().unwrap())
+    };
+    let (plain, with) = (
+        gradient("hole = \"centre\""),
+        gradient(&format!("{ADVERSARIAL}hole = \"centre\"").replace("0.1", "1e-6")),
+    );
+    let largest = plain.iter().fold(0f32, |m, g| m.max(g.abs()));
+    assert!(plain.iter().zip(&with).all(|(a, b)| (a - b).abs() < 1e-3 * largest), "{plain:?} and {with:?}");
+}
+
 /// Half of the loss is one term or the other as the weight says, and the discriminator learns at its own rate.
 #[test]
 fn weights_and_rates() {
@@ -210,6 +230,19 @@ fn the_discriminator_learns() {
     });
     let after = signal(&drive.loss(&views), "discriminator_loss");
     assert!(after < 0.5 * before, "from {before} to {after}");
+}
+
+/// White noise says nothing of what is hidden in it: after many steps the best that is reached is the mean's error, within
+/// a twentieth (the error of a mean over the hidden pixels of 16 images, and what the network still adds to it).
+#[test]
+fn noise_is_not_predicted() {
+    let mut drive = Drive::new(build(&TINY, "hole = \"centre\""), 16, 200);
+    for step in 0..60 {
+        drive.step(&noise(drive.objective.as_ref(), 16, 1, 100 + step));
+    }
+    let loss = drive.loss(&noise(drive.objective.as_ref(), 16, 1, 999));
+    let (error, mean) = (signal(&loss, "hole_error"), signal(&loss, "mean_error"));
+    assert!(error > 0.95 * mean, "{error} is less than the mean's {mean}");
 }
 
 /// The positive control: the middles of eight images are learnt by heart.
