@@ -284,3 +284,26 @@ fn a_vit_learns_as_well() {
     let losses: Vec<f32> = (0..20).map(|_| drive.step(std::slice::from_ref(&batch))).collect();
     assert!(losses[19] < losses[0] - 0.1, "{losses:?}");
 }
+
+/// Colours that are drawn for each pixel, all of one lightness, cannot be told from it: nothing beats the best constant
+/// distribution.
+#[test]
+fn noise_of_one_lightness_stays_at_chance() {
+    let noise = |seed| {
+        let mut random = Philox::new(seed, Purpose::Test, 0);
+        let pixel = |i: usize| if i == 0 { [60.0f32, 40.0, 20.0] } else { [60.0, -30.0, 30.0] };
+        let lab: Vec<f32> = (0..16 * 144).flat_map(|_| pixel(random.below(2))).collect();
+        Tensor::from_slice(&lab_to_rgb(&lab), &[16, 12, 12, 3]).unwrap()
+    };
+    let mut method = build("");
+    method.prepare(&mut (500..520).map(noise).map(Ok)).unwrap();
+    let mut drive = Drive::new(method, 16, 100);
+    for step in 0..60 {
+        drive.step(&[noise(step)]);
+    }
+    let loss = drive.loss(&[noise(999)]);
+    let (reached, constant) = (loss.value.value().item().unwrap(), signal(&loss, "constant_loss"));
+    // The two colours are as frequent as in the prior to a few per cent in one batch.
+    assert!(reached > 0.97 * constant, "{reached} beats the constant {constant}");
+    assert!(reached < 1.5 * constant, "but it is learnt: {reached}, {constant}");
+}
