@@ -102,11 +102,13 @@ impl MocoV3 {
             settings.view2.recipe(NAME, "view2", profile, &normalize)?,
         ];
         if settings.freeze_patch_embedding {
-            let patch = |name: &str| name.starts_with("patch_embed.");
-            let frozen = module::parts(encoder.as_mut()).params.into_iter().filter(|(name, _)| patch(name));
-            if frozen.map(|(_, param)| param.set_trainable(false)).count() == 0 {
-                let text = format!("freeze_patch_embedding is for ViTs: {} has none", encoder.arch().name);
-                return Err(Error::new(ErrorKind::Usage, format!("{NAME} settings"), text));
+            let name = encoder.arch().name.clone();
+            match encoder.vit() {
+                Some(vit) => module::set_trainable(vit.patch_embed(), false),
+                None => {
+                    let text = format!("freeze_patch_embedding is for ViTs: {name} has none");
+                    return Err(Error::new(ErrorKind::Usage, format!("{NAME} settings"), text));
+                }
             }
         }
         let dropped = [0, 1].map(|which| DroppedBranches::of(encoder.as_ref(), seed, which));
