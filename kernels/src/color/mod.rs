@@ -23,7 +23,7 @@ use engine::{DType, Device, Error, Result, Tensor, memory};
 
 pub use cpu::lab_to_rgb;
 
-/// Bins that [`soft_encode`] takes at most.
+/// Bins that [`soft_encode`] and [`pixel_weights`] take at most.
 pub const MOST_BINS: usize = 512;
 
 /// Lab [.., 3] of sRGB values [.., 3] in 0 to 1.
@@ -97,7 +97,7 @@ pub fn soft_encode(points: &Tensor, centres: &Tensor, spread: Spread) -> Result<
 /// The weight [B P] of each point of images [B, P, 2]: `weights[nearest]`, or 0 for all points of an image in which no
 /// coordinate's magnitude is above `least`: it is grey. `weights` is [Q], `nearest` i32 [B P].
 ///
-/// Errors if shapes, types or devices do not fit; on the CPU if a bin is outside 0 .. Q, which on a CUDA device makes the
+/// Errors if shapes, types or devices do not fit, or Q is above [`MOST_BINS`]; on the CPU if a bin is outside 0 .. Q, which on a CUDA device makes the
 /// point's weight NaN.
 #[track_caller]
 pub fn pixel_weights(points: &Tensor, nearest: &Tensor, weights: &Tensor, least: f32) -> Result<Tensor> {
@@ -112,6 +112,10 @@ pub fn pixel_weights(points: &Tensor, nearest: &Tensor, weights: &Tensor, least:
     weights.require_dtype(OP, "weights", DType::F32)?;
     nearest.require_dtype(OP, "nearest", DType::I32)?;
     nearest.require_shape(OP, "nearest", &[b * p])?;
+    if q > MOST_BINS {
+        let rule = format!("there may be {MOST_BINS} weights at most");
+        return Err(Error::value(OP, rule).argument("weights", weights));
+    }
     let mut out = Tensor::empty(&[b * p], DType::F32, device)?;
     match device {
         Device::Cpu => {

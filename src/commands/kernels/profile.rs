@@ -233,6 +233,10 @@ These are counts of the emulated device, which do not depend on the machine; the
   and 3.35 TB/s, by its data sheet). Well below 1, memory is the limit; well above, arithmetic is.
 
 In launches of a few kilobytes, which wait and neither compute nor move, a half-line that is used in part weighs much.
+What depends on the data stays where the data put it. Rows of a window begin at any pixel (`copy_windows`): 8 floats at any
+place touch 1.9 sectors in the mean, 8 bfloat16 1.4, so that with the sectors of the result 0.70 and 0.52 can be used.
+Random look-ups in a table in shared memory meet in banks (`color_pixel_weights`). Rows that many indices name are summed by
+launches of their own (`copy_scatter_hot`), and `copy_scatter_add` counts the bytes of all.
 ";
 
 #[cfg(test)]
