@@ -94,6 +94,40 @@ fn decay_and_rate_are_scaled_by_rule_and_by_step() {
     near(&network.values(), &[0.7, 1.0, 0.9, 0.95]);
 }
 
+/// A parameter with an algorithm of its own moves as in an optimiser of its own, bit for bit, also across a checkpoint, and
+/// the others as without it.
+#[test]
+fn a_parameter_may_have_an_algorithm_of_its_own() {
+    let own = |algorithm: Option<Algorithm>| {
+        move |name: &str, param: &Param| Rule {
+            algorithm: algorithm.filter(|_| name == "weight"),
+            ..Rule::of(param)
+        }
+    };
+    let after = |usual: Algorithm, special: Option<Algorithm>, resumed: bool| {
+        let mut network = Network::of(0.5);
+        let mut optimizer = Optimizer::new(usual, 0.1).with_rules(own(special));
+        for step in 0..4 {
+            network.backward([1.0, -0.5, 0.25, 2.0].map(|g| g * (step as f32 - 1.5)));
+            optimizer.step(&mut network, 0.1.into(), None).unwrap();
+            if resumed {
+                let mut contents = Contents::default();
+                optimizer.save("o.", &mut contents).unwrap();
+                optimizer = Optimizer::new(usual, 0.1).with_rules(own(special));
+                optimizer.load(&mut network, "o.", &contents, step + 1).unwrap();
+            }
+        }
+        network.values()
+    };
+    for (usual, special) in [(MOMENTUM, ADAMW), (ADAMW, PLAIN), (LARS, ADAMW)] {
+        let mixed = after(usual, Some(special), false);
+        assert_eq!(mixed, after(usual, Some(special), true));
+        assert_eq!(mixed[0], after(special, None, false)[0]);
+        assert_eq!(mixed[1..], after(usual, None, false)[1..]);
+        assert_ne!(mixed[0], after(usual, None, false)[0]);
+    }
+}
+
 #[test]
 fn rules_are_asked_for_once() {
     let asked = Arc::new(AtomicUsize::new(0));

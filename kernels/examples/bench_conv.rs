@@ -75,7 +75,7 @@ fn main() -> Result<()> {
         if !wanted("conv", name) {
             continue;
         }
-        let g = Geometry { stride, padding };
+        let g = Geometry::new(stride, padding);
         let (x, w) = (random(&[n, size, size, c])?, random(&[o, kernel, kernel, c])?);
         let sizes = Sizes::new("bench", x.shape(), w.shape(), g)?;
         let dy = random(&sizes.output())?;

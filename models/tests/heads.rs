@@ -7,7 +7,10 @@ use autograd::module::parts;
 use autograd::{Module, Var};
 use engine::Tensor;
 use kernels::array::Array;
-use models::{DinoHead, DinoHeadSpec, Initializer, MaeDecoder, MaeDecoderSpec, Mlp, MlpSpec, Mode, Tokens};
+use models::{
+    DinoHead, DinoHeadSpec, Initializer, MaeDecoder, MaeDecoderSpec, Mlp, MlpSpec, Mode, Tokens, Upsampler,
+    UpsamplerSpec,
+};
 
 fn names<M: Module + ?Sized>(module: &mut M) -> Vec<String> {
     parts(module).params.into_iter().map(|(name, _)| name).collect()
@@ -180,4 +183,27 @@ fn the_decoder_has_maes_names_and_trains_them() {
         assert!(param.gradient().unwrap().to_vec::<f32>().unwrap().iter().any(|&g| g != 0.0), "{name}");
     }
     assert!(MaeDecoder::new(&MaeDecoderSpec { heads: 3, ..MAE }, &Initializer::new(1)).is_err());
+}
+
+/// A pixel of the map reaches as far as the layers' kernels: 1 for each of the two ordinary ones, 2 more a dilated one.
+#[test]
+fn dilated_layers_of_a_decoder_see_further() {
+    for (dilated, reach) in [(0, 2), (1, 4), (2, 6)] {
+        let spec = UpsamplerSpec { inputs: 3, dilated, width: 8, doublings: 0, outputs: 2 };
+        let mut decoder = Upsampler::new(&spec, &Initializer::new(1)).unwrap();
+        assert_eq!(names(&mut decoder).iter().filter(|n| n.starts_with("dilated")).count(), 3 * dilated);
+        let x = Array::<f32>::random(&[1, 17, 17, 3], 1, 1.0);
+        let mut other = x.clone();
+        let middle = (8 * 17 + 8) * 3;
+        other.data[middle..middle + 3].iter_mut().for_each(|v| *v += 50.0);
+        let mut places = |x: &Array<f32>| {
+            let out = decoder.forward(&Var::constant(x.to_tensor().unwrap()), Mode::Evaluate).unwrap();
+            assert_eq!(out.shape(), [1, 17, 17, 2]);
+            values(&out)
+        };
+        let (a, b) = (places(&x), places(&other));
+        let moved = (0..17 * 17).filter(|i| a[2 * i..2 * i + 2] != b[2 * i..2 * i + 2]);
+        let furthest = moved.map(|i| (i / 17).abs_diff(8).max((i % 17).abs_diff(8))).max();
+        assert_eq!(furthest, Some(reach), "{dilated} dilated layers");
+    }
 }

@@ -12,8 +12,8 @@
 //! the signal `constant_loss` is what the best prediction costs that is the same everywhere, prior times weight: a loss that
 //! stays there has learnt nothing.
 //!
-//! Different from the paper: any encoder of this project in the place of its VGG-like one; the decoder's layers are not
-//! dilated; batch norm has scale and shift. Evaluation sees L alone, too.
+//! Different from the paper: any encoder of this project in the place of its VGG-like one; behind it, as there, convolutions
+//! of dilation 2 (`dilated_layers`; six there) and transposed ones; batch norm has scale and shift. Evaluation sees L alone, too.
 
 use crate::ab_bins::{self, BINS};
 use crate::objective::Pictures;
@@ -65,7 +65,9 @@ pub struct Settings {
     pub target_stride: usize,
     /// Share of the uniform distribution in what weights are the inverse of; 1 weighs all colours alike.
     pub lambda: f32,
-    /// Channels of the decoder's first layer.
+    /// Convolutions of dilation 2 that the decoder begins with.
+    pub dilated_layers: usize,
+    /// Channels of the decoder's first layers.
     pub decoder_width: usize,
     /// Of the annealed mean, for pictures alone.
     pub temperature: f32,
@@ -160,7 +162,13 @@ impl Colorization {
                 target[1]
             ));
         };
-        let spec = UpsamplerSpec { inputs: map[2], width: settings.decoder_width, doublings, outputs: BINS };
+        let spec = UpsamplerSpec {
+            inputs: map[2],
+            dilated: settings.dilated_layers,
+            width: settings.decoder_width,
+            doublings,
+            outputs: BINS,
+        };
         let networks = Networks {
             encoder,
             decoder: Upsampler::new(&spec, &Initializer::new(seed).child("decoder"))?,

@@ -330,7 +330,7 @@ impl Objective for DinoV2 {
             Some("patch_head") => 2,
             _ => 0,
         };
-        Special { rate_scale, hold, group }
+        Special { rate_scale, hold, group, ..Special::default() }
     }
 
     fn loss(&mut self, batch: &Batch) -> Result<Loss> {

@@ -8,14 +8,15 @@
 //! a blob of its own for every image, where the reference has one a batch.
 //!
 //! With `adversarial_weight` a above 0 a discriminator judges the predicted region (equation 2): the loss is
-//! (1 - a) reconstruction + a adversarial, plus the discriminator's own loss, whose gradient reaches nothing else. Both are
-//! updated in one step by the run's optimiser, each parameter with moments of its own: the discriminator at
-//! `discriminator_rate` times the learning rate, from the same predictions (the reference updates it first). For a centre it
-//! sees the square alone, for random regions the image with its hole filled in. The default is 0: the paper's own features
-//! were learnt without it, since adversarial training did not converge with its encoder.
+//! (1 - a) reconstruction + a adversarial, plus the discriminator's own loss, whose gradient reaches nothing else. The
+//! discriminator has an optimiser of its own, Adam with betas 0.5 and 0.999 without weight decay as the reference's, at
+//! `discriminator_rate` times the run's learning rate; both learn from the same predictions (the reference updates it first).
+//! For a centre it sees the square alone, for random regions the image with its hole filled in. The default is 0: the paper's
+//! own features were learnt without it, since adversarial training did not converge with its encoder.
 //!
 //! Signals: `hole_error`, the mean squared error in holes alone, `mean_error`, what predicting the mean colour costs there (it
-//! must be beaten), `hole_psnr` = 10 log10(4 / hole_error) in dB, for values 2 apart.
+//! must be beaten), `hole_psnr` = 10 log10(4 / hole_error) in dB, for values 2 apart; `hole_sharpness`, the energy of
+//! edges, squared differences of neighbours in holes, in dB over that of the true pixels: squared error alone blurs, well below 0.
 
 use crate::holes::{HoleRule, HoleShape};
 use crate::objective::Pictures;
@@ -23,6 +24,7 @@ use crate::settings::{at_least_one, parse, part, positive, require, require_chan
 use crate::view::View;
 use crate::{Batch, DataProfile, Draws, Loss, Method, Objective, Run, Special, recipes};
 use autograd::module::{Path, Visitor, set_trainable};
+use autograd::optim::Algorithm;
 use autograd::{Buffer, Module, Var, no_grad, ops};
 use engine::{DType, Device, Error, ErrorKind, Result, Tensor};
 use kernels::augment::{Normalize, Recipe};
@@ -42,6 +44,10 @@ pub const METHOD: Method = Method {
 };
 
 const NAME: &str = METHOD.name;
+/// 10 log10(x) over ln(x).
+const DECIBEL: f32 = 10.0 / std::f32::consts::LN_10;
+/// What trains the discriminator.
+const ADVERSARY: Algorithm = Algorithm::AdamW { betas: (0.5, 0.999), eps: 1e-8 };
 
 /// What can be set.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
@@ -156,7 +162,13 @@ impl Inpainting {
             ));
         };
         let init = Initializer::new(seed);
-        let spec = UpsamplerSpec { inputs: dim, width: settings.decoder_width, doublings, outputs: channels };
+        let spec = UpsamplerSpec {
+            inputs: dim,
+            dilated: 0,
+            width: settings.decoder_width,
+            doublings,
+            outputs: channels,
+        };
         let judged = match settings.hole {
             HoleShape::Centre => [rule.square()[2], rule.square()[3], channels],
             HoleShape::Random => [height, width, channels],
@@ -255,6 +267,23 @@ fn hole_error(a: &Tensor, b: &Tensor, hidden: &Tensor, share: f32) -> Result<Ten
     elementwise::scale(&reduce::sum(&squares, &[0, 1, 2, 3])?, 1.0 / (share * a.len() as f32))
 }
 
+/// The summed squares of differences between neighbours in rows and columns of `a`, where both are hidden, in decibel over
+/// those of `b`: f32 [1]. All are f32 [B, H, W, C], `hidden` 1 in holes and 0 elsewhere.
+pub fn sharpness(a: &Tensor, b: &Tensor, hidden: &Tensor) -> Result<Tensor> {
+    let energy = |x: &Tensor, axis: usize| {
+        let size = x.shape()[axis];
+        let side = |x: &Tensor, first| copy::contiguous(&x.narrow(axis, first, size.saturating_sub(1))?);
+        let difference = elementwise::sub(&side(x, 1)?, &side(x, 0)?)?;
+        let both = elementwise::mul(&side(hidden, 1)?, &side(hidden, 0)?)?;
+        let squares = elementwise::mul(&elementwise::mul(&difference, &difference)?, &both)?;
+        reduce::sum(&squares, &[0, 1, 2, 3])
+    };
+    let both = |x: &Tensor| elementwise::add(&energy(x, 1)?, &energy(x, 2)?)?.reshape(&[1]);
+    let tiny = Tensor::constant(&[1e-12f32], &[1], a.device())?;
+    let logarithm = |x: &Tensor| elementwise::ln(&elementwise::add(&both(x)?, &tiny)?);
+    elementwise::scale(&elementwise::sub(&logarithm(a)?, &logarithm(b)?)?, DECIBEL)
+}
+
 impl Objective for Inpainting {
     fn name(&self) -> &'static str {
         NAME
@@ -301,14 +330,14 @@ impl Objective for Inpainting {
         let share = self.share;
         let error = hole_error(prediction.value(), &images, &hidden, share)?;
         // 10 log10(4 / e) = (ln 4 - ln e) 10 / ln 10
-        let decibel = 10.0 / std::f32::consts::LN_10;
-        let peak = Tensor::constant(&[decibel * 4f32.ln()], &[1], images.device())?;
-        let logarithm = elementwise::scale(&elementwise::ln(&error)?, -decibel)?.reshape(&[1])?;
+        let peak = Tensor::constant(&[DECIBEL * 4f32.ln()], &[1], images.device())?;
+        let logarithm = elementwise::scale(&elementwise::ln(&error)?, -DECIBEL)?.reshape(&[1])?;
         let psnr = elementwise::add(&peak, &logarithm)?.reshape(&[])?;
         let mut signals = vec![
             ("mean_error", hole_error(&masked, &images, &hidden, share)?),
             ("hole_psnr", psnr),
             ("hole_error", error),
+            ("hole_sharpness", sharpness(prediction.value(), &images, &hidden)?.reshape(&[])?),
         ];
         if let Some([generator, discriminator]) = self.adversarial(&images, &prediction, &hidden)? {
             let part = self.settings.adversarial_weight;
@@ -323,7 +352,12 @@ impl Objective for Inpainting {
 
     fn special(&self, name: &str) -> Special {
         match name.starts_with("discriminator.") {
-            true => Special { rate_scale: self.settings.discriminator_rate, group: 1, ..Special::default() },
+            true => Special {
+                rate_scale: self.settings.discriminator_rate,
+                group: 1,
+                optimiser: Some(ADVERSARY),
+                ..Special::default()
+            },
             false => Special::default(),
         }
     }

@@ -1,5 +1,6 @@
 //! What a pre-training method is to the trainer.
 
+use autograd::optim::Algorithm;
 use autograd::{Module, Var};
 use engine::{Device, Error, Result, Tensor};
 use kernels::augment::Recipe;
@@ -110,13 +111,15 @@ pub struct Special {
     pub hold: Hold,
     /// Parameters of one group are clipped together where `training.clip_scope` says so.
     pub group: u32,
+    /// The parameter is trained by an optimiser of its own, without weight decay: an adversary's.
+    pub optimiser: Option<Algorithm>,
 }
 
 pub use kernels::optim::Hold;
 
 impl Default for Special {
     fn default() -> Special {
-        Special { rate_scale: 1.0, hold: Hold::None, group: 0 }
+        Special { rate_scale: 1.0, hold: Hold::None, group: 0, optimiser: None }
     }
 }
 

@@ -12,7 +12,7 @@ use common::{Drive, TINY, noise, resnet, signal};
 use engine::{Device, ErrorKind, Tensor};
 use models::Arch;
 use objectives::holes::{HoleRule, HoleShape};
-use objectives::inpainting::{mask, reconstruction};
+use objectives::inpainting::{mask, reconstruction, sharpness};
 use objectives::{Batch, DataProfile, Objective};
 
 const COLOUR: DataProfile = DataProfile { channels: 3, ..TINY };
@@ -214,6 +214,26 @@ fn weights_and_rates() {
     let method = build(&TINY, &format!("{ADVERSARIAL}discriminator_rate = 0.2"));
     assert_eq!(method.special("discriminator.out.weight").rate_scale, 0.2);
     assert_eq!(method.special("encoder.conv1.weight").rate_scale, 1.0);
+    let adam = Algorithm::AdamW { betas: (0.5, 0.999), eps: 1e-8 };
+    assert_eq!(method.special("discriminator.out.weight").optimiser, Some(adam));
+    assert_eq!(method.special("encoder.conv1.weight").optimiser, None);
+}
+
+/// Half as high edges have a quarter of the energy, -6.02 dB; what is seen, and across the hole's border, does not count.
+#[test]
+fn sharpness_is_the_energy_of_edges_in_holes() {
+    let of = |f: &dyn Fn(usize, usize) -> f32| {
+        let values: Vec<f32> = (0..64).map(|i| f(i / 8, i % 8)).collect();
+        Tensor::from_slice(&values, &[1, 8, 8, 1]).unwrap()
+    };
+    let inside = |y: usize, x: usize| (2..6).contains(&y) && (3..7).contains(&x);
+    let hidden = of(&|y, x| if inside(y, x) { 1.0 } else { 0.0 });
+    let edges = |y: usize, x: usize| ((3 * y + 5 * x) as f32).sin();
+    let truth = of(&|y, x| edges(y, x));
+    let half = of(&|y, x| if inside(y, x) { 0.5 * edges(y, x) - 7.0 } else { 100.0 * edges(x, y) });
+    let decibel = |a, b| sharpness(a, b, &hidden).unwrap().item().unwrap();
+    assert!(decibel(&truth, &truth).abs() < 1e-5);
+    assert!((decibel(&half, &truth) + 20.0 * 2f32.log10()).abs() < 1e-3);
 }
 
 /// A discriminator that trains against a fixed generator tells real from made.

@@ -223,10 +223,14 @@ pub fn optimizer(training: &Training, objective: &mut dyn Objective) -> Optimize
     }
     let all = training.decay_scope == DecayScope::All;
     Optimizer::new(algorithm(training), training.weight_decay).with_rules(move |name, param| {
-        let Special { rate_scale, hold, group } = specials.get(name).copied().unwrap_or_default();
+        let Special { rate_scale, hold, group, optimiser } = specials.get(name).copied().unwrap_or_default();
         let usual = Rule::of(param);
-        let weight_decay = if all { 1.0 } else { usual.weight_decay };
-        Rule { weight_decay, rate_scale, hold, group, ..usual }
+        let weight_decay = match optimiser {
+            Some(_) => 0.0,
+            None if all => 1.0,
+            None => usual.weight_decay,
+        };
+        Rule { weight_decay, rate_scale, hold, group, algorithm: optimiser, ..usual }
     })
 }
 

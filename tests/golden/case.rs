@@ -58,6 +58,11 @@ impl Case {
         self.number(key) as usize
     }
 
+    /// Whether there is such a setting.
+    pub fn has(&self, key: &str) -> bool {
+        !self.settings[key].is_null()
+    }
+
     pub fn text(&self, key: &str) -> &str {
         self.settings[key].as_str().unwrap_or_else(|| panic!("{}: no text '{key}'", self.name))
     }

@@ -11,6 +11,7 @@ use models::{Activation, BatchNorm, Mode};
 golden! {
     conv2d_k1s2p0: "conv2d_k1s2p0" => conv2d,
     conv2d_k3s1p1: "conv2d_k3s1p1" => conv2d,
+    conv2d_k3s1p2d2: "conv2d_k3s1p2d2" => conv2d,
     conv2d_k3s2p1: "conv2d_k3s2p1" => conv2d,
     conv2d_k4s4p0: "conv2d_k4s4p0" => conv2d,
     conv2d_k5s1p2: "conv2d_k5s1p2" => conv2d,
@@ -32,7 +33,10 @@ golden! {
 }
 
 fn conv2d(case: &Case) {
-    let geometry = Geometry { stride: case.count("stride"), padding: case.count("padding") };
+    let mut geometry = Geometry::new(case.count("stride"), case.count("padding"));
+    if case.has("dilation") {
+        geometry.dilation = case.count("dilation");
+    }
     let (x, weight) = (case.leaf("x"), case.leaf("weight"));
     let out = ops::conv2d(&x, &weight, geometry).unwrap();
     // The longest sum is the weight's gradient: over all images and output pixels.
@@ -41,7 +45,7 @@ fn conv2d(case: &Case) {
 }
 
 fn conv_transpose2d(case: &Case) {
-    let geometry = Geometry { stride: case.count("stride"), padding: case.count("padding") };
+    let geometry = Geometry::new(case.count("stride"), case.count("padding"));
     let (x, weight, bias) = (case.leaf("x"), case.leaf("weight"), case.leaf("bias"));
     let out = ops::add_bias(&ops::conv_transpose2d(&x, &weight, geometry).unwrap(), &bias).unwrap();
     // The longest sum is the bias' gradient: over all images and output pixels.

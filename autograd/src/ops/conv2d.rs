@@ -11,7 +11,7 @@ use kernels::copy::contiguous;
 
 pub use kernels::conv2d::Geometry;
 
-/// The operation of [`conv2d`]: stride and padding.
+/// The operation of [`conv2d`]: stride, padding and dilation.
 #[derive(Clone)]
 pub struct Conv2d(pub Geometry);
 
@@ -62,17 +62,18 @@ impl Op for Conv2d {
 impl Reference for Conv2d {
     fn reference<T: Real>(&self, inputs: &[Array<T>]) -> Vec<Array<T>> {
         let (x, weight) = (&inputs[0], &inputs[1]);
-        let (stride, padding) = (self.0.stride, self.0.padding);
+        let Geometry { stride, padding, dilation } = self.0;
         let &[n, h, w, channels] = &x.shape[..] else { return Vec::new() };
         let &[o, r, s, _] = &weight.shape[..] else { return Vec::new() };
-        let (p, q) = ((h + 2 * padding - r) / stride + 1, (w + 2 * padding - s) / stride + 1);
+        let places = |size: usize, kernel: usize| (size + 2 * padding - dilation * (kernel - 1) - 1) / stride + 1;
+        let (p, q) = (places(h, r), places(w, s));
         let mut y = Array::zeros(&[n, p, q, o]);
         for at in 0..y.len() {
             let (k, j, i, b) = (at % o, at / o % q, at / o / q % p, at / o / q / p);
             let mut sum = T::ZERO;
             for (u, v) in (0..r).flat_map(|u| (0..s).map(move |v| (u, v))) {
-                let (row, column) =
-                    ((i * stride + u).wrapping_sub(padding), (j * stride + v).wrapping_sub(padding));
+                let at = |i: usize, u: usize| (i * stride + u * dilation).wrapping_sub(padding);
+                let (row, column) = (at(i, u), at(j, v));
                 if row < h && column < w {
                     for c in 0..channels {
                         sum += x.get(&[b, row, column, c]) * weight.get(&[k, u, v, c]);
@@ -85,7 +86,7 @@ impl Reference for Conv2d {
     }
 }
 
-/// Cases of the operation's checks: 1x1, 3x3 and 7x7 kernels, strides that do not divide, wide padding.
+/// Cases of the operation's checks: 1x1, 3x3 and 7x7 kernels, strides that do not divide, wide padding, dilation.
 pub(crate) fn cases() -> Vec<Case> {
     [
         ([1, 1, 1, 1], [1, 1, 1], 1, 0),
@@ -100,11 +101,17 @@ pub(crate) fn cases() -> Vec<Case> {
         ([2, 6, 6, 16], [16, 3, 3], 1, 1),
     ]
     .into_iter()
-    .map(|(input, [o, r, s], stride, padding)| {
+    .map(|(input, kernel, stride, padding)| (input, kernel, Geometry::new(stride, padding)))
+    .chain([
+        ([1, 5, 4, 2], [3, 3, 2], Geometry { stride: 1, padding: 1, dilation: 2 }),
+        ([2, 7, 8, 8], [4, 3, 3], Geometry { stride: 1, padding: 3, dilation: 3 }),
+    ])
+    .map(|(input, [o, r, s], geometry)| {
         let inputs = vec![Input::random(&input, 71, 1.0), Input::random(&[o, r, s, input[3]], 72, 0.3)];
-        let label = format!("{input:?} with {o} of {r}x{s} stride {stride} padding {padding}");
-        let op = Conv2d(Geometry { stride, padding });
-        Case { gradient_factor: 3.0, ..Case::new(label, op, inputs) }
+        let Geometry { stride, padding, dilation } = geometry;
+        let label =
+            format!("{input:?} with {o} of {r}x{s} stride {stride} padding {padding} dilation {dilation}");
+        Case { gradient_factor: 3.0, ..Case::new(label, Conv2d(geometry), inputs) }
     })
     .collect()
 }

@@ -9,11 +9,12 @@ use kernels::array::{Array, Real};
 use kernels::conv2d::{self as kernel, Geometry};
 use kernels::copy::contiguous;
 
-/// The operation of [`conv_transpose2d`]: stride and padding of the convolution that it transposes.
+/// The operation of [`conv_transpose2d`]: stride, padding and dilation of the convolution that it transposes.
 #[derive(Clone)]
 pub struct ConvTranspose2d(pub Geometry);
 
-/// Transposed convolution of images [N, H, W, I] with kernels [I, R, S, O] -> [N, (H - 1) stride - 2 padding + R, .., O].
+/// Transposed convolution of images [N, H, W, I] with kernels [I, R, S, O] ->
+/// [N, (H - 1) stride - 2 padding + dilation (R - 1) + 1, .., O].
 ///
 /// It is the transpose of `conv2d` from [N, .., .., O] to [N, H, W, I] with the same kernels and geometry.
 #[track_caller]
@@ -24,7 +25,7 @@ pub fn conv_transpose2d(x: &Var, weight: &Var, geometry: Geometry) -> Result<Var
 impl ConvTranspose2d {
     /// The shape of the result.
     fn output_shape(&self, inputs: &[&[usize]]) -> Result<[usize; 4]> {
-        let Geometry { stride, padding } = self.0;
+        let Geometry { stride, padding, .. } = self.0;
         let wrong = |rule: &str| {
             let error = Error::shape("conv_transpose2d", rule);
             Err(error.with("x", inputs[0]).with("weight", inputs[1]).with("geometry", self.0))
@@ -35,7 +36,7 @@ impl ConvTranspose2d {
         if channels != i {
             return wrong("x and weight must have equally many input channels");
         }
-        let size = |n: usize, kernel: usize| ((n.max(1) - 1) * stride + kernel).saturating_sub(2 * padding);
+        let size = |n: usize, kernel: usize| ((n.max(1) - 1) * stride + self.0.reach(kernel)).saturating_sub(2 * padding);
         let (height, width) = (size(h, r), size(w, s));
         if stride == 0 || h == 0 || w == 0 || height == 0 || width == 0 {
             return wrong("the stride must be at least 1, and neither images nor results empty");
@@ -88,16 +89,17 @@ impl Op for ConvTranspose2d {
 impl Reference for ConvTranspose2d {
     fn reference<T: Real>(&self, inputs: &[Array<T>]) -> Vec<Array<T>> {
         let (x, weight) = (&inputs[0], &inputs[1]);
-        let Geometry { stride, padding } = self.0;
+        let Geometry { stride, padding, dilation } = self.0;
         let &[n, h, w, channels] = &x.shape[..] else { return Vec::new() };
         let &[_, r, s, o] = &weight.shape[..] else { return Vec::new() };
-        let (height, width) = ((h - 1) * stride + r - 2 * padding, (w - 1) * stride + s - 2 * padding);
+        let size = |n: usize, kernel: usize| (n - 1) * stride + dilation * (kernel - 1) + 1 - 2 * padding;
+        let (height, width) = (size(h, r), size(w, s));
         let mut y = Array::zeros(&[n, height, width, o]);
         // Every pixel paints its kernel.
         for (b, i, j) in (0..n).flat_map(|b| (0..h).flat_map(move |i| (0..w).map(move |j| (b, i, j)))) {
             for (u, v) in (0..r).flat_map(|u| (0..s).map(move |v| (u, v))) {
-                let row = (i * stride + u).wrapping_sub(padding);
-                let column = (j * stride + v).wrapping_sub(padding);
+                let row = (i * stride + u * dilation).wrapping_sub(padding);
+                let column = (j * stride + v * dilation).wrapping_sub(padding);
                 if row >= height || column >= width {
                     continue;
                 }
@@ -113,7 +115,7 @@ impl Reference for ConvTranspose2d {
     }
 }
 
-/// Cases of the operation's checks: kernels that overlap and that leave gaps, padding, one pixel.
+/// Cases of the operation's checks: kernels that overlap and that leave gaps, padding, dilation, one pixel.
 pub(crate) fn cases() -> Vec<Case> {
     [
         ([1, 1, 1, 1], [1, 1, 1], 1, 0),
@@ -125,10 +127,15 @@ pub(crate) fn cases() -> Vec<Case> {
         ([2, 5, 3, 16], [3, 3, 5], 2, 1),
     ]
     .into_iter()
-    .map(|(input, [r, s, o], stride, padding)| {
+    .map(|(input, kernel, stride, padding)| (input, kernel, Geometry::new(stride, padding)))
+    .chain([([2, 3, 4, 3], [3, 2, 4], Geometry { stride: 1, padding: 1, dilation: 2 })])
+    .map(|(input, [r, s, o], geometry)| {
         let inputs = vec![Input::random(&input, 73, 1.0), Input::random(&[input[3], r, s, o], 74, 0.3)];
-        let label = format!("{input:?} with {r}x{s} to {o}, stride {stride} padding {padding}");
-        Case { gradient_factor: 3.0, ..Case::new(label, ConvTranspose2d(Geometry { stride, padding }), inputs) }
+        let Geometry { stride, padding, dilation } = geometry;
+        let label = format!(
+            "{input:?} with {r}x{s} to {o}, stride {stride} padding {padding} dilation {dilation}"
+        );
+        Case { gradient_factor: 3.0, ..Case::new(label, ConvTranspose2d(geometry), inputs) }
     })
     .collect()
 }

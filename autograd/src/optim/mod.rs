@@ -44,6 +44,13 @@ pub enum Algorithm {
     },
 }
 
+impl Algorithm {
+    /// Whether a second moment is kept beside the first.
+    fn has_second(&self) -> bool {
+        matches!(self, Algorithm::AdamW { .. })
+    }
+}
+
 /// The numbers of a step, by value or, for a step that is captured in a CUDA graph, in device memory.
 #[derive(Debug, Clone, Copy)]
 pub struct Numbers<'a> {
@@ -167,13 +174,16 @@ impl Optimizer {
         };
         let mut states: BTreeMap<&str, &mut State> =
             self.state.iter_mut().map(|(name, state)| (name.as_str(), state)).collect();
-        let mut slots = Vec::with_capacity(trained.len());
+        // A parameter with an algorithm of its own is updated in another launch.
+        let mut slots: Vec<(Algorithm, Vec<Slot>)> =
+            vec![(self.algorithm, Vec::with_capacity(trained.len()))];
         for ((name, param), gradient) in trained.iter_mut().zip(&gradients) {
             let Some(state) = states.remove(name.as_str()) else {
                 return Err(Error::value("optimiser", format!("two parameters are called {name}")));
             };
             let (value, low) = param.parts_mut();
-            slots.push(Slot {
+            let algorithm = state.rule.algorithm.unwrap_or(self.algorithm);
+            let slot = Slot {
                 value,
                 gradient,
                 first: &mut state.first,
@@ -184,18 +194,24 @@ impl Optimizer {
                 rate_scale: state.rule.rate_scale,
                 adapt: state.rule.adapt,
                 hold: state.rule.hold,
-            });
+            };
+            match slots.iter_mut().find(|(a, _)| *a == algorithm) {
+                Some((_, slots)) => slots.push(slot),
+                None => slots.push((algorithm, vec![slot])),
+            }
         }
         self.steps += 1;
         let before = numbers.before;
-        match self.algorithm {
-            Algorithm::Sgd { momentum, nesterov } => {
-                kernel::sgd(&mut slots, &step, momentum, nesterov, before)?
+        for (algorithm, mut slots) in slots.into_iter().filter(|(_, slots)| !slots.is_empty()) {
+            match algorithm {
+                Algorithm::Sgd { momentum, nesterov } => {
+                    kernel::sgd(&mut slots, &step, momentum, nesterov, before)?
+                }
+                Algorithm::Lars { momentum, trust, variant } => {
+                    kernel::lars(&mut slots, &step, momentum, trust, variant, before)?
+                }
+                Algorithm::AdamW { betas, eps } => kernel::adamw(&mut slots, &step, betas, eps, before)?,
             }
-            Algorithm::Lars { momentum, trust, variant } => {
-                kernel::lars(&mut slots, &step, momentum, trust, variant, before)?
-            }
-            Algorithm::AdamW { betas, eps } => kernel::adamw(&mut slots, &step, betas, eps, before)?,
         }
         Ok(norm)
     }
@@ -223,11 +239,9 @@ impl Optimizer {
             Entry::Vacant(entry) => entry,
         };
         let zeros = || Tensor::zeros(value.shape(), DType::F32, value.device());
-        let second = match self.algorithm {
-            Algorithm::AdamW { .. } => Some(zeros()?),
-            Algorithm::Sgd { .. } | Algorithm::Lars { .. } => None,
-        };
-        Ok(entry.insert(State { rule: (self.rules)(name, param), first: zeros()?, second }))
+        let rule = (self.rules)(name, param);
+        let second = rule.algorithm.unwrap_or(self.algorithm).has_second().then(zeros).transpose()?;
+        Ok(entry.insert(State { rule, first: zeros()?, second }))
     }
 
     /// Adds the state to `contents`, names prefixed by `prefix`. The number of steps is the caller's to keep.
@@ -259,11 +273,9 @@ impl Optimizer {
                     tensor.require_shape("load optimiser", name, param.value().shape())?;
                     tensor.to_device(param.value().device())
                 };
-                let second = match self.algorithm {
-                    Algorithm::AdamW { .. } => Some(get("second")?),
-                    Algorithm::Sgd { .. } | Algorithm::Lars { .. } => None,
-                };
                 let rule = (self.rules)(name, param);
+                let has_second = rule.algorithm.unwrap_or(self.algorithm).has_second();
+                let second = has_second.then(|| get("second")).transpose()?;
                 all.insert(name.clone(), State { rule, first: get("first")?, second });
             }
         }

@@ -1,6 +1,6 @@
 //! What holds for one parameter.
 
-use super::Hold;
+use super::{Algorithm, Hold};
 use crate::Param;
 use crate::param::Role;
 
@@ -17,6 +17,8 @@ pub struct Rule {
     pub hold: Hold,
     /// The parameters whose gradients are clipped together under [`super::Scope::Group`].
     pub group: u32,
+    /// Another update rule than the optimiser's: an adversary is trained by its own.
+    pub algorithm: Option<Algorithm>,
 }
 
 impl Rule {
@@ -32,6 +34,7 @@ impl Rule {
             adapt: is_weight,
             hold: Hold::None,
             group: 0,
+            algorithm: None,
         }
     }
 }

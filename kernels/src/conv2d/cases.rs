@@ -20,7 +20,7 @@ pub struct Case {
     pub r: usize,
     /// See `r`.
     pub s: usize,
-    /// Stride and padding.
+    /// Stride, padding and dilation.
     pub g: Geometry,
 }
 
@@ -70,13 +70,28 @@ const CASES: &[[usize; 9]] = &[
     [40, 6, 6, 16, 16, 3, 3, 1, 1],
 ];
 
+/// n, h, w, c, o, r, s, padding, dilation: padding that keeps the size, none, more; images smaller than the dilation; phases of
+/// unequal sizes; one kernel element.
+const DILATED: &[[usize; 9]] = &[
+    [2, 8, 8, 16, 16, 3, 3, 2, 2],
+    [1, 7, 9, 5, 6, 3, 3, 0, 2],
+    [2, 11, 6, 8, 12, 3, 2, 4, 3],
+    [1, 3, 4, 4, 8, 3, 3, 5, 5],
+    [2, 5, 5, 3, 4, 1, 1, 1, 2],
+    [3, 9, 10, 12, 8, 2, 4, 1, 2],
+];
+
 /// Hand-picked shapes.
 pub fn cases() -> Vec<Case> {
     let case = |&[n, h, w, c, o, r, s, stride, padding]: &[usize; 9]| {
-        let g = Geometry { stride, padding };
+        let g = Geometry::new(stride, padding);
         Case { n, h, w, c, o, r, s, g }
     };
-    CASES.iter().map(case).collect()
+    let dilated = |&[n, h, w, c, o, r, s, padding, dilation]: &[usize; 9]| {
+        let g = Geometry { stride: 1, padding, dilation };
+        Case { n, h, w, c, o, r, s, g }
+    };
+    CASES.iter().map(case).chain(DILATED.iter().map(dilated)).collect()
 }
 
 /// Random shapes whose kernel fits.
@@ -87,9 +102,9 @@ pub fn strategy() -> impl proptest::strategy::Strategy<Value = Case> {
         (1..4usize, 1..18usize, 1..18usize),
         (1..41usize, 1..41usize),
         (1..6usize, 1..6usize),
-        (1..4usize, 0..4usize),
+        (1..4usize, 0..4usize, 1..4usize),
     )
-        .prop_map(|((n, h, w), (c, o), (r, s), (stride, padding))| Case {
+        .prop_map(|((n, h, w), (c, o), (r, s), (stride, padding, dilation))| Case {
             n,
             h,
             w,
@@ -97,7 +112,7 @@ pub fn strategy() -> impl proptest::strategy::Strategy<Value = Case> {
             o,
             r,
             s,
-            g: Geometry { stride, padding },
+            g: Geometry { stride, padding, dilation: if stride > 1 { 1 } else { dilation } },
         })
         .prop_filter("the kernel fits", |case| case.sizes().is_ok())
 }

@@ -31,7 +31,7 @@ const MOST_EMULATED: usize = 2_000_000;
 fn device_cases() -> Result<Vec<Case>> {
     let most = if engine::cuda::extension::is_emulated() { MOST_EMULATED as f64 } else { f64::INFINITY };
     let more = MORE.iter().map(|&[n, h, w, c, o, r, s, stride, padding]| {
-        let g = Geometry { stride, padding };
+        let g = Geometry::new(stride, padding);
         Case { n, h, w, c, o, r, s, g }
     });
     let mut found = Vec::new();

@@ -9,12 +9,13 @@
 // column, channel) and (image, row, column) that are added with carries: no division in a loop.
 //
 // Input pixels whose (h + padding) mod stride and (w + padding) mod stride are equal meet the same kernel elements,
-// every stride-th: each of these stride^2 residue classes is a product without multiplications by inserted zeros.
+// every stride-th: each of these stride^2 residue classes is a product without multiplications by inserted zeros. With a
+// dilation there is one class, and kernel elements lie so many pixels apart.
 
 #include "common/tile.cuh"
 
 struct Convolution {
-    i32 n, h, w, c, r, s, o, p, q, stride, padding;
+    i32 n, h, w, c, r, s, o, p, q, stride, padding, dilation; // dilation above 1: stride 1
     u32 part;                  // wgrad: steps k that a block sums
     u32 packs_a, packs_b;      // whether every 16 bytes of an operand's contiguous direction are aligned and whole
     u32 together;              // whether PER_N neighbouring results are stored at once
@@ -23,7 +24,7 @@ struct Convolution {
     Divisor rows, columns;     // of pixels that are counted: P and Q; in dgrad H and W over the stride
     Divisor channels;          // of what a window holds: C; in dgrad O
 };
-static_assert(sizeof(Convolution) == 132, "as in kernels/src/conv2d/cuda.rs");
+static_assert(sizeof(Convolution) == 136, "as in kernels/src/conv2d/cuda.rs");
 
 // A number's digits: (outer * middle_size + middle) * inner_size + inner.
 struct Digits {
@@ -55,12 +56,12 @@ __device__ __forceinline__ bool inside(i32 y, i32 x, i32 height, i32 width) {
 constexpr i32 NOWHERE = -(1 << 30);
 
 // Operand A of forward and dgrad: a row is a pixel's window of an image [.., height, width, channels], its steps are
-// (kernel row, kernel column, channel). Kernel elements go on by SIGN pixels from the window's corner.
+// (kernel row, kernel column, channel). Kernel elements go on by SIGN `dilation` pixels from the window's corner.
 template <int SIGN> struct Windows {
     using Packs = Staged<TILE_M>;
     Packs staged;
     const element *image;
-    i32 height, width, channels, kernel_rows, kernel_columns;
+    i32 height, width, channels, kernel_rows, kernel_columns, dilation;
     i64 corner[Packs::COUNT]; // where each pack's window begins, in elements; outside of the image where it is padded
     i32 y[Packs::COUNT], x[Packs::COUNT];
     Digits tap, step; // kernel row, kernel column, channel of each pack's first element
@@ -78,11 +79,11 @@ template <int SIGN> struct Windows {
     }
 
     __device__ __forceinline__ bool meets(int j, Digits at) const {
-        return at.outer < kernel_rows && inside(y[j] + SIGN * at.outer, x[j] + SIGN * at.middle, height, width);
+        return at.outer < kernel_rows && inside(y[j] + SIGN * dilation * at.outer, x[j] + SIGN * dilation * at.middle, height, width);
     }
 
     __device__ __forceinline__ i64 offset(Digits at) const {
-        return i64(SIGN * (at.outer * width + at.middle)) * channels + at.inner;
+        return i64(SIGN * dilation * (at.outer * width + at.middle)) * channels + at.inner;
     }
 
     __device__ __forceinline__ void load() {
@@ -119,7 +120,7 @@ KERNEL __launch_bounds__(THREADS) TILED(conv2d_fwd)(const element *x, const elem
     Windows<1> windows;
     windows.image = x, windows.packs = z.packs_a;
     windows.height = z.h, windows.width = z.w, windows.channels = z.c;
-    windows.kernel_rows = z.r, windows.kernel_columns = z.s;
+    windows.kernel_rows = z.r, windows.kernel_columns = z.s, windows.dilation = z.dilation;
     windows.begin(u32(z.s), z.channels);
 #pragma unroll
     for (int j = 0; j < Staged<TILE_M>::COUNT; j++) {
@@ -209,7 +210,7 @@ KERNEL __launch_bounds__(THREADS) TILED(conv2d_dgrad)(const element *dy, const e
     Windows<-1> windows;
     windows.image = dy, windows.packs = z.packs_a;
     windows.height = z.p, windows.width = z.q, windows.channels = z.o;
-    windows.kernel_rows = down.taps, windows.kernel_columns = columns;
+    windows.kernel_rows = down.taps, windows.kernel_columns = columns, windows.dilation = z.dilation;
     windows.begin(columns, z.channels);
 #pragma unroll
     for (int j = 0; j < Staged<TILE_M>::COUNT; j++) {
@@ -249,7 +250,7 @@ struct Pixels {
     using Packs = Staged<TILE_N>;
     Packs staged;
     const element *x;
-    i32 h, w, c, s, p, q, stride, padding;
+    i32 h, w, c, s, p, q, stride, padding, dilation;
     u32 row, rows;                    // the first of a pack's rows, and R S C
     u32 k, end_k;                     // pack 0's step
     Digits tap;                       // kernel row, kernel column, channel of `row`
@@ -266,14 +267,14 @@ struct Pixels {
             if (packs) {
 #pragma unroll
                 for (int i = 0; i < PACK; i++) staged.v[j][i] = 0.0f;
-                const i32 y = top + at.outer, x_at = left + at.middle;
+                const i32 y = top + dilation * at.outer, x_at = left + dilation * at.middle;
                 if (there && row < rows && inside(y, x_at, h, w))
                     load_pack(x + (((first + y) * w + x_at) * c + at.inner), staged.v[j]);
                 continue;
             }
 #pragma unroll
             for (int i = 0; i < PACK; i++) {
-                const i32 y = top + at.outer, x_at = left + at.middle;
+                const i32 y = top + dilation * at.outer, x_at = left + dilation * at.middle;
                 const bool meets = there && row + i < rows && inside(y, x_at, h, w);
                 staged.v[j][i] = meets ? to_float(x[((first + y) * w + x_at) * c + at.inner]) : 0.0f;
                 at = add(at, ONE, s, c);
@@ -304,7 +305,7 @@ KERNEL __launch_bounds__(THREADS) TILED(conv2d_wgrad)(
     MatrixOperand<TILE_M> gradient(dy, {u64(z.o), 0, z.packs_a}, first_m, z.o, first_k, end_k);
     Pixels pixels;
     pixels.x = x, pixels.h = z.h, pixels.w = z.w, pixels.c = z.c, pixels.s = z.s, pixels.p = z.p, pixels.q = z.q;
-    pixels.stride = z.stride, pixels.padding = z.padding, pixels.packs = z.packs_b;
+    pixels.stride = z.stride, pixels.padding = z.padding, pixels.dilation = z.dilation, pixels.packs = z.packs_b;
     pixels.row = first_n + Staged<TILE_N>::first_row(), pixels.rows = rows;
     pixels.k = first_k + Staged<TILE_N>::step_of(0), pixels.end_k = end_k;
     pixels.tap = digits(pixels.row, u32(z.s), z.channels);

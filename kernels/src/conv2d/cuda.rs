@@ -48,8 +48,8 @@ fn kernel(tile: Tile, pass: [&'static Typed; 4]) -> &'static Typed {
 #[repr(C)]
 #[derive(Debug, Clone, Copy, bytemuck::NoUninit)]
 struct Convolution {
-    /// N, H, W, C, R, S, O, P, Q, stride, padding.
-    sizes: [u32; 11],
+    /// N, H, W, C, R, S, O, P, Q, stride, padding, dilation.
+    sizes: [u32; 12],
     part: u32,
     packs_a: u32,
     packs_b: u32,
@@ -61,7 +61,7 @@ struct Convolution {
     columns: Divisor,
     channels: Divisor,
 }
-const _: () = assert!(size_of::<Convolution>() == 132);
+const _: () = assert!(size_of::<Convolution>() == 136);
 
 /// What tells one pass's launch from another's.
 struct Pass<'a> {
@@ -82,14 +82,18 @@ struct Pass<'a> {
 impl Convolution {
     #[track_caller]
     fn new(name: &str, z: &Sizes, pass: &Pass) -> Result<Convolution> {
-        let sizes = [z.n, z.h, z.w, z.c, z.r, z.s, z.o, z.p, z.q, z.stride, z.padding];
+        let sizes = [z.n, z.h, z.w, z.c, z.r, z.s, z.o, z.p, z.q, z.stride, z.padding, z.dilation];
         // What kernels count in 32 bits: pixels, the steps of a window, and a padded image's coordinates.
         side(name, (z.n * z.p * z.q).max(z.n * z.h * z.w))?;
-        side(name, (z.r * z.s * z.c.max(z.o)).max(2 * (z.h.max(z.w) + 2 * z.padding + 2 * z.stride)))?;
+        side(
+            name,
+            (z.r * z.s * z.c.max(z.o))
+                .max(2 * (z.h.max(z.w) + 2 * z.padding + 2 * z.stride + z.dilation * z.r.max(z.s))),
+        )?;
         let packs = |(tensor, contiguous): (&Tensor, usize)| {
             u32::from(contiguous.is_multiple_of(16 / tensor.dtype().size()) && tensor.is_aligned(16))
         };
-        let mut small = [0; 11];
+        let mut small = [0; 12];
         for (small, size) in small.iter_mut().zip(sizes) {
             *small = side(name, size)?;
         }

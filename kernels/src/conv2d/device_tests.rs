@@ -21,7 +21,7 @@ fn bits(x: &Tensor) -> Vec<u32> {
 /// With stride and padding, the weight gradient in two parts.
 #[test]
 fn repeated_runs_give_the_same_bits() {
-    let g = Geometry { stride: 2, padding: 1 };
+    let g = Geometry::new(2, 1);
     let (input, weight) = ([2, 33, 32, 4], [8, 3, 3, 4]);
     for dtype in FLOATS {
         let (x, w) = (random(&input, 1, dtype), random(&weight, 2, dtype));
@@ -44,7 +44,7 @@ fn repeated_runs_give_the_same_bits() {
 /// A NaN reaches the results whose window it is in, and no others.
 #[test]
 fn nan_stays_in_the_windows_that_meet_it() {
-    let g = Geometry { stride: 1, padding: 1 };
+    let g = Geometry::new(1, 1);
     for dtype in FLOATS {
         for c in [3, 8] {
             let mut x = Array::<f64>::random(&[2, 5, 5, c], 1, 1.0);
@@ -64,7 +64,7 @@ fn nan_stays_in_the_windows_that_meet_it() {
 
 #[test]
 fn empty_sizes() {
-    let g = Geometry { stride: 1, padding: 1 };
+    let g = Geometry::new(1, 1);
     for dtype in FLOATS {
         let zeros = |shape: &[usize]| Tensor::zeros(shape, dtype, device()).unwrap();
         // No image, no input channel, no output channel.
@@ -83,7 +83,7 @@ fn empty_sizes() {
 
 #[test]
 fn types_do_not_mix() {
-    let g = Geometry { stride: 1, padding: 0 };
+    let g = Geometry::new(1, 0);
     let x = Tensor::zeros(&[1, 4, 4, 2], DType::F32, device()).unwrap();
     let w = Tensor::zeros(&[3, 3, 3, 2], DType::BF16, device()).unwrap();
     assert!(forward(&x, &w, g).unwrap_err().message().contains("weight"));

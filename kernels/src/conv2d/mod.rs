@@ -18,13 +18,27 @@ pub(crate) mod workloads;
 use crate::cuda::require_float;
 use engine::{DType, Device, Error, Result, Tensor, device, memory};
 
-/// Stride and zero padding, the same in both directions.
+/// Stride, zero padding and dilation, the same in both directions.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Geometry {
     /// Input pixels from one output pixel to the next; at least 1.
     pub stride: usize,
     /// Rows and columns of zeros around the image.
     pub padding: usize,
+    /// Input pixels from one kernel element to the next; at least 1. Above 1 the stride must be 1.
+    pub dilation: usize,
+}
+
+impl Geometry {
+    /// Without dilation.
+    pub const fn new(stride: usize, padding: usize) -> Geometry {
+        Geometry { stride, padding, dilation: 1 }
+    }
+
+    /// Pixels that `size` kernel elements reach over.
+    pub fn reach(&self, size: usize) -> usize {
+        self.dilation * size.saturating_sub(1) + size.min(1)
+    }
 }
 
 /// All sizes of one convolution.
@@ -52,6 +66,8 @@ pub struct Sizes {
     pub stride: usize,
     /// Rows and columns of zeros around the image.
     pub padding: usize,
+    /// Input pixels from one kernel element to the next.
+    pub dilation: usize,
 }
 
 impl Sizes {
@@ -64,18 +80,25 @@ impl Sizes {
         let (&[n, h, w, c], &[o, r, s, inner]) = (input, weight) else {
             return Err(wrong("the input must be [N, H, W, C] and the weight [O, R, S, C]"));
         };
-        let Geometry { stride, padding } = geometry;
+        let Geometry { stride, padding, dilation } = geometry;
         if inner != c {
             return Err(wrong("input and weight must have equally many input channels"));
         }
         if stride == 0 {
             return Err(wrong("the stride must be at least 1"));
         }
-        if r == 0 || s == 0 || h + 2 * padding < r || w + 2 * padding < s {
+        if dilation == 0 || (dilation > 1 && stride > 1) {
+            return Err(wrong("the dilation must be at least 1, and 1 where the stride is above 1"));
+        }
+        let [height, width] = [h + 2 * padding, w + 2 * padding];
+        let [down, right] = [geometry.reach(r), geometry.reach(s)];
+        if r == 0 || s == 0 || height < down || width < right {
             return Err(wrong("the kernel must have at least one element and fit into the padded image"));
         }
-        let (p, q) = ((h + 2 * padding - r) / stride + 1, (w + 2 * padding - s) / stride + 1);
-        Ok(Sizes { n, h, w, c, r, s, o, p, q, stride, padding })
+        // One element has no neighbour.
+        let dilation = if r.max(s) == 1 { 1 } else { dilation };
+        let (p, q) = ((height - down) / stride + 1, (width - right) / stride + 1);
+        Ok(Sizes { n, h, w, c, r, s, o, p, q, stride, padding, dilation })
     }
 
     /// Whether every output pixel meets just the input pixel at its place.

@@ -12,7 +12,7 @@ fn each_product(z: &Sizes, mut f: impl FnMut(usize, usize, usize)) {
                 for o in 0..z.o {
                     for r in 0..z.r {
                         for s in 0..z.s {
-                            let (i, j) = (p * z.stride + r, q * z.stride + s);
+                            let (i, j) = (p * z.stride + r * z.dilation, q * z.stride + s * z.dilation);
                             if i < z.padding || j < z.padding || i - z.padding >= z.h || j - z.padding >= z.w
                             {
                                 continue;
@@ -33,7 +33,7 @@ fn each_product(z: &Sizes, mut f: impl FnMut(usize, usize, usize)) {
     }
 }
 
-/// `y[n, p, q, o] = sum x[n, p stride + r - padding, q stride + s - padding, c] w[o, r, s, c]`.
+/// `y[n, p, q, o] = sum x[n, p stride + r dilation - padding, q stride + s dilation - padding, c] w[o, r, s, c]`.
 pub fn forward<T: Real>(z: &Sizes, x: &Array<T>, w: &Array<T>) -> Array<T> {
     let mut y = Array::zeros(&z.output());
     each_product(z, |i, j, k| y.data[k] += x.data[i] * w.data[j]);

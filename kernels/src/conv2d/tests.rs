@@ -124,7 +124,7 @@ fn nothing_is_written_outside_and_nothing_left_out() {
 
 #[test]
 fn empty_sizes() {
-    let g = Geometry { stride: 1, padding: 1 };
+    let g = Geometry::new(1, 1);
     let zeros = |shape: &[usize]| Tensor::zeros(shape, DType::F32, Device::Cpu).unwrap();
     // No image, no input channel, no output channel.
     for (n, c, o) in [(0, 3, 4), (2, 0, 4), (2, 3, 0)] {
@@ -142,21 +142,18 @@ fn empty_sizes() {
 #[test]
 fn wrong_arguments_are_named() {
     let zeros = |shape: &[usize]| Tensor::zeros(shape, DType::F32, Device::Cpu).unwrap();
-    let g = Geometry { stride: 1, padding: 0 };
+    let g = Geometry::new(1, 0);
     let (x, w) = (zeros(&[1, 4, 4, 2]), zeros(&[3, 3, 3, 2]));
     let message = |e: Error| format!("{e}");
     let channels = message(forward(&x, &zeros(&[3, 3, 3, 4]), g).unwrap_err());
     assert!(channels.contains("input channels"), "{channels}");
     let large = message(forward(&x, &zeros(&[3, 5, 5, 2]), g).unwrap_err());
     assert!(large.contains("fit into the padded image"), "{large}");
-    let stride = message(forward(&x, &w, Geometry { stride: 0, padding: 0 }).unwrap_err());
+    let stride = message(forward(&x, &w, Geometry::new(0, 0)).unwrap_err());
     assert!(stride.contains("stride"), "{stride}");
     let dy = message(input_gradient(&zeros(&[1, 3, 2, 3]), &w, x.shape(), g).unwrap_err());
     assert!(dy.contains("dy must have shape [1, 2, 2, 3]"), "{dy}");
     let strided = x.permute(&[0, 2, 1, 3]).unwrap();
     assert!(message(forward(&strided, &w, g).unwrap_err()).contains("contiguous"));
-    assert_eq!(
-        output_shape(&[2, 9, 8, 3], &[5, 3, 3, 3], Geometry { stride: 2, padding: 1 }).unwrap(),
-        [2, 5, 4, 5]
-    );
+    assert_eq!(output_shape(&[2, 9, 8, 3], &[5, 3, 3, 3], Geometry::new(2, 1)).unwrap(), [2, 5, 4, 5]);
 }

@@ -7,9 +7,9 @@ use crate::registry::{Run, Workload};
 
 /// 64 channels to 64 at stride 1; 32 to 64 at stride 2; a stem of three channels.
 const SIZES: [([usize; 4], [usize; 4], Geometry); 3] = [
-    ([2, 16, 16, 64], [64, 3, 3, 64], Geometry { stride: 1, padding: 1 }),
-    ([2, 32, 32, 32], [64, 3, 3, 32], Geometry { stride: 2, padding: 1 }),
-    ([2, 32, 32, 3], [64, 7, 7, 3], Geometry { stride: 2, padding: 3 }),
+    ([2, 16, 16, 64], [64, 3, 3, 64], Geometry::new(1, 1)),
+    ([2, 32, 32, 32], [64, 3, 3, 32], Geometry::new(2, 1)),
+    ([2, 32, 32, 3], [64, 7, 7, 3], Geometry::new(2, 3)),
 ];
 
 /// Pass 0, 1 or 2 (forward, input gradient, weight gradient) of a size.

@@ -1,4 +1,5 @@
-//! A decoder that grows an encoder's map: transposed convolutions that double it, then a value for each place.
+//! A decoder that grows an encoder's map: dilated convolutions, transposed convolutions that double it, then values for each
+//! place.
 
 use crate::layers::{Activation, BatchNorm, Conv2d, ConvTranspose2d, Linear};
 use crate::{Initializer, Mode};
@@ -11,7 +12,9 @@ use engine::{Error, Result};
 pub struct UpsamplerSpec {
     /// Channels of the map that comes in.
     pub inputs: usize,
-    /// Channels of the first layer; each doubling after the first halves them, down to 8.
+    /// 3 x 3 convolutions of dilation 2 in front: they see 4 more rows and columns each, and keep the map's size.
+    pub dilated: usize,
+    /// Channels of the first layers; each doubling after the first halves them, down to 8.
     pub width: usize,
     /// How often rows and columns are doubled.
     pub doublings: usize,
@@ -19,9 +22,11 @@ pub struct UpsamplerSpec {
     pub outputs: usize,
 }
 
-/// [B, h, w, inputs] to [B, h 2^d, w 2^d, outputs]: d times a transposed 4 x 4 convolution of stride 2, or one 3 x 3 convolution
-/// where d is 0, each with batch norm and ReLU; then a 3 x 3 convolution with the same, then a linear layer.
+/// [B, h, w, inputs] to [B, h 2^d, w 2^d, outputs]: dilated 3 x 3 convolutions, d times a transposed 4 x 4 convolution of stride 2
+/// (or one 3 x 3 convolution where d is 0), each with batch norm and ReLU; then a 3 x 3 convolution with the same, then a linear
+/// layer.
 pub struct Upsampler {
+    dilated: Vec<(Conv2d, BatchNorm)>,
     grow: Vec<(Grow, BatchNorm)>,
     smooth: (Conv2d, BatchNorm),
     out: Linear,
@@ -40,6 +45,12 @@ impl Upsampler {
             return Err(Error::value("upsampler", "sizes must be at least 1").with("spec", spec));
         }
         let (mut inputs, mut width) = (spec.inputs, spec.width);
+        let mut dilated = Vec::new();
+        for i in 0..spec.dilated {
+            let layer = Conv2d::dilated(inputs, width, 3, 2, &init.child("dilated").child(i))?;
+            dilated.push((layer, BatchNorm::new(width)?));
+            inputs = width;
+        }
         let mut grow = Vec::new();
         for i in 0..spec.doublings.max(1) {
             let init = init.child("grow").child(i);
@@ -54,13 +65,21 @@ impl Upsampler {
             inputs = width;
         }
         let smooth = (Conv2d::new(width, width, 3, 1, 1, &init.child("smooth"))?, BatchNorm::new(width)?);
-        Ok(Upsampler { grow, smooth, out: Linear::new(width, spec.outputs, true, &init.child("out"))? })
+        Ok(Upsampler {
+            dilated,
+            grow,
+            smooth,
+            out: Linear::new(width, spec.outputs, true, &init.child("out"))?,
+        })
     }
 
     /// The values of all places.
     #[track_caller]
     pub fn forward(&mut self, map: &Var, mode: Mode) -> Result<Var> {
         let mut x = map.clone();
+        for (layer, norm) in &mut self.dilated {
+            x = norm.forward(&layer.forward(&x)?, None, Activation::Relu, mode)?;
+        }
         for (layer, norm) in &mut self.grow {
             let y = match layer {
                 Grow::Double(layer) => layer.forward(&x)?,
@@ -83,6 +102,11 @@ impl Upsampler {
 
 impl Module for Upsampler {
     fn visit<'a>(&'a mut self, path: &Path, visitor: &mut dyn Visitor<'a>) {
+        for (i, (layer, norm)) in self.dilated.iter_mut().enumerate() {
+            let path = path.child("dilated").child(i);
+            layer.visit(&path, visitor);
+            norm.visit(&path.child("norm"), visitor);
+        }
         for (i, (layer, norm)) in self.grow.iter_mut().enumerate() {
             let path = path.child("grow").child(i);
             match layer {

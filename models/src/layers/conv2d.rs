@@ -23,7 +23,20 @@ impl Conv2d {
         init: &Initializer,
     ) -> Result<Conv2d> {
         let weight = init.kaiming_normal_fan_out("weight", [outputs, kernel, kernel, inputs])?;
-        Ok(Conv2d { weight: Param::kernel(weight), geometry: Geometry { stride, padding } })
+        Ok(Conv2d { weight: Param::kernel(weight), geometry: Geometry::new(stride, padding) })
+    }
+
+    /// `kernel` x `kernel` taps (an odd number), `dilation` pixels apart, with stride 1 and padding that keeps the size.
+    pub fn dilated(
+        inputs: usize,
+        outputs: usize,
+        kernel: usize,
+        dilation: usize,
+        init: &Initializer,
+    ) -> Result<Conv2d> {
+        let Conv2d { weight, .. } = Conv2d::new(inputs, outputs, kernel, 1, 0, init)?;
+        let geometry = Geometry { stride: 1, padding: kernel / 2 * dilation, dilation };
+        Ok(Conv2d { weight, geometry })
     }
 
     /// The convolution of `x`.

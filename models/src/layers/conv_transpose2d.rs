@@ -26,7 +26,7 @@ impl ConvTranspose2d {
         let fan_in = (inputs * kernel * kernel) as f64 / (stride * stride) as f64;
         let weight =
             init.normal("weight", &[inputs, kernel, kernel, outputs], (2.0 / fan_in).sqrt() as f32)?;
-        Ok(ConvTranspose2d { weight: Param::kernel(weight), geometry: Geometry { stride, padding } })
+        Ok(ConvTranspose2d { weight: Param::kernel(weight), geometry: Geometry::new(stride, padding) })
     }
 
     /// Twice as many rows and columns: 4 x 4 taps, stride 2.

@@ -52,7 +52,7 @@ impl PatchEmbed {
     #[track_caller]
     pub fn forward(&self, images: &Var) -> Result<Var> {
         let dtype = images.value().dtype();
-        let geometry = Geometry { stride: self.patch, padding: 0 };
+        let geometry = Geometry::new(self.patch, 0);
         let map = ops::conv2d(images, &self.weight.var_as(dtype)?, geometry)?;
         let [b, h, w, d] = [0, 1, 2, 3].map(|i| map.shape()[i]);
         ops::add_bias(&ops::reshape(&map, &[b * h * w, d])?, &self.bias.var_as(dtype)?)

@@ -101,8 +101,10 @@ impl Drive {
             names.into_iter().map(|n| (n.clone(), objective.special(&n))).collect();
         let rules = move |name: &str, param: &autograd::Param| {
             let special = specials.iter().find(|s| s.0 == name).unwrap().1;
-            let Special { rate_scale, hold, group } = special;
-            Rule { rate_scale, hold, group, ..Rule::of(param) }
+            let Special { rate_scale, hold, group, optimiser } = special;
+            let usual = Rule::of(param);
+            let weight_decay = if optimiser.is_some() { 0.0 } else { usual.weight_decay };
+            Rule { weight_decay, rate_scale, hold, group, algorithm: optimiser, ..usual }
         };
         let algorithm = Algorithm::Sgd { momentum: 0.9, nesterov: false };
         let optimizer = Optimizer::new(algorithm, 1e-4).with_rules(rules);

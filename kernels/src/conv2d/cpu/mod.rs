@@ -2,18 +2,16 @@
 //!
 //! [`pass`] is one dense convolution over images that hold their own zero border; [`dense`] makes the forward
 //! convolution and the input gradient of such passes; [`weight`] is the weight gradient; [`pad`] copies images
-//! into their border.
+//! into their border; [`dilated`] makes a dilated convolution of ordinary ones.
 
 mod dense;
+mod dilated;
 mod pad;
 mod pass;
 mod weight;
 
-pub(super) use dense::{forward_at, input_gradient_at};
-pub(super) use weight::weight_gradient_at;
-
 use super::Sizes;
-use crate::simd;
+use crate::simd::{self, Level};
 use engine::Result;
 
 /// Bytes of images that a task works on at a time: they and the weights stay in the second-level cache.
@@ -36,4 +34,31 @@ pub fn input_gradient(z: &Sizes, dy: &[f32], w: &[f32], dx: &mut [f32]) -> Resul
 /// See [`super::weight_gradient`].
 pub fn weight_gradient(z: &Sizes, x: &[f32], dy: &[f32], dw: &mut [f32]) -> Result<()> {
     weight_gradient_at(simd::level(), z, x, dy, dw)
+}
+
+pub(super) fn forward_at(level: Level, z: &Sizes, x: &[f32], w: &[f32], y: &mut [f32]) -> Result<()> {
+    let pass = if z.dilation > 1 { dilated::forward_at } else { dense::forward_at };
+    pass(level, z, x, w, y)
+}
+
+pub(super) fn input_gradient_at(
+    level: Level,
+    z: &Sizes,
+    dy: &[f32],
+    w: &[f32],
+    dx: &mut [f32],
+) -> Result<()> {
+    let pass = if z.dilation > 1 { dilated::input_gradient_at } else { dense::input_gradient_at };
+    pass(level, z, dy, w, dx)
+}
+
+pub(super) fn weight_gradient_at(
+    level: Level,
+    z: &Sizes,
+    x: &[f32],
+    dy: &[f32],
+    dw: &mut [f32],
+) -> Result<()> {
+    let pass = if z.dilation > 1 { dilated::weight_gradient_at } else { weight::weight_gradient_at };
+    pass(level, z, x, dy, dw)
 }
