@@ -33,6 +33,8 @@ pub enum Command {
     Finetune(Finetune),
     /// Write an encoder's features to a file.
     Embed(Embed),
+    /// What principal components and k-means on pixels are worth: learning without labels and without a network.
+    Classical(Classical),
     /// The methods there are.
     Methods,
     /// The architectures there are.
@@ -164,6 +166,28 @@ pub struct Probe {
     #[arg(long, value_name = "N|best")]
     pub layer: Option<Layer>,
     /// Seed of the order of samples and of the encoder at random.
+    #[arg(long, default_value_t = 1)]
+    pub seed: u64,
+}
+
+/// Arguments of `classical`.
+#[derive(Debug, Args)]
+pub struct Classical {
+    /// A run's folder or an encoder's file, for a row of its features.
+    pub encoder: Option<PathBuf>,
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub data: Data,
+    /// Principal components.
+    #[arg(long, default_value_t = 64)]
+    pub components: usize,
+    /// Clusters of k-means.
+    #[arg(long, default_value_t = 100)]
+    pub clusters: usize,
+    /// Where to compute an encoder's features: cpu, cuda, cuda:N, emulated.
+    #[arg(long, default_value = "cpu")]
+    pub device: String,
+    /// Seed of clusters and of the probe.
     #[arg(long, default_value_t = 1)]
     pub seed: u64,
 }

@@ -1,5 +1,6 @@
 //! The commands, one file each.
 
+pub mod classical;
 pub mod doctor;
 pub mod embed;
 pub mod emulate;
@@ -35,6 +36,7 @@ pub fn run(cli: &Cli) -> Result<()> {
         Command::Knn(args) => evaluate::knn(args, &output),
         Command::Finetune(args) => finetune::run(args, &output),
         Command::Embed(args) => embed::run(args, &output),
+        Command::Classical(args) => classical::run(args, &output),
         Command::Methods => list::methods(&output),
         Command::Archs => list::archs(&output),
         Command::Datasets => list::datasets(&output),

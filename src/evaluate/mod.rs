@@ -1,6 +1,7 @@
 //! What an encoder's features are worth: extraction, k nearest neighbours, linear probe, collapse signals,
 //! and the floors that every table of accuracies carries.
 
+pub mod classical;
 pub mod features;
 pub mod floors;
 pub mod health;
