@@ -7,6 +7,8 @@
 
 pub mod array;
 pub mod check;
+#[cfg(test)]
+mod common_tests;
 pub mod compare;
 pub mod cuda;
 mod divisor;
