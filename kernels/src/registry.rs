@@ -69,7 +69,12 @@ families! {
         crate::matmul::cuda::tall::KERNELS,
         crate::matmul::cuda::wide::KERNELS,
         crate::matmul::cuda::small::KERNELS,
-        crate::matmul::cuda::KERNELS
+        crate::matmul::cuda::KERNELS,
+        crate::matmul::mma::KERNELS[0],
+        crate::matmul::mma::KERNELS[1],
+        crate::matmul::mma::KERNELS[2],
+        crate::matmul::mma::KERNELS[3],
+        crate::matmul::mma::KERNELS[4]
     ],
     conv2d: [
         crate::conv2d::cuda::large::KERNELS,

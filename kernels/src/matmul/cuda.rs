@@ -1,5 +1,7 @@
-//! Launches of `matmul.cu` and `sum_parts.cu`.
+//! Launches of `matmul.cu` and `sum_parts.cu`: products on the ordinary cores, in f32 and of bf16 operands whose rows are
+//! not aligned. Other products of bf16 are launches of [`mma`].
 
+use super::mma;
 use super::tile::{Tile, parts};
 use crate::cuda::{THREADS, Typed, typed_kernels};
 use crate::divisor::{Divisor, side};
@@ -55,6 +57,16 @@ impl Matrix {
         let whole = stride.is_multiple_of(16 / tensor.dtype().size()) && tensor.is_aligned(16);
         Matrix { stride: stride as u64, along_k: u32::from(along_k), packs: u32::from(whole) }
     }
+
+    /// Whether every 16 bytes of the contiguous direction are aligned and whole.
+    pub(crate) fn has_whole_packs(&self) -> bool {
+        self.packs == 1
+    }
+
+    /// Elements from one to the next in the direction that is not contiguous.
+    pub(crate) fn stride(&self) -> u64 {
+        self.stride
+    }
 }
 
 /// `Product` of `matmul.cu`.
@@ -98,6 +110,9 @@ pub(crate) fn product(
     bias: Option<&Tensor>,
     out: &mut Tensor,
 ) -> Result<()> {
+    if mma::applies(&sizes, a, b) {
+        return mma::product(name, sizes, a, b, bias, out);
+    }
     let Sizes { batch, m, n, k, transpose_a, transpose_b } = sizes;
     let tile = Tile::for_result(m, n);
     let (across, down) = (tile.across(n), tile.down(m));

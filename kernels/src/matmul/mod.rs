@@ -11,6 +11,10 @@ pub(crate) mod cuda;
 #[cfg(test)]
 mod device_tests;
 pub(crate) mod micro;
+pub(crate) mod mma;
+#[cfg(test)]
+mod mma_tests;
+pub(crate) mod mma_tile;
 pub(crate) mod pack;
 pub mod reference;
 #[cfg(test)]

@@ -1,0 +1,63 @@
+// From a block's sums on tensor cores to the result: a warp's fragments are scattered over rows, so the tile goes through
+// shared memory, from where neighbouring threads store neighbouring packs of 16 bytes.
+#pragma once
+
+#include "common/mma_tile.cuh"
+#include "common/parts.cuh"
+
+// A row of the tile in shared memory. The unused elements behind it put the rows of a fragment into different banks.
+constexpr int STAGED_ROW = TILE_N + 8;
+template <typename T> constexpr u32 staged_bytes = TILE_M * STAGED_ROW * sizeof(T);
+static_assert(staged_bytes<float> <= LOOP_BYTES, "the tile lies where the operands' tiles were");
+
+__device__ __forceinline__ void store_pair(float *at, float low, float high) {
+    *reinterpret_cast<float2 *>(at) = make_float2(low, high);
+}
+__device__ __forceinline__ void store_pair(bf16 *at, float low, float high) {
+    *reinterpret_cast<u32 *>(at) = pack_bf16(low, high);
+}
+
+// Sums (+ terms of the columns: [TILE_N] in shared memory or null), each rounded once, to `tile`: [TILE_M][STAGED_ROW].
+template <typename T> __device__ __forceinline__ void stage(const Sums &sums, const float *terms, T *tile) {
+    const u32 lane = threadIdx.x % 32, row = warp_row() + lane / 4, column = warp_column() + 2 * (lane % 4);
+#pragma unroll
+    for (int j = 0; j < TILES_N; j++) {
+        float low = 0.0f, high = 0.0f;
+        if (terms) low = terms[column + 8 * j], high = terms[column + 8 * j + 1];
+#pragma unroll
+        for (int i = 0; i < TILES_M; i++) {
+            T *at = tile + (row + 16 * i) * STAGED_ROW + column + 8 * j;
+            store_pair(at, sums[i][j][0] + low, sums[i][j][1] + high);
+            store_pair(at + 8 * STAGED_ROW, sums[i][j][2] + low, sums[i][j][3] + high);
+        }
+    }
+}
+
+// Calls f(row, column, elements) for every pack of the tile that this thread stores: where it is in the tile, and its 16
+// bytes.
+template <typename T, typename F> __device__ __forceinline__ void over_tile(const T *tile, F f) {
+    constexpr int WIDTH = TILE_N / per_pack<T>;
+    static_assert(TILE_M * WIDTH % THREADS == 0, "every thread has the same number of packs");
+#pragma unroll 4
+    for (int i = threadIdx.x; i < TILE_M * WIDTH; i += THREADS) {
+        const u32 row = i / WIDTH, column = i % WIDTH * per_pack<T>;
+        f(row, column, *reinterpret_cast<const uint4 *>(tile + row * STAGED_ROW + column));
+    }
+}
+
+// Stores the elements of a pack that lie before `count`; all in one access where `together` says that addresses are
+// aligned and counts are multiples of a pack.
+__device__ __forceinline__ void store_pack_of(bf16 *at, i32 count, bool together, uint4 bits) {
+    if (together) return store_bits(at, bits);
+    const u32 words[4] = {bits.x, bits.y, bits.z, bits.w};
+#pragma unroll
+    for (int i = 0; i < 8; i++)
+        if (i < count) at[i].bits = u16(words[i / 2] >> 16 * (i % 2));
+}
+__device__ __forceinline__ void store_pack_of(float *at, i32 count, bool together, uint4 bits) {
+    if (together) return store_bits(at, bits);
+    const u32 words[4] = {bits.x, bits.y, bits.z, bits.w};
+#pragma unroll
+    for (int i = 0; i < 4; i++)
+        if (i < count) at[i] = __uint_as_float(words[i]);
+}

@@ -1,0 +1,190 @@
+// The loop of matrix products on tensor cores: the sums of a tile of the result, in float32, from bf16 operands.
+//
+// A block computes TILE_M x TILE_N sums, each of its warps WARP_M x WARP_N of them, in steps of TILE_K = 64. Operand A
+// has TILE_M rows, operand B has TILE_N, and a row holds its element of every step. STAGES tiles of each operand are in
+// shared memory: while the warps multiply one, copies of the next ones are on the way. Within a tile the fragments of
+// 16 steps are loaded while those of the 16 before are multiplied. An operand's tile lies in shared memory as it does
+// in global memory, along k or along the rows; ldmatrix turns it where that is needed. Packs of 16 bytes are exchanged
+// (swizzled) so that no access has a bank conflict.
+//
+// Defines: TILE_M, TILE_N, WARP_M, WARP_N.
+#pragma once
+
+#include "common/cp_async.cuh"
+#include "common/mma.cuh"
+
+constexpr int TILE_K = 64;
+constexpr int STAGES = 3;
+constexpr int WARPS_N = TILE_N / WARP_N;
+constexpr int THREADS = 32 * (TILE_M / WARP_M) * WARPS_N;
+constexpr int TILES_M = WARP_M / 16, TILES_N = WARP_N / 8; // mma results of a warp
+
+constexpr u32 ROW_BYTES = 2 * TILE_K;            // of an operand along k
+constexpr u32 A_BYTES = TILE_M * ROW_BYTES;      // of A's tile; B's lies behind it
+constexpr u32 STAGE_BYTES = A_BYTES + TILE_N * ROW_BYTES;
+constexpr u32 LOOP_BYTES = STAGES * STAGE_BYTES; // of shared memory in all
+
+// What lies along a warp's sums: [mma tile of 16 rows][mma tile of 8 columns][fragment].
+typedef float Sums[TILES_M][TILES_N][4];
+
+__device__ __forceinline__ u32 warp_row() { return threadIdx.x / 32 / WARPS_N * WARP_M; }
+__device__ __forceinline__ u32 warp_column() { return threadIdx.x / 32 % WARPS_N * WARP_N; }
+
+// How the threads of a block share out the packs of an operand's tile: COUNT each, JUMP rows (along k) or steps (along
+// the rows) apart, the first at outer() of those and inner() elements of the contiguous direction.
+template <int ROWS, bool ALONG_K> struct Share {
+    static constexpr int WIDTH = (ALONG_K ? TILE_K : ROWS) / 8; // packs of the contiguous direction
+    static constexpr int JUMP = THREADS / WIDTH;
+    static constexpr int COUNT = ROWS * TILE_K / 8 / THREADS;
+    static constexpr u32 JUMP_BYTES = JUMP * WIDTH * 16;
+    static_assert(JUMP % 8 == 0 || JUMP == 4, "packs of a thread are swizzled alike, or alternate");
+    static __device__ __forceinline__ u32 outer() { return threadIdx.x / WIDTH; }
+    static __device__ __forceinline__ u32 inner() { return threadIdx.x % WIDTH * 8; }
+    // Bytes from the tile's start to this thread's pack j.
+    static __device__ __forceinline__ u32 place(int j) {
+        const u32 first = 16 * swizzled<WIDTH>(outer(), threadIdx.x % WIDTH);
+        return (first ^ (JUMP == 4 ? 64 * (j % 2) : 0)) + j * JUMP_BYTES;
+    }
+};
+
+// A matrix as an operand: ROWS rows from `first_row` on, steps k from `first_k` to `end_k`. Its contiguous direction is
+// k or the rows; in the other, `stride` elements lead on. Both ends of the contiguous direction, and stride, are
+// multiples of 8 elements, and rows are aligned to 16 bytes. What is outside becomes zero.
+template <int ROWS, bool ALONG_K> struct DenseOperand {
+    using Packs = Share<ROWS, ALONG_K>;
+    static constexpr int COUNT = Packs::COUNT;
+    const bf16 *at;  // this thread's next pack
+    u64 jump, rest;  // elements from a pack to the next, and from behind the last one to the next tile
+    i32 outer, inner, outer_end, inner_end;
+
+    __device__ __forceinline__ DenseOperand(
+        const bf16 *base, u64 stride, u32 first_row, u32 rows, u32 first_k, u32 end_k
+    ) {
+        outer = (ALONG_K ? first_row : first_k) + Packs::outer();
+        inner = (ALONG_K ? first_k : first_row) + Packs::inner();
+        outer_end = ALONG_K ? rows : end_k;
+        inner_end = ALONG_K ? end_k : rows;
+        at = base + outer * stride + inner;
+        jump = Packs::JUMP * stride;
+        rest = ALONG_K ? TILE_K - COUNT * jump : 0;
+    }
+
+    // Copies packs `from` to `to`, which the compiler knows, of the next tile to the tile at `tile` of shared memory.
+    __device__ __forceinline__ void copy(u32 tile, int from, int to) {
+        const i32 left = inner < inner_end ? outer_end - outer : 0;
+#pragma unroll
+        for (int j = from; j < to; j++) {
+            copy_async(tile + Packs::place(j), at, j * Packs::JUMP < left ? 16 : 0);
+            at += jump;
+        }
+    }
+
+    // Goes on by TILE_K steps, behind the last pack.
+    __device__ __forceinline__ void advance() {
+        at += rest;
+        if (ALONG_K)
+            inner += TILE_K;
+        else
+            outer += TILE_K;
+    }
+};
+
+// A lane's part in loading the fragments of an operand from its tile. A's come down first, B's along k first; see
+// common/mma.cuh.
+template <int ROWS, bool ALONG_K, bool IS_B> struct Fragments {
+    u32 offset; // bytes to this lane's row of the first 8 x 8 matrix
+
+    __device__ __forceinline__ Fragments(u32 first_row) {
+        const u32 lane = threadIdx.x % 32, half = lane / 8 % 2, other = lane / 16;
+        const u32 row_half = IS_B ? other : half, k_half = IS_B ? half : other;
+        if (ALONG_K)
+            offset = 16 * swizzled<TILE_K / 8>(first_row + 8 * row_half + lane % 8, k_half);
+        else
+            offset = 16 * swizzled<ROWS / 8>(8 * k_half + lane % 8, first_row / 8 + row_half);
+    }
+
+    // 16 rows from first_row + 16 i on, 16 steps from 16 k on. The bits of the pack that i or k changes are 0 in that
+    // of the first, so exclusive or reaches the swizzled place too; tiles start at multiples of 128 bytes.
+    __device__ __forceinline__ void load(u32 tile, int k, int i, u32 (&r)[4]) const {
+        if (ALONG_K)
+            load_matrices<false>(((tile + offset) ^ 32 * k) + i * 16 * ROW_BYTES, r);
+        else
+            load_matrices<true>(((tile + offset) ^ 32 * i) + k * 16 * 2 * ROWS, r);
+    }
+};
+
+// Nothing beside the sums.
+struct NoRowSums {
+    __device__ __forceinline__ void add(int, const u32 (&)[4]) {}
+};
+
+// The sums of A's rows over all steps: products with a matrix of ones.
+struct RowSums {
+    float sums[TILES_M][4] = {};
+    bool wanted;
+    __device__ __forceinline__ void add(int i, const u32 (&a)[4]) {
+        constexpr u32 ONES = 0x3f803f80;
+        if (wanted) mma_bf16(sums[i], a, ONES, ONES);
+    }
+};
+
+// Adds the products of `steps` tiles of TILE_K steps, at least one. An operand has COUNT packs a thread, copy() and
+// advance(), as DenseOperand. `shared`: LOOP_BYTES, aligned to 128. Afterwards nobody uses them any more.
+template <bool A_ALONG_K, bool B_ALONG_K, typename A, typename B, typename Rows>
+__device__ __forceinline__ void multiply(A &a, B &b, u32 steps, u32 shared, Sums &sums, Rows &rows) {
+    const Fragments<TILE_M, A_ALONG_K, false> left(warp_row());
+    const Fragments<TILE_N, B_ALONG_K, true> right(warp_column());
+    constexpr int DEPTH = TILE_K / 16;      // loads of fragments in a tile
+    u32 x[2][TILES_M][4], y[2][TILES_N / 2][4];
+
+    const auto load = [&](u32 stage, int k) { // into one half of x and y, while the other is multiplied
+#pragma unroll
+        for (int i = 0; i < TILES_M; i++) left.load(stage, k, i, x[k % 2][i]);
+#pragma unroll
+        for (int j = 0; j < TILES_N / 2; j++) right.load(stage + A_BYTES, k, j, y[k % 2][j]);
+    };
+    const u32 end = shared + LOOP_BYTES;
+#pragma unroll
+    for (int stage = 0; stage < STAGES - 1; stage++) {
+        a.copy(shared + stage * STAGE_BYTES, 0, A::COUNT);
+        b.copy(shared + stage * STAGE_BYTES + A_BYTES, 0, B::COUNT);
+        a.advance(), b.advance();
+        copy_commit();
+    }
+    u32 read = shared, write = shared + (STAGES - 1) * STAGE_BYTES;
+    copy_wait<STAGES - 2>();
+    __syncthreads(); // everybody's copies of the first stage have arrived
+    load(read, 0);
+    static_assert(DEPTH == 4, "the copies are shared out over three quarters of a step");
+#pragma unroll 1
+    for (; steps > 0; steps--) {
+#pragma unroll
+        for (int k = 0; k < DEPTH; k++) {
+            if (k < 3) {
+                a.copy(write, A::COUNT * k / 3, A::COUNT * (k + 1) / 3);
+                b.copy(write + A_BYTES, B::COUNT * k / 3, B::COUNT * (k + 1) / 3);
+            } else {
+                a.advance(), b.advance();
+                copy_commit();
+                write = read;
+                read = read + STAGE_BYTES == end ? shared : read + STAGE_BYTES;
+                copy_wait<STAGES - 2>();
+                // The next stage has arrived for everybody, and nobody reads this one any more, which is written next.
+                __syncthreads();
+            }
+            load(read, (k + 1) % DEPTH);
+#pragma unroll
+            for (int i = 0; i < TILES_M; i++) {
+#pragma unroll
+                for (int j = 0; j < TILES_N; j++) {
+                    const int column = i % 2 ? TILES_N - 1 - j : j; // back and forth: half of the operands stay
+                    const u32(&pair)[4] = y[k % 2][column / 2];
+                    mma_bf16(sums[i][column], x[k % 2][i], pair[column % 2 * 2], pair[column % 2 * 2 + 1]);
+                }
+                rows.add(i, x[k % 2][i]);
+            }
+        }
+    }
+    copy_wait<0>();
+    __syncthreads();
+}

@@ -1,0 +1,160 @@
+// out[b] = A[b] B[b] (+ bias) of bf16 on tensor cores, either side transposed; A: [M, K] or [K, M], B: [K, N] or [N, K],
+// out: [M, N]
+//
+// Each block computes one tile of one product, over all steps k or over one of several parts of them; see
+// common/mma_tile.cuh for the loop and common/mma_result.cuh for the way out. Parts give their sums to `partial` in
+// float32, and matmul_sum_parts adds them in order: no atomics, the same bits every time. No operand is copied or
+// transposed in global memory. Sums are in float32 and rounded to bf16 once.
+//
+// Defines: those of common/mma_tile.cuh, A_BY_STEPS and B_BY_STEPS (1 where an operand's steps k are contiguous), and at
+// most one of what is done besides:
+//     GELU       out = gelu(A B + bias), and A B + bias itself, which backward needs, to `other`
+//     GELU_BWD   out = (A B) gelu'(other)
+//     ROW_SUMS   the sums of A's rows over k, to `other`: a bias's gradient beside its weight's
+// The first two compute on the rounded product: the same bits as a product and an elementwise pass behind it.
+
+#include "common/divisor.cuh"
+#include "common/math.cuh"
+#include "common/mma_result.cuh"
+
+struct Product {
+    u32 m, n, k;
+    u32 part; // steps k that a block sums
+    u64 a_stride, b_stride;
+    u64 a_batch, b_batch;   // elements from a product's operand to the next product's
+    u64 results;            // of all products
+    Divisor tiles, parts;   // of a product, of a sum
+    Divisor group;          // tiles of GROUP rows of tiles
+    u32 tiles_m;
+    u32 together;           // whether results (and the bias) are accessed by packs
+    u32 unused;
+};
+static_assert(sizeof(Product) == 104, "as in kernels/src/matmul/mma.rs");
+
+// Blocks that run at the same time are to share operands in the second-level cache: tiles go down GROUP rows, then on
+// by a column.
+constexpr u32 GROUP = 8;
+
+// Where the tile with this number is.
+__device__ __forceinline__ uint2 place_of(u32 tile, const Product &z) {
+    const u32 top = take_quotient(tile, z.group) * GROUP;
+    const u32 height = min(z.tiles_m - top, GROUP);
+    const u32 column = height == GROUP ? tile / GROUP : tile / height;
+    return make_uint2(top + tile - column * height, column);
+}
+
+#if defined(GELU)
+#define NAME(m, n) matmul_mma_gelu_##m##x##n
+#elif defined(GELU_BWD)
+#define NAME(m, n) matmul_mma_gelu_bwd_##m##x##n
+#elif defined(ROW_SUMS)
+#define NAME(m, n) matmul_mma_row_sums_##m##x##n
+#else
+#define NAME(m, n) matmul_mma_##m##x##n
+#endif
+#define NAMED(m, n, letters) NAMED_AS(NAME(m, n), letters)
+#define NAMED_AS(name, letters) NAMED_AS_IS(name, letters)
+#define NAMED_AS_IS(name, letters) name##_##letters##_bf16
+
+#if A_BY_STEPS && B_BY_STEPS
+#define LETTERS nt
+#elif A_BY_STEPS
+#define LETTERS nn
+#elif B_BY_STEPS
+#define LETTERS tt
+#else
+#define LETTERS tn
+#endif
+
+// a: [batch, M, K], b: [batch, N, K] or either transposed; bias: [N] or null; out: [batch, M, N];
+// partial: [parts, batch, M, N] or null; other: [M, N], with ROW_SUMS [M] (in parts: partial_other, [parts, M]).
+// Blocks: tiles, then parts, then products.
+KERNEL __launch_bounds__(THREADS) NAMED(TILE_M, TILE_N, LETTERS)(
+    const bf16 *a, const bf16 *b, const bf16 *bias, bf16 *out, float *partial, bf16 *other, float *partial_other,
+    Product z
+) {
+    extern __shared__ __align__(128) char shared[];
+    u32 batch = blockIdx.x;
+    const uint2 place = place_of(take_remainder(batch, z.tiles), z);
+    const u32 part = take_remainder(batch, z.parts);
+    const u32 first_m = place.x * TILE_M, first_n = place.y * TILE_N;
+    const u32 first_k = part * z.part;
+    const u32 end_k = min(first_k + z.part, z.k);
+
+    // The bias goes to shared memory while the operands are on the way; the loop's barriers lie between.
+    float *terms = bias ? reinterpret_cast<float *>(shared + LOOP_BYTES) : nullptr; // [TILE_N]
+    if (bias && threadIdx.x < TILE_N / 8) {
+        const u32 column = first_n + 8 * threadIdx.x;
+        float v[8];
+        load_part(bias + column, i32(z.n - column), z.together, v);
+#pragma unroll
+        for (int i = 0; i < 8; i++) terms[8 * threadIdx.x + i] = v[i];
+    }
+
+    DenseOperand<TILE_M, A_BY_STEPS> left(a + batch * z.a_batch, z.a_stride, first_m, z.m, first_k, end_k);
+    DenseOperand<TILE_N, B_BY_STEPS> right(b + batch * z.b_batch, z.b_stride, first_n, z.n, first_k, end_k);
+    Sums sums = {};
+#if defined(ROW_SUMS)
+    RowSums rows;
+    rows.wanted = first_n + warp_column() == 0;
+#else
+    NoRowSums rows;
+#endif
+    multiply<A_BY_STEPS, B_BY_STEPS>(
+        left, right, (end_k - first_k + TILE_K - 1) / TILE_K, shared_address(shared), sums, rows
+    );
+
+#if defined(ROW_SUMS)
+    if (rows.wanted && threadIdx.x % 4 == 0) {
+#pragma unroll
+        for (int i = 0; i < 2 * TILES_M; i++) { // rows 8 apart
+            const u32 row = first_m + warp_row() + 8 * i + threadIdx.x % 32 / 4;
+            const float sum = rows.sums[i / 2][2 * (i % 2)];
+            if (row >= z.m) continue;
+            if (partial)
+                partial_other[part * z.m + row] = sum;
+            else
+                from_float(sum, other[row]);
+        }
+    }
+#endif
+
+    if (partial) {
+        float *tile = reinterpret_cast<float *>(shared);
+        stage(sums, nullptr, tile);
+        __syncthreads(); // the tile is written
+        float *to = partial + part * z.results + u64(batch) * z.m * z.n;
+        over_tile(tile, [&](u32 row, u32 column, uint4 bits) {
+            row += first_m, column += first_n;
+            if (row < z.m && column < z.n)
+                store_pack_of(to + u64(row) * z.n + column, z.n - column, z.together, bits);
+        });
+        return;
+    }
+    bf16 *tile = reinterpret_cast<bf16 *>(shared);
+    stage(sums, terms, tile);
+    __syncthreads(); // the tile is written
+    out += u64(batch) * z.m * z.n;
+    over_tile(tile, [&](u32 row, u32 column, uint4 bits) {
+        row += first_m, column += first_n;
+        if (row >= z.m || column >= z.n) return;
+        const u64 at = u64(row) * z.n + column;
+        const i32 count = z.n - column;
+#if defined(GELU)
+        store_pack_of(other + at, count, z.together, bits);
+        float v[8];
+        unpack(bits, v);
+#pragma unroll
+        for (int i = 0; i < 8; i++) v[i] *= normal_cdf(v[i]);
+        bits = pack(v);
+#elif defined(GELU_BWD)
+        float v[8], pre[8];
+        unpack(bits, v);
+        load_part(other + at, count, z.together, pre);
+#pragma unroll
+        for (int i = 0; i < 8; i++) v[i] *= normal_cdf(pre[i]) + pre[i] * normal_density(pre[i]);
+        bits = pack(v);
+#endif
+        store_pack_of(out + at, count, z.together, bits);
+    });
+}

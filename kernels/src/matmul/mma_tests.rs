@@ -1,0 +1,246 @@
+//! Products on tensor cores: every tile with every way that operands lie, on the device that tests have. The emulated
+//! device runs each launch under all its schedules and compares the bits.
+
+use super::cuda::Sizes;
+use super::mma::{applies, product_by};
+use super::mma_tile::MmaTile;
+use super::*;
+use crate::array::Array;
+use crate::check::{guarded, on_device};
+use crate::compare;
+use crate::testing::device;
+use proptest::prelude::*;
+
+const BOTH: [bool; 2] = [false, true];
+
+fn sizes(batch: usize, [m, n, k]: [usize; 3], transpose_a: bool, transpose_b: bool) -> Sizes {
+    Sizes { batch, m, n, k, transpose_a, transpose_b }
+}
+
+/// Values of the operands as their places say.
+fn operands(z: &Sizes, fill: impl Fn(&[usize], u64) -> Array<f64>) -> [Array<f64>; 2] {
+    let a = if z.transpose_a { [z.batch, z.k, z.m] } else { [z.batch, z.m, z.k] };
+    let b = if z.transpose_b { [z.batch, z.n, z.k] } else { [z.batch, z.k, z.n] };
+    [fill(&a, 1).rounded_to(DType::BF16), fill(&b, 2).rounded_to(DType::BF16)]
+}
+
+fn random(shape: &[usize], seed: u64) -> Array<f64> {
+    Array::random(shape, seed, 1.0)
+}
+
+/// The product by blocks of one tile, in fenced and poisoned memory.
+fn by(tile: MmaTile, z: &Sizes, [a, b]: &[Array<f64>; 2], bias: Option<&Array<f64>>) -> Tensor {
+    guarded(device(), || {
+        let put = |x: &Array<f64>| on_device(x, DType::BF16, device());
+        let (a, b, bias) = (put(a)?, put(b)?, bias.map(put).transpose()?);
+        assert!(applies(z, &a, &b), "{z:?}");
+        let mut out = Tensor::empty(&[z.batch, z.m, z.n], DType::BF16, device())?;
+        product_by("matmul", tile, *z, &a, &b, bias.as_ref(), &mut out)?;
+        out.to_device(Device::Cpu)
+    })
+    .unwrap()
+}
+
+fn values(x: &Tensor) -> Array<f64> {
+    Array::from_tensor(x).unwrap()
+}
+
+fn oracle(z: &Sizes, [a, b]: &[Array<f64>; 2]) -> Array<f64> {
+    reference::matmul(a, b, z.transpose_a, z.transpose_b)
+}
+
+/// Small integers, whose sums are exact in float32: every result is the exact one, rounded once.
+fn check_exact(tile: MmaTile, z: &Sizes) {
+    let inputs = operands(z, |shape, seed| Array::integers(shape, seed, 4));
+    let found = values(&by(tile, z, &inputs, None));
+    let expected = oracle(z, &inputs).rounded_to(DType::BF16);
+    let wrong = found.data.iter().zip(&expected.data).position(|(x, y)| x != y);
+    if let Some(i) = wrong {
+        panic!(
+            "{tile:?} {z:?}: [{}, {}] is {} and not {}",
+            i / z.n,
+            i % z.n,
+            found.data[i],
+            expected.data[i]
+        );
+    }
+}
+
+/// One more and one less than a tile, more tiles than a group of the rasterisation, fewer steps than stages, a ragged
+/// last step, a ragged end where a side's contiguous direction allows it.
+#[test]
+fn every_tile_is_exact_on_integers() {
+    for tile in MmaTile::ALL {
+        let (rows, columns) = (1024 / tile.down(1024), 1024 / tile.across(1024));
+        for ta in BOTH {
+            for tb in BOTH {
+                // What need not be whole packs: M where A lies along k, N where B does, K where neither does.
+                let m = |n: usize| if ta { n.next_multiple_of(8) } else { n };
+                let n = |n: usize| if tb { n } else { n.next_multiple_of(8) };
+                let k = |n: usize| if ta && !tb { n } else { n.next_multiple_of(8) };
+                for shape in [
+                    [m(rows + 1), n(columns - 1), k(71)],
+                    [m(rows - 7), n(columns + 9), k(192)],
+                    [m(1), n(3), k(1)],
+                ] {
+                    check_exact(tile, &sizes(1, shape, ta, tb));
+                }
+            }
+        }
+    }
+    let many = sizes(1, [64 * 9 + 8, 72, 8], false, true);
+    check_exact(MmaTile::T64x64, &many);
+    check_exact(MmaTile::T64x64, &sizes(3, [40, 72, 24], true, false));
+}
+
+/// Parts of a sum, the last one ragged, and results that are not whole packs.
+#[test]
+fn long_sums_in_parts_are_exact_on_integers() {
+    for tile in MmaTile::ALL {
+        for (shape, ta, tb) in [([24, 16, 1000], false, true), ([16, 40, 777], true, false)] {
+            check_exact(tile, &sizes(1, shape, ta, tb));
+        }
+    }
+    check_exact(MmaTile::T64x64, &sizes(2, [5, 7, 1032], false, true));
+}
+
+/// Whatever the tile, a sum takes its products in the same order, 16 at a time: the same bits.
+#[test]
+fn the_tile_changes_no_bit() {
+    let z = sizes(1, [136, 72, 248], false, true);
+    let inputs = operands(&z, random);
+    let first = by(MmaTile::T64x64, &z, &inputs, None).to_vec::<half::bf16>().unwrap();
+    for tile in MmaTile::ALL {
+        assert_eq!(by(tile, &z, &inputs, None).to_vec::<half::bf16>().unwrap(), first, "{tile:?}");
+    }
+}
+
+/// Each result is as near as its own sum of magnitudes allows: one rounding to bf16, and 2 units of 2^-23 a product
+/// for sums that tensor cores cut.
+fn check_components(z: &Sizes, inputs: &[Array<f64>; 2], found: &Array<f64>) {
+    let expected = oracle(z, inputs);
+    let magnitudes = oracle(z, &[inputs[0].map(f64::abs), inputs[1].map(f64::abs)]);
+    for (i, ((x, y), all)) in found.data.iter().zip(&expected.data).zip(&magnitudes.data).enumerate() {
+        let allowed = 2f64.powi(-8) * y.abs() + 2.0 * z.k as f64 * 2f64.powi(-23) * all + 1e-38;
+        assert!((x - y).abs() <= allowed, "{z:?}, {i}: {x} for {y}, allowed {allowed}");
+    }
+}
+
+#[test]
+fn adversarial_values_stay_within_the_bound() {
+    let scales = [1e-30, 1e-3, 1.0, 1e4, 1e15];
+    for (ta, tb) in [(false, true), (true, false)] {
+        let z = sizes(1, [72, 136, 200], ta, tb);
+        for (number, &scale) in scales.iter().enumerate() {
+            // Rows of very different sizes, zeros of both signs, and pairs that cancel.
+            let inputs = operands(&z, |shape, seed| {
+                let mut x = Array::<f64>::random(shape, seed + 10 * number as u64, scale);
+                for (i, v) in x.data.iter_mut().enumerate() {
+                    match i % 11 {
+                        0 => *v = 0.0,
+                        1 => *v = -0.0,
+                        2 => *v *= 300.0,
+                        _ => {}
+                    }
+                }
+                for i in (16..x.data.len()).step_by(16) {
+                    x.data[i + 3 - 16] = -x.data[i - 16 + 5];
+                }
+                x
+            });
+            let found = values(&by(MmaTile::T64x64, &z, &inputs, None));
+            check_components(&z, &inputs, &found);
+        }
+    }
+}
+
+/// Not more than twice the error of the naive sum in float32, the bias included.
+#[test]
+fn errors_are_at_most_twice_the_naive_ones() {
+    for tile in [MmaTile::T128x128, MmaTile::T64x64] {
+        let z = sizes(1, [100, 136, 520], false, true);
+        let inputs = operands(&z, random);
+        let bias = Array::random(&[z.n], 3, 1.0).rounded_to(DType::BF16);
+        let with_bias = |y: Array<f64>| {
+            let data = y.data.iter().enumerate().map(|(i, v)| v + bias.data[i % z.n]).collect();
+            Array::new(&y.shape, data)
+        };
+        let naive = {
+            let [a, b] = &inputs;
+            let y = reference::matmul(&a.cast::<f32>(), &b.cast(), z.transpose_a, z.transpose_b);
+            with_bias(y.cast()).cast::<f32>()
+        };
+        let found = by(tile, &z, &inputs, Some(&bias));
+        compare::check("linear", &found, &naive, &with_bias(oracle(&z, &inputs)), 2.0).unwrap();
+    }
+}
+
+/// A power of two that scales an operand scales every result, bit for bit.
+#[test]
+fn powers_of_two_pass_through() {
+    for shape in [[72, 80, 136], [16, 24, 1024]] {
+        let z = sizes(1, shape, false, false);
+        let [a, b] = operands(&z, random);
+        let once = values(&by(MmaTile::T64x64, &z, &[a.clone(), b.clone()], None));
+        let scaled = values(&by(MmaTile::T64x64, &z, &[a.map(|v| 4096.0 * v), b], None));
+        assert_eq!(scaled, once.map(|v| 4096.0 * v));
+    }
+}
+
+/// What a row of A and a column of B hold does not reach other results, also where tiles and steps are ragged.
+#[test]
+fn nan_and_infinity_stay_in_their_row_and_column() {
+    for (ta, tb, shape) in
+        [(false, true, [70, 67, 72]), (true, false, [72, 136, 75]), (false, false, [9, 24, 776])]
+    {
+        let z = sizes(1, shape, ta, tb);
+        let [mut a, mut b] = operands(&z, random);
+        let last = z.k - 1;
+        a.data[if ta { last * z.m + 3 } else { 3 * z.k + last }] = f64::NAN;
+        b.data[if tb { 5 * z.k + last } else { last * z.n + 5 }] = f64::INFINITY;
+        for tile in [MmaTile::T64x64, MmaTile::T64x128] {
+            let y = values(&by(tile, &z, &[a.clone(), b.clone()], None));
+            for i in 0..z.m {
+                for j in 0..z.n {
+                    let v = y.get(&[0, i, j]);
+                    assert_eq!(v.is_finite(), i != 3 && j != 5, "{tile:?} {z:?} [{i}, {j}] is {v}");
+                    assert_eq!(v.is_nan(), i == 3, "{tile:?} {z:?} [{i}, {j}] is {v}");
+                }
+            }
+        }
+    }
+}
+
+/// What tensor cores do not take is still computed.
+#[test]
+fn rows_that_are_not_aligned_go_to_the_ordinary_cores() {
+    for (shape, ta, tb, taken) in [
+        ([16, 16, 12], false, false, false),
+        ([16, 12, 16], false, false, false),
+        ([16, 12, 16], false, true, true),
+        ([12, 16, 16], true, false, false),
+        ([16, 16, 5], true, false, true),
+    ] {
+        let z = sizes(1, shape, ta, tb);
+        let [a, b] = operands(&z, |shape, seed| Array::integers(shape, seed, 4));
+        let tensors = [&a, &b].map(|x| on_device(x, DType::BF16, device()).unwrap());
+        assert_eq!(applies(&z, &tensors[0], &tensors[1]), taken, "{z:?}");
+        let y = values(&matmul(&tensors[0], &tensors[1], ta, tb).unwrap());
+        assert_eq!(y, oracle(&z, &[a, b]).rounded_to(DType::BF16), "{z:?}");
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 24, failure_persistence: None, ..ProptestConfig::default() })]
+
+    /// Any size, any tile.
+    #[test]
+    fn any_size_is_exact(
+        number in 0..MmaTile::ALL.len(),
+        batch in 1..3usize,
+        shape in [1..20usize, 1..20, 1..60],
+        (ta, tb) in any::<(bool, bool)>(),
+    ) {
+        check_exact(MmaTile::ALL[number], &sizes(batch, shape.map(|n| 8 * n), ta, tb));
+    }
+}
