@@ -303,6 +303,8 @@ pub enum Kernels {
     Lock(KernelsLock),
     /// Run typical sizes and show what each launch cost beside what it must cost.
     Profile(KernelsProfile),
+    /// Record what single instructions give on a device, or compare this one with a recording.
+    Record(KernelsRecord),
 }
 
 /// Arguments of `kernels show`.
@@ -339,6 +341,20 @@ pub struct KernelsLock {
     /// The file.
     #[arg(long, default_value = "kernels.lock")]
     pub file: PathBuf,
+}
+
+/// Arguments of `kernels record`.
+#[derive(Debug, Args)]
+pub struct KernelsRecord {
+    /// Where to run: cuda, cuda:N or emulated (default: a GPU where there is one, else emulated).
+    #[arg(long)]
+    pub device: Option<String>,
+    /// The file to write.
+    #[arg(long, default_value = "instructions.safetensors", conflicts_with = "replay")]
+    pub out: PathBuf,
+    /// Run what this file holds instead, and fail where results are not as recorded.
+    #[arg(long, value_name = "FILE")]
+    pub replay: Option<PathBuf>,
 }
 
 /// Arguments of `kernels profile`.

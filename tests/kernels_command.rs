@@ -154,3 +154,38 @@ fn the_repository_has_a_lock() {
         assert!(text.contains(&format!("\n{} sm_90 ", kernel.entry)), "{} is missing", kernel.entry);
     }
 }
+
+/// What is recorded is found again; one wrong word is an error that names the instruction, and so is a missing one.
+#[test]
+fn recorded_instructions_are_replayed() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("recorded.safetensors");
+    let name = file.to_str().unwrap();
+    succeeded(&run(&["record", "--device", "emulated", "--out", name]));
+    let events = events(&run(&["record", "--device", "emulated", "--replay", name, "--json"]));
+    assert_eq!(events.len(), kernels::instructions::vectors().len());
+    assert!(events.iter().all(|event| event["error"].is_null()), "{events:?}");
+
+    let mut contents = engine::safetensors::load(&file).unwrap();
+    let result = contents.get("mma_bf16/result").unwrap().clone();
+    let mut words = result.to_vec::<i32>().unwrap();
+    words[5] ^= 1;
+    contents.insert("mma_bf16/result", &engine::Tensor::from_slice(&words, result.shape()).unwrap()).unwrap();
+    engine::safetensors::save(&file, &contents).unwrap();
+    let said = ["mma_bf16: 1 of 8192 results differ, the first at 5", "not as recorded: mma_bf16"];
+    failed(&run(&["record", "--device", "emulated", "--replay", name]), 1, &said);
+    contents.tensors.remove("tanh/result");
+    engine::safetensors::save(&file, &contents).unwrap();
+    failed(&run(&["record", "--device", "emulated", "--replay", name]), 1, &["no tensor 'tanh/result'"]);
+}
+
+/// The emulated device does what hardware did, for every recording that there is of hardware.
+#[test]
+fn the_emulated_device_is_as_recorded_hardware() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("emulator/golden");
+    let files = std::fs::read_dir(folder).into_iter().flatten().map(|entry| entry.unwrap().path());
+    for file in files.filter(|file| file.extension().is_some_and(|e| e == "safetensors")) {
+        let output = run(&["record", "--device", "emulated", "--replay", file.to_str().unwrap()]);
+        assert!(output.status.success(), "{}: {}{}", file.display(), stdout(&output), stderr(&output));
+    }
+}

@@ -26,6 +26,7 @@ pub mod conv2d;
 pub mod copy;
 pub mod distill;
 pub mod elementwise;
+pub mod instructions;
 pub mod matmul;
 pub mod norm;
 pub mod ntxent;

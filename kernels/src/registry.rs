@@ -93,6 +93,7 @@ families! {
     optim: [crate::optim::cuda::KERNELS, crate::optim::norms_cuda::KERNELS, crate::optim::cuda::scalars::KERNELS],
     augment: [crate::augment::cuda::KERNELS],
     color: [crate::color::cuda::KERNELS],
+    instructions: [crate::instructions::cuda::KERNELS],
 }
 
 impl Family {

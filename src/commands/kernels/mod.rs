@@ -2,6 +2,7 @@
 
 mod lock;
 mod profile;
+mod record;
 mod resources;
 mod sass;
 mod show;
@@ -22,6 +23,7 @@ pub fn run(command: &Kernels, output: &Output) -> Result<()> {
         Kernels::Check(args) => check(args, output),
         Kernels::Lock(args) => lock::run(args, output),
         Kernels::Profile(args) => profile::run(args, output),
+        Kernels::Record(args) => record::run(args, output),
     }
 }
 
