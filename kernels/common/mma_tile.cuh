@@ -118,13 +118,13 @@ struct NoRowSums {
     __device__ __forceinline__ void add(int, const u32 (&)[4]) {}
 };
 
-// The sums of A's rows over all steps: products with a matrix of ones.
+// The sums of A's rows over all steps: products with a matrix of ones. Element [i][2 j] is that of row
+// warp_row() + 16 i + 8 j + lane / 4, in all four lanes of it.
 struct RowSums {
     float sums[TILES_M][4] = {};
-    bool wanted;
     __device__ __forceinline__ void add(int i, const u32 (&a)[4]) {
         constexpr u32 ONES = 0x3f803f80;
-        if (wanted) mma_bf16(sums[i], a, ONES, ONES);
+        mma_bf16(sums[i], a, ONES, ONES);
     }
 };
 

@@ -65,16 +65,32 @@ impl Op for Linear {
         let dy = dy.reshape(&[rows, n])?;
         let dx =
             at.when(0, || reshaped(&matmul::matmul(&dy, &at.saved[0], false, false)?, &at.inputs[0].shape))?;
-        let dweight = at.when(1, || {
-            let x = at.saved[usize::from(at.needs[0])].reshape(&[rows, k])?;
-            matmul::matmul(&dy, &x, true, false)
-        })?;
+        let x = at.needs[1].then(|| &at.saved[usize::from(at.needs[0])]);
+        let needs_bias = self.has_bias && at.needs[2];
+        let [dweight, dbias] = parameter_gradients(&dy, x, k, needs_bias)?;
         let mut gradients = vec![dx, dweight];
         if self.has_bias {
-            gradients.push(at.when(2, || reduce::sum_rows(&dy))?);
+            gradients.push(dbias);
         }
         Ok(gradients)
     }
+}
+
+/// The gradients of a layer's weight [N, K], where its input `x` [.., K] is given, and of its bias [N], where that is
+/// needed, from its output's, dy [M, N].
+pub(super) fn parameter_gradients(
+    dy: &Tensor,
+    x: Option<&Tensor>,
+    k: usize,
+    needs_bias: bool,
+) -> Result<[Option<Tensor>; 2]> {
+    let x = x.map(|x| x.reshape(&[dy.shape()[0], k])).transpose()?;
+    Ok(match (x, needs_bias) {
+        (Some(x), true) => matmul::weight_and_bias_gradient(dy, &x)?.map(Some),
+        (Some(x), false) => [Some(matmul::matmul(dy, &x, true, false)?), None],
+        (None, true) => [None, Some(reduce::sum_rows(dy)?)],
+        (None, false) => [None, None],
+    })
 }
 
 impl Reference for Linear {
@@ -87,7 +103,7 @@ impl Reference for Linear {
 pub(crate) fn cases() -> Vec<Case> {
     let mut cases = Vec::new();
     for (rows, k, n) in
-        [(&[1][..], 1, 1), (&[4], 4, 4), (&[5], 3, 4), (&[2, 3], 4, 5), (&[2, 3, 5], 7, 11), (&[33], 65, 17)]
+        [(&[1][..], 1, 1), (&[4], 4, 4), (&[5], 3, 4), (&[2, 3], 4, 5), (&[2, 3, 5], 7, 11), (&[33], 65, 17), (&[41], 24, 16)]
     {
         for has_bias in [false, true] {
             let mut inputs =

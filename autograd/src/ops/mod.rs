@@ -38,6 +38,7 @@ operations! {
     residual_scale,
     matmul,
     linear,
+    mlp,
     conv2d,
     conv_transpose2d,
     batch_norm,

@@ -8,7 +8,7 @@
 //
 // Defines: those of common/mma_tile.cuh, A_BY_STEPS and B_BY_STEPS (1 where an operand's steps k are contiguous), and at
 // most one of what is done besides:
-//     GELU       out = gelu(A B + bias), and A B + bias itself, which backward needs, to `other`
+//     GELU       out = gelu(A B + bias), and A B + bias itself, which backward needs, to `other` if that is not null
 //     GELU_BWD   out = (A B) gelu'(other)
 //     ROW_SUMS   the sums of A's rows over k, to `other`: a bias's gradient beside its weight's
 // The first two compute on the rounded product: the same bits as a product and an elementwise pass behind it.
@@ -94,30 +94,27 @@ KERNEL __launch_bounds__(THREADS) NAMED(TILE_M, TILE_N, LETTERS)(
     DenseOperand<TILE_M, A_BY_STEPS> left(a + batch * z.a_batch, z.a_stride, first_m, z.m, first_k, end_k);
     DenseOperand<TILE_N, B_BY_STEPS> right(b + batch * z.b_batch, z.b_stride, first_n, z.n, first_k, end_k);
     Sums sums = {};
+    const u32 steps = (end_k - first_k + TILE_K - 1) / TILE_K, memory = shared_address(shared);
+    NoRowSums nothing;
 #if defined(ROW_SUMS)
-    RowSums rows;
-    rows.wanted = first_n + warp_column() == 0;
-#else
-    NoRowSums rows;
-#endif
-    multiply<A_BY_STEPS, B_BY_STEPS>(
-        left, right, (end_k - first_k + TILE_K - 1) / TILE_K, shared_address(shared), sums, rows
-    );
-
-#if defined(ROW_SUMS)
-    if (rows.wanted && threadIdx.x % 4 == 0) {
+    if (first_n == 0) { // A loop of its own: a condition in the loop would cost every block more than these blocks' sums.
+        RowSums rows;
+        multiply<A_BY_STEPS, B_BY_STEPS>(left, right, steps, memory, sums, rows);
+        if (warp_column() == 0 && threadIdx.x % 4 == 0) {
 #pragma unroll
-        for (int i = 0; i < 2 * TILES_M; i++) { // rows 8 apart
-            const u32 row = first_m + warp_row() + 8 * i + threadIdx.x % 32 / 4;
-            const float sum = rows.sums[i / 2][2 * (i % 2)];
-            if (row >= z.m) continue;
-            if (partial)
-                partial_other[part * z.m + row] = sum;
-            else
-                from_float(sum, other[row]);
+            for (int i = 0; i < 2 * TILES_M; i++) {
+                const u32 row = first_m + warp_row() + 8 * i + threadIdx.x % 32 / 4;
+                const float sum = rows.sums[i / 2][2 * (i % 2)];
+                if (row >= z.m) continue;
+                if (partial)
+                    partial_other[part * z.m + row] = sum;
+                else
+                    from_float(sum, other[row]);
+            }
         }
-    }
+    } else
 #endif
+        multiply<A_BY_STEPS, B_BY_STEPS>(left, right, steps, memory, sums, nothing);
 
     if (partial) {
         float *tile = reinterpret_cast<float *>(shared);
@@ -141,7 +138,7 @@ KERNEL __launch_bounds__(THREADS) NAMED(TILE_M, TILE_N, LETTERS)(
         const u64 at = u64(row) * z.n + column;
         const i32 count = z.n - column;
 #if defined(GELU)
-        store_pack_of(other + at, count, z.together, bits);
+        if (other) store_pack_of(other + at, count, z.together, bits);
         float v[8];
         unpack(bits, v);
 #pragma unroll

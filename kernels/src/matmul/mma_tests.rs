@@ -2,7 +2,7 @@
 //! device runs each launch under all its schedules and compares the bits.
 
 use super::cuda::Sizes;
-use super::mma::{applies, product_by};
+use super::mma::{Beside, applies, product_by};
 use super::mma_tile::MmaTile;
 use super::*;
 use crate::array::Array;
@@ -35,7 +35,7 @@ fn by(tile: MmaTile, z: &Sizes, [a, b]: &[Array<f64>; 2], bias: Option<&Array<f6
         let (a, b, bias) = (put(a)?, put(b)?, bias.map(put).transpose()?);
         assert!(applies(z, &a, &b), "{z:?}");
         let mut out = Tensor::empty(&[z.batch, z.m, z.n], DType::BF16, device())?;
-        product_by("matmul", tile, *z, &a, &b, bias.as_ref(), &mut out)?;
+        product_by("matmul", tile, *z, &a, &b, bias.as_ref(), &mut out, Beside::Nothing)?;
         out.to_device(Device::Cpu)
     })
     .unwrap()

@@ -10,6 +10,9 @@ pub mod cpu;
 pub(crate) mod cuda;
 #[cfg(test)]
 mod device_tests;
+mod fused;
+#[cfg(test)]
+mod fused_tests;
 pub(crate) mod micro;
 pub(crate) mod mma;
 #[cfg(test)]
@@ -22,6 +25,8 @@ mod tests;
 pub(crate) mod tile;
 mod vectors;
 pub(crate) mod workloads;
+
+pub use fused::{linear_gelu, matmul_gelu_backward, weight_and_bias_gradient};
 
 use crate::cuda::require_float;
 use cpu::Mat;

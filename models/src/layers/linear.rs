@@ -4,7 +4,7 @@ use crate::Initializer;
 use autograd::module::{Path, Visitor};
 use autograd::param::Role;
 use autograd::{Module, Param, Var, ops};
-use engine::{Result, Tensor};
+use engine::{DType, Result, Tensor};
 
 /// `x W^T + b`, [.., in] to [.., out].
 pub struct Linear {
@@ -32,9 +32,15 @@ impl Linear {
     /// The layer's output for `x`.
     #[track_caller]
     pub fn forward(&self, x: &Var) -> Result<Var> {
-        let dtype = x.value().dtype();
+        let (weight, bias) = self.vars_as(x.value().dtype())?;
+        ops::linear(x, &weight, bias.as_ref())
+    }
+
+    /// The weight and the bias in an element type.
+    #[track_caller]
+    pub(crate) fn vars_as(&self, dtype: DType) -> Result<(Var, Option<Var>)> {
         let bias = self.bias.as_ref().map(|bias| bias.var_as(dtype)).transpose()?;
-        ops::linear(x, &self.weight.var_as(dtype)?, bias.as_ref())
+        Ok((self.weight.var_as(dtype)?, bias))
     }
 }
 

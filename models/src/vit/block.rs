@@ -78,12 +78,16 @@ impl Forward {
     }
 
     fn forward(&self, x: &Var) -> Result<Var> {
-        let x = self.fc1.forward(x)?;
-        let x = match self.kind {
-            FeedForward::Mlp => ops::gelu(&x)?,
-            FeedForward::Swiglu => ops::swiglu(&x)?,
-        };
-        self.fc2.forward(&x)
+        if let FeedForward::Swiglu = self.kind {
+            return self.fc2.forward(&ops::swiglu(&self.fc1.forward(x)?)?);
+        }
+        let dtype = x.value().dtype();
+        match (self.fc1.vars_as(dtype)?, self.fc2.vars_as(dtype)?) {
+            ((weight1, Some(bias1)), (weight2, Some(bias2))) => {
+                ops::mlp(x, [&weight1, &bias1], [&weight2, &bias2])
+            }
+            _ => self.fc2.forward(&ops::gelu(&self.fc1.forward(x)?)?),
+        }
     }
 }
 

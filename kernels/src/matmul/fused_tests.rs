@@ -1,0 +1,120 @@
+//! Products with GELU, its gradient or a bias's gradient: the bits of the steps one by one, on the device that tests have.
+
+use super::cuda::Sizes;
+use super::mma::{Beside, product_by};
+use super::mma_tile::MmaTile;
+use super::*;
+use crate::array::Array;
+use crate::check::{guarded, on_device};
+use crate::testing::device;
+use crate::{elementwise, reduce};
+
+fn random(shape: &[usize], seed: u64, scale: f32) -> Tensor {
+    on_device(&Array::random(shape, seed, scale), DType::BF16, device()).unwrap()
+}
+
+fn bits(x: &Tensor) -> Vec<half::bf16> {
+    x.to_device(Device::Cpu).unwrap().to_vec().unwrap()
+}
+
+/// M, N, K: one block, ragged ends, rows that are not whole packs in the result, several tiles.
+const SIZES: [[usize; 3]; 4] = [[16, 8, 8], [70, 136, 72], [9, 13, 200], [200, 264, 40]];
+
+#[test]
+fn gelu_behind_a_product_changes_no_bit() {
+    for [m, n, k] in SIZES {
+        let (x, w, b) = (random(&[m, k], 1, 1.0), random(&[n, k], 2, 0.3), random(&[n], 3, 1.0));
+        let pre = linear(&x, &w, Some(&b)).unwrap();
+        let y = elementwise::gelu(&pre).unwrap();
+        for tile in MmaTile::ALL {
+            let sizes = Sizes { batch: 1, m, n, k, transpose_a: false, transpose_b: true };
+            let [found, kept] = guarded(device(), || {
+                let mut y = Tensor::empty(&[m, n], DType::BF16, device())?;
+                let mut pre = Tensor::empty(&[m, n], DType::BF16, device())?;
+                let beside = Beside::Gelu(Some(&mut pre));
+                product_by("linear_gelu", tile, sizes, &x, &w, Some(&b), &mut y, beside)?;
+                Ok([bits(&y), bits(&pre)])
+            })
+            .unwrap();
+            assert_eq!(found, bits(&y), "{tile:?} {m} {n} {k}");
+            assert_eq!(kept, bits(&pre), "{tile:?} {m} {n} {k}");
+        }
+        let (found, none) = linear_gelu(&x, &w, Some(&b), false).unwrap();
+        assert_eq!(bits(&found), bits(&y));
+        assert!(none.is_none());
+    }
+}
+
+#[test]
+fn gelu_gradient_behind_a_product_changes_no_bit() {
+    // What is contiguous in the weight is now N.
+    for [m, n, k] in SIZES.map(|[m, n, k]| [m, n.next_multiple_of(8), k]) {
+        let (dy, w, pre) = (random(&[m, k], 1, 1.0), random(&[k, n], 2, 0.3), random(&[m, n], 3, 2.0));
+        let expected = elementwise::gelu_backward(&matmul(&dy, &w, false, false).unwrap(), &pre).unwrap();
+        for tile in MmaTile::ALL {
+            let sizes = Sizes { batch: 1, m, n, k, transpose_a: false, transpose_b: false };
+            let found = guarded(device(), || {
+                let mut out = Tensor::empty(&[m, n], DType::BF16, device())?;
+                let beside = Beside::GeluBackward(&pre);
+                product_by("matmul_gelu_backward", tile, sizes, &dy, &w, None, &mut out, beside)?;
+                Ok(bits(&out))
+            })
+            .unwrap();
+            assert_eq!(found, bits(&expected), "{tile:?} {m} {n} {k}");
+        }
+        assert_eq!(bits(&matmul_gelu_backward(&dy, &w, &pre).unwrap()), bits(&expected));
+    }
+}
+
+/// The weight's gradient has the product's bits; the bias's is exact on integers. Rows that are not whole packs of steps,
+/// several tiles, a long sum in parts.
+#[test]
+fn a_bias_gradient_comes_with_its_weight() {
+    for [rows, n, k] in [[7, 8, 16], [75, 136, 72], [130, 72, 264], [1100, 24, 40]] {
+        let integers = |shape: &[usize], seed| {
+            on_device(&Array::integers(shape, seed, 4), DType::BF16, device()).unwrap()
+        };
+        let (dy, x) = (integers(&[rows, n], 1), integers(&[rows, k], 2));
+        let dweight = matmul(&dy, &x, true, false).unwrap();
+        let dbias = reduce::sum_rows(&dy).unwrap();
+        for tile in MmaTile::ALL.into_iter().filter(|&tile| tile != MmaTile::T64x128) {
+            let sizes = Sizes { batch: 1, m: n, n: k, k: rows, transpose_a: true, transpose_b: false };
+            let [weight, bias] = guarded(device(), || {
+                let mut dweight = Tensor::empty(&[n, k], DType::BF16, device())?;
+                let mut dbias = Tensor::empty(&[n], DType::BF16, device())?;
+                let beside = Beside::RowSums(&mut dbias);
+                product_by("weight_and_bias_gradient", tile, sizes, &dy, &x, None, &mut dweight, beside)?;
+                Ok([bits(&dweight), bits(&dbias)])
+            })
+            .unwrap();
+            assert_eq!(weight, bits(&dweight), "{tile:?} {rows} {n} {k}");
+            assert_eq!(bias, bits(&dbias), "{tile:?} {rows} {n} {k}");
+        }
+        let [weight, bias] = weight_and_bias_gradient(&dy, &x).unwrap();
+        assert_eq!((bits(&weight), bits(&bias)), (bits(&dweight), bits(&dbias)));
+    }
+}
+
+/// Off the tensor cores the steps one by one, with their errors.
+#[test]
+fn other_types_and_wrong_shapes() {
+    let cpu = |shape: &[usize], seed| Array::<f64>::random(shape, seed, 1.0).to_tensor().unwrap();
+    let (x, w, b, dy) = (cpu(&[5, 7], 1), cpu(&[3, 7], 2), cpu(&[3], 3), cpu(&[5, 3], 4));
+    let (y, pre) = linear_gelu(&x, &w, Some(&b), true).unwrap();
+    let pre = pre.unwrap();
+    let floats = |x: &Tensor| x.to_vec::<f32>().unwrap();
+    assert_eq!(floats(&pre), floats(&linear(&x, &w, Some(&b)).unwrap()));
+    assert_eq!(floats(&y), floats(&elementwise::gelu(&pre).unwrap()));
+    let [dweight, dbias] = weight_and_bias_gradient(&dy, &x).unwrap();
+    assert_eq!(floats(&dweight), floats(&matmul(&dy, &x, true, false).unwrap()));
+    assert_eq!(floats(&dbias), floats(&reduce::sum_rows(&dy).unwrap()));
+    let through = matmul_gelu_backward(&dy, &w, &x).unwrap();
+    let expected = elementwise::gelu_backward(&matmul(&dy, &w, false, false).unwrap(), &x).unwrap();
+    assert_eq!(floats(&through), floats(&expected));
+    assert!(linear_gelu(&x, &b, None, false).is_err());
+    assert!(linear_gelu(&x, &dy, None, false).is_err());
+    assert!(matmul_gelu_backward(&dy, &w, &dy).unwrap_err().message().contains("pre [M, K]"));
+    assert!(matmul_gelu_backward(&b, &w, &dy).is_err());
+    assert!(weight_and_bias_gradient(&dy, &w).is_err());
+    assert!(weight_and_bias_gradient(&b, &w).is_err());
+}
