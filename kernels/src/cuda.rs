@@ -6,6 +6,9 @@ use engine::{DType, Device, Error, ErrorKind, Result, Tensor};
 /// The files under `kernels/common`, and what the files of one family share, by the names that `#include` uses.
 pub(crate) const HEADERS: &[(&str, &str)] = &[
     ("common/divisor.cuh", include_str!("../common/divisor.cuh")),
+    ("attention/fragments.cuh", include_str!("attention/fragments.cuh")),
+    ("attention/gradients.cuh", include_str!("attention/gradients.cuh")),
+    ("attention/problem.cuh", include_str!("attention/problem.cuh")),
     ("attention/tile.cuh", include_str!("attention/tile.cuh")),
     ("augment/blur.cuh", include_str!("augment/blur.cuh")),
     ("augment/color.cuh", include_str!("augment/color.cuh")),

@@ -82,7 +82,12 @@ families! {
         crate::conv2d::cuda::wide::KERNELS,
         crate::conv2d::cuda::small::KERNELS
     ],
-    attention: [crate::attention::cuda::KERNELS],
+    attention: [
+        crate::attention::cuda::KERNELS,
+        crate::attention::tensor_core::d32::KERNELS,
+        crate::attention::tensor_core::d64::KERNELS,
+        crate::attention::tensor_core::d128::KERNELS
+    ],
     ntxent: [crate::ntxent::cuda::forward::KERNELS, crate::ntxent::cuda::backward::KERNELS],
     distill: [
         crate::distill::cuda::softmax::KERNELS,

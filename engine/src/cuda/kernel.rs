@@ -195,7 +195,9 @@ impl Kernel {
         // SAFETY: the module is loaded and never unloaded.
         let handle = unsafe { result::module::get_function(module, name) }.map_err(fail)?;
         if self.dynamic_shared > WITHOUT_OPTING_IN {
-            let bytes = i32::try_from(self.dynamic_shared).unwrap_or(i32::MAX);
+            // Launches that stay below may run on a device that has less than the most.
+            let bytes = self.dynamic_shared.min(context.limits().shared_per_block);
+            let bytes = i32::try_from(bytes).unwrap_or(i32::MAX);
             // SAFETY: the function is the module's.
             unsafe { result::function::set_function_attribute(handle, SHARED, bytes) }.map_err(fail)?;
         }

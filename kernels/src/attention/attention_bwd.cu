@@ -21,9 +21,6 @@ __device__ __forceinline__ void scale_all(float (&x)[4][CHUNKS][WIDTH], float sc
             for (int n = 0; n < WIDTH; n++) x[i][c][n] *= scale;
 }
 
-// A row without a key has lse minus infinity; with infinity instead, every weight of it is 0.
-__device__ __forceinline__ float lse_or_infinity(float lse) { return lse == -INFINITE ? INFINITE : lse; }
-
 // upstream . out of own row x % 4 (so of each row four times over). In the order of inner_products: where one key has
 // all the weight, out is its value and dout . value - delta cancels to 0.
 __device__ __forceinline__ float own_delta(const float *upstream, const float *out) {
@@ -52,7 +49,7 @@ KERNEL __launch_bounds__(THREADS, BLOCKS)
     float *value = key + TILE_FLOATS;                 // (TILE, STRIDE)
     float *weights = value + TILE_FLOATS;             // (TILE, WEIGHT_STRIDE)
 
-    const Place at = place(p);
+    const Place at = place(TILE, p);
     const Keys keys = keys_of(valid, at.sample, p);
     const bool has_rows = at.first + warp_id() * 8 < p.tokens;
 
@@ -112,7 +109,7 @@ KERNEL __launch_bounds__(THREADS, BLOCKS)
     float *row_lse = weights + TILE * WEIGHT_STRIDE; // (TILE)
     float *row_delta = row_lse + TILE;               // (TILE)
 
-    const Place at = place(p);
+    const Place at = place(TILE, p);
     const Keys keys = keys_of(valid, at.sample, p);
     const bool has_keys = at.first + warp_id() * 8 < keys.count;
     float dkey[4][CHUNKS][WIDTH] = {}, dvalue[4][CHUNKS][WIDTH] = {};

@@ -19,7 +19,7 @@ KERNEL __launch_bounds__(THREADS, BLOCKS)
     float *value = key + TILE_FLOATS;                 // (TILE, STRIDE)
     float *weights = value + TILE_FLOATS;             // (TILE, WEIGHT_STRIDE)
 
-    const Place at = place(p);
+    const Place at = place(TILE, p);
     const Keys keys = keys_of(valid, at.sample, p);
     const bool has_rows = at.first + warp_id() * 8 < p.tokens;
 

@@ -38,6 +38,11 @@ pub(super) fn actual(
 ) -> Result<[Tensor; 5]> {
     let (out, lse) = forward(qkv, valid, case.scale)?;
     let dqkv = backward(dout, Forward { qkv, valid, scale: case.scale, out: &out, lse: &lse })?;
+    on_the_cpu(out, lse, dqkv)
+}
+
+/// Results on the CPU, the gradient in its three parts.
+pub(super) fn on_the_cpu(out: Tensor, lse: Tensor, dqkv: Tensor) -> Result<[Tensor; 5]> {
     let dqkv = dqkv.to_device(Device::Cpu)?;
     let parts = [dqkv.narrow(2, 0, 1)?, dqkv.narrow(2, 1, 1)?, dqkv.narrow(2, 2, 1)?];
     let [dquery, dkey, dvalue] = parts;

@@ -1,7 +1,9 @@
-//! Launches of `attention_fwd.cu` and `attention_bwd.cu`.
+//! Launches of `attention_fwd.cu` and `attention_bwd.cu`, which take every head size up to 128 in float32 arithmetic. In bf16
+//! the tensor cores take what they can ([`super::tensor_core`]).
 //!
 //! Head sizes are padded with zeros to 32, 64 or 128, each a variant of its own that is compiled at its first use.
 
+use super::tensor_core::{Choice, Plan as TensorCorePlan};
 use super::{Forward, Sizes};
 use crate::cuda::{HEADERS, Typed};
 use engine::cuda::{Kernel, Launch, Module};
@@ -80,18 +82,24 @@ macro_rules! variants {
 
 variants!(D32: 32, D64: 64, D128: 128);
 
-/// As `Problem` in `tile.cuh`.
+/// As `Problem` in `problem.cuh`.
 #[repr(C)]
 #[derive(Clone, Copy, bytemuck::NoUninit)]
-struct Problem {
-    tokens: u32,
-    heads: u32,
-    size: u32,
-    tiles: u32,
-    aligned: u32,
-    scale: f32,
+pub(super) struct Problem {
+    pub tokens: u32,
+    pub heads: u32,
+    pub size: u32,
+    pub tiles: u32,
+    pub aligned: u32,
+    pub scale: f32,
 }
 const _: () = assert!(size_of::<Problem>() == 24);
+
+/// A number that kernels count with.
+#[track_caller]
+pub(super) fn number(name: &str, n: usize) -> Result<u32> {
+    u32::try_from(n).map_err(|_| Error::shape("attention", "too large").with(name, n))
+}
 
 /// What all launches of a call share.
 struct Plan {
@@ -112,9 +120,6 @@ impl Plan {
                 let text = format!("CUDA kernels take head sizes up to {LARGEST}");
                 return Err(Error::shape(operation, text).with("head size", size));
             }
-        };
-        let number = |name: &str, n: usize| {
-            u32::try_from(n).map_err(|_| Error::shape(operation, "too large").with(name, n))
         };
         let tiles = sizes.tokens.div_ceil(tile(variant.head));
         let row = sizes.size * tensors[0].dtype().size();
@@ -151,6 +156,9 @@ pub fn forward(
     out: &mut Tensor,
     lse: &mut Tensor,
 ) -> Result<()> {
+    if let Some(plan) = TensorCorePlan::new(sizes, scale, &[qkv, out], Choice::Best) {
+        return plan.forward(qkv, valid, out, lse);
+    }
     let plan = Plan::new("attention", sizes, scale, &[qkv, out])?;
     let kernel = plan.variant.forward.of("attention", qkv.dtype())?;
     let launch = Launch::new(kernel, qkv.device())?
@@ -167,6 +175,9 @@ pub fn forward(
 pub fn backward(dout: &Tensor, of: Forward, sizes: Sizes, scale: f32, dqkv: &mut Tensor) -> Result<()> {
     const OP: &str = "attention_backward";
     let Forward { qkv, valid, out, lse, .. } = of;
+    if let Some(plan) = TensorCorePlan::new(sizes, scale, &[dout, qkv, out, dqkv], Choice::Best) {
+        return plan.backward(dout, of, dqkv);
+    }
     let plan = Plan::new(OP, sizes, scale, &[dout, qkv, out, dqkv])?;
     let mut delta = Tensor::empty(lse.shape(), DType::F32, qkv.device())?;
     // One of the three parts of qkv, and a number for each row and head.

@@ -23,6 +23,9 @@ pub(crate) mod cuda;
 #[cfg(test)]
 mod device_tests;
 pub mod reference;
+pub(crate) mod tensor_core;
+#[cfg(test)]
+mod tensor_core_tests;
 #[cfg(test)]
 mod tests;
 pub(crate) mod workloads;

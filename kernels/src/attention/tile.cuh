@@ -9,7 +9,7 @@
 // longer than their contents: 8 rows at the same component then lie in different banks.
 #pragma once
 
-#include "common/element.cuh"
+#include "attention/problem.cuh"
 #include "common/reduce.cuh"
 
 constexpr int TILE = HEAD > 64 ? 32 : 64;     // rows of a tile: what fits in 96 KiB
@@ -22,65 +22,11 @@ constexpr int WIDTH = HEAD == 32 ? 2 : 4;     // components of a result that a t
 constexpr int CHUNKS = HEAD / (16 * WIDTH);   // how many times that
 constexpr int TILE_FLOATS = TILE * STRIDE;
 
-#define INFINITE __int_as_float(0x7f800000)
-#define NOT_A_NUMBER __int_as_float(0x7fffffff)
-
-#define PASTE_HEAD(name, head) ENTRY(name##_d##head)
-#define WITH_HEAD(name, head) PASTE_HEAD(name, head)
-// HEAD_ENTRY(attention_fwd) is attention_fwd_d64_f32.
-#define HEAD_ENTRY(name) WITH_HEAD(name, HEAD)
-
-// What a launch is told; attention/cuda.rs has the same struct.
-struct Problem {
-    u32 tokens;  // T
-    u32 heads;   // H
-    u32 size;    // D, at most HEAD
-    u32 tiles;   // of TILE rows in T
-    u32 aligned; // whether every row of every tensor starts at a multiple of 16 bytes
-    float scale; // of the scores
-};
-static_assert(sizeof(Problem) == 24, "as in cuda.rs");
-
 // The thread's place in its block.
 __device__ __forceinline__ int own_row() { return threadIdx.x / 16 * 4; }
 __device__ __forceinline__ int own_column() { return threadIdx.x % 16; }
 // Component WIDTH * c + w of the thread's result, of a vector.
 __device__ __forceinline__ int component(int c, int w) { return c * 16 * WIDTH + own_column() * WIDTH + w; }
-
-// The block's place in the batch: block ((sample * heads) + head) * tiles + tile.
-struct Place {
-    u32 sample, head;
-    u32 first; // own row that the block starts with
-    u64 pair;  // sample * heads + head
-};
-
-__device__ __forceinline__ Place place(const Problem &p) {
-    u32 pair = blockIdx.x / p.tiles;
-    return {pair / p.heads, pair % p.heads, (blockIdx.x - pair * p.tiles) * TILE, pair};
-}
-
-// How many keys of a sample are seen. A number outside 0 .. T counts as 0, and makes the sample's results NaN.
-struct Keys {
-    u32 count;
-    bool wrong;
-};
-
-__device__ __forceinline__ Keys keys_of(const i32 *valid, u32 sample, const Problem &p) {
-    if (!valid) return {p.tokens, false};
-    u32 count = u32(valid[sample]);
-    return {count > p.tokens ? 0 : count, count > p.tokens};
-}
-
-// Token 0 of query, key or value (part 0, 1, 2) in qkv [B, T, 3, H, D]; token t lies t * token_stride further.
-template <typename T> __device__ __forceinline__ T *part_of(T *qkv, int part, Place at, const Problem &p) {
-    return qkv + ((u64(at.sample) * p.tokens * 3 + part) * p.heads + at.head) * p.size;
-}
-__device__ __forceinline__ u64 token_stride(const Problem &p) { return u64(3) * p.heads * p.size; }
-// The same in out and dout [B, T, H, D].
-template <typename T> __device__ __forceinline__ T *rows_of(T *out, Place at, const Problem &p) {
-    return out + (u64(at.sample) * p.tokens * p.heads + at.head) * p.size;
-}
-__device__ __forceinline__ u64 row_stride(const Problem &p) { return u64(p.heads) * p.size; }
 
 // 2 floats, or a pack, to shared memory and back. A pack of bf16 is two float4: where a row is 8 packs or more, every
 // second group of 4 lanes takes its second half first, so that 8 lanes always touch different banks. (Offsets and

@@ -1,0 +1,70 @@
+// Gradients of attention (gradients.cuh) where a head's queries, keys, values and upstream gradients fit into shared memory:
+// each is read once, and a block that has them all needs no other.
+//
+// A block has `together` heads. While queries, keys and values come, it reads dout and out and makes delta. After the one
+// barrier its warps never meet: each takes 16 keys of a head after the other, then 16 queries.
+
+#include "attention/gradients.cuh"
+
+constexpr int WARPS = HEAD > 64 ? 4 : 6; // so that two blocks of a multiprocessor have 168 registers a thread
+
+// qkv: [B, T, 3, H, D], valid: [B] or null, out, dout: [B, T, H, D], lse: [B, H, T], dqkv: [B, T, 3, H, D]
+// p.tiles: of 16 rows in T; pairs: B H
+KERNEL __launch_bounds__(32 * WARPS, 2)
+    HEAD_ENTRY(attention_bwd_row)(const element *qkv, const i32 *valid, const element *out, const element *dout,
+                                  const float *lse, element *dqkv, Problem p, u32 pairs, u32 together) {
+    extern __shared__ __align__(128) uint4 shared[];
+    const u32 first_pair = blockIdx.x * together, heads = min(together, pairs - first_pair);
+    const u32 rows = 16 * p.tiles, all_rows = together * rows, tasks = heads * p.tiles;
+    const u32 queries = shared_address(shared);             // (together, rows, HEAD)
+    const u32 keys = queries + all_rows * ROW_BYTES;        // (together, rows, HEAD)
+    const u32 values = keys + all_rows * ROW_BYTES;         // (together, rows, HEAD)
+    const u32 upstreams = values + all_rows * ROW_BYTES;    // (together, rows, HEAD)
+    float *row_lse = reinterpret_cast<float *>(shared + 4 * all_rows * PACKS); // (together, rows)
+    float *row_delta = row_lse + all_rows;                                     // (together, rows)
+
+    for (u32 i = 0; i < heads; i++) {
+        const Place at = place_of(first_pair + i, p);
+        const u32 count = keys_of(valid, at.sample, p).count, offset = i * rows * ROW_BYTES;
+        copy_rows(keys + offset, part_of(qkv, 1, at, p), token_stride(p), 0, rows, count, p.size, threadIdx.x,
+                  blockDim.x);
+        copy_rows(values + offset, part_of(qkv, 2, at, p), token_stride(p), 0, rows, count, p.size, threadIdx.x,
+                  blockDim.x);
+        copy_rows(queries + offset, part_of(qkv, 0, at, p), token_stride(p), 0, rows, p.tokens, p.size, threadIdx.x,
+                  blockDim.x);
+    }
+    copy_commit();
+    for (u32 i = 0; i < heads; i++) {
+        const Place at = place_of(first_pair + i, p);
+        load_upstream(upstreams + i * rows * ROW_BYTES, rows_of(dout, at, p), rows_of(out, at, p), 0, rows,
+                      row_delta + i * rows, nullptr, p);
+        load_lse(row_lse + i * rows, lse + at.pair * p.tokens, 0, rows, p);
+    }
+    copy_wait<0>();
+    __syncthreads(); // all vectors, lse and delta are there
+
+    for (u32 task = warp_id(); task < 2 * tasks; task += blockDim.x / 32) {
+        const bool of_keys = task < tasks;
+        const u32 number = of_keys ? task : task - tasks, i = number / p.tiles, first = number % p.tiles * 16;
+        const Place at = place_of(first_pair + i, p);
+        const Keys seen = keys_of(valid, at.sample, p);
+        const u32 offset = i * rows * ROW_BYTES;
+        const float *head_lse = row_lse + i * rows, *head_delta = row_delta + i * rows;
+        if (of_keys) {
+            OwnKeys own(keys + offset, values + offset, first);
+            Tile query(queries + offset), upstream(upstreams + offset);
+            query.keep(), upstream.keep();
+            if (first < seen.count)
+                for (u32 row = 0; row < rows; row += 16)
+                    own.take(query, upstream, row, head_lse + row, head_delta + row, p.scale);
+            own.store(seen, part_of(dqkv, 1, at, p), part_of(dqkv, 2, at, p), first, p);
+        } else {
+            OwnQueries own(queries + offset, upstreams + offset, first, head_lse + first, head_delta + first);
+            Tile key(keys + offset), value(values + offset);
+            key.keep(), value.keep();
+            for (u32 row = 0; row < seen.count; row += 16)
+                own.take(key, value, row, seen.count - row, p.scale);
+            own.store(seen.wrong ? NOT_A_NUMBER : p.scale, part_of(dqkv, 0, at, p), first, p);
+        }
+    }
+}

@@ -1,0 +1,118 @@
+// Gradients of attention (gradients.cuh) for heads that do not fit into shared memory: attention_bwd_stream_q has 64 queries of
+// a head a block and streams keys and values past them, 64 at a time and the next ones on the way; attention_bwd_stream_kv,
+// launched after it, has 64 keys and streams queries and upstream gradients. The first leaves delta for the second. The bits
+// are those of row_bwd.cu.
+
+#include "attention/gradients.cuh"
+
+constexpr int WARPS = 4;
+constexpr int TILE = 16 * WARPS; // rows, own and others
+constexpr u32 TILE_BYTES = TILE * ROW_BYTES;
+
+// Starts the copy of rows start .. start + 63 of a matrix, zeros from `end` on.
+__device__ __forceinline__ void copy_tile(u32 tile, const element *rows, u64 stride, u32 start, u32 end,
+                                          const Problem &p) {
+    copy_rows(tile, rows, stride, start, TILE, end, p.size, threadIdx.x, 32 * WARPS);
+}
+
+// qkv: [B, T, 3, H, D], valid: [B] or null, out, dout: [B, T, H, D], lse: [B, H, T]
+// dqkv: [B, T, 3, H, D], of which the queries' third is written; delta: [B, H, T], written
+// p.tiles: of TILE rows in T
+KERNEL __launch_bounds__(32 * WARPS, 2)
+    HEAD_ENTRY(attention_bwd_stream_q)(const element *qkv, const i32 *valid, const element *out, const element *dout,
+                                       const float *lse, element *dqkv, float *delta, Problem p) {
+    extern __shared__ __align__(128) uint4 shared[];
+    const u32 queries = shared_address(shared);      // (TILE, HEAD)
+    const u32 upstreams = queries + TILE_BYTES;      // (TILE, HEAD)
+    const u32 key_tiles = upstreams + TILE_BYTES;    // (2, TILE, HEAD)
+    const u32 value_tiles = key_tiles + 2 * TILE_BYTES; // (2, TILE, HEAD)
+    float *row_lse = reinterpret_cast<float *>(shared + 6 * TILE * PACKS); // (TILE)
+    float *row_delta = row_lse + TILE;                                     // (TILE)
+    const Place at = place(TILE, p);
+    const Keys keys = keys_of(valid, at.sample, p);
+    const u32 own_row = 16 * warp_id();
+
+    const auto copy_others = [&](u32 start, u32 stage) {
+        if (start >= keys.count) return;
+        copy_tile(key_tiles + stage * TILE_BYTES, part_of(qkv, 1, at, p), token_stride(p), start, keys.count, p);
+        copy_tile(value_tiles + stage * TILE_BYTES, part_of(qkv, 2, at, p), token_stride(p), start, keys.count, p);
+    };
+    copy_tile(queries, part_of(qkv, 0, at, p), token_stride(p), at.first, p.tokens, p);
+    copy_others(0, 0);
+    copy_commit();
+    load_upstream(upstreams, rows_of(dout, at, p), rows_of(out, at, p), at.first, TILE, row_delta,
+                  delta + at.pair * p.tokens, p);
+    load_lse(row_lse, lse + at.pair * p.tokens, at.first, TILE, p);
+    copy_wait<0>();
+    __syncthreads(); // the own vectors, lse and delta are there, and the first tile
+    OwnQueries own(queries, upstreams, own_row, row_lse + own_row, row_delta + own_row);
+
+    u32 stage = 0;
+    for (u32 start = 0; start < keys.count; start += TILE, stage ^= 1) {
+        copy_wait<0>();
+        __syncthreads(); // this tile is there, and all warps have read the one before, where the next one goes
+        copy_others(start + TILE, stage ^ 1);
+        copy_commit();
+        if (at.first + own_row >= p.tokens) continue;
+        const u32 columns = min(keys.count - start, u32(TILE));
+        Tile key(key_tiles + stage * TILE_BYTES), value(value_tiles + stage * TILE_BYTES);
+        key.keep(), value.keep();
+        for (u32 row = 0; row < columns; row += 16)
+            own.take(key, value, row, columns - row, p.scale);
+    }
+    if (at.first + own_row >= p.tokens) return;
+    own.store(keys.wrong ? NOT_A_NUMBER : p.scale, part_of(dqkv, 0, at, p), at.first + own_row, p);
+}
+
+// qkv: [B, T, 3, H, D], valid: [B] or null, dout: [B, T, H, D], lse, delta: [B, H, T]
+// dqkv: [B, T, 3, H, D], of which the keys' and values' thirds are written
+// p.tiles: of TILE rows in T
+KERNEL __launch_bounds__(32 * WARPS, 2)
+    HEAD_ENTRY(attention_bwd_stream_kv)(const element *qkv, const i32 *valid, const element *dout, const float *lse,
+                                        const float *delta, element *dqkv, Problem p) {
+    extern __shared__ __align__(128) uint4 shared[];
+    const u32 keys = shared_address(shared);                // (TILE, HEAD)
+    const u32 values = keys + TILE_BYTES;                   // (TILE, HEAD)
+    const u32 query_tiles = values + TILE_BYTES;            // (2, TILE, HEAD)
+    const u32 upstream_tiles = query_tiles + 2 * TILE_BYTES; // (2, TILE, HEAD)
+    float *row_lse = reinterpret_cast<float *>(shared + 6 * TILE * PACKS); // (2, TILE)
+    float *row_delta = row_lse + 2 * TILE;                                 // (2, TILE)
+    const Place at = place(TILE, p);
+    const Keys seen = keys_of(valid, at.sample, p);
+    const u32 own_row = 16 * warp_id();
+    const bool has_keys = at.first + own_row < seen.count;
+
+    const auto copy_others = [&](u32 start, u32 stage) {
+        if (start >= p.tokens) return;
+        copy_tile(query_tiles + stage * TILE_BYTES, part_of(qkv, 0, at, p), token_stride(p), start, p.tokens, p);
+        copy_tile(upstream_tiles + stage * TILE_BYTES, rows_of(dout, at, p), row_stride(p), start, p.tokens, p);
+        load_lse(row_lse + stage * TILE, lse + at.pair * p.tokens, start, TILE, p);
+        for (u32 i = threadIdx.x; i < TILE; i += 32 * WARPS)
+            row_delta[stage * TILE + i] = start + i < p.tokens ? delta[at.pair * p.tokens + start + i] : 0.0f;
+    };
+    copy_tile(keys, part_of(qkv, 1, at, p), token_stride(p), at.first, seen.count, p);
+    copy_tile(values, part_of(qkv, 2, at, p), token_stride(p), at.first, seen.count, p);
+    copy_others(0, 0);
+    copy_commit();
+    copy_wait<0>();
+    __syncthreads(); // the own vectors are there, and the first tile
+    OwnKeys own(keys, values, own_row);
+
+    u32 stage = 0;
+    for (u32 start = 0; start < p.tokens && at.first < seen.count; start += TILE, stage ^= 1) {
+        copy_wait<0>();
+        __syncthreads(); // this tile is there, and all warps have read the one before, where the next one goes
+        copy_others(start + TILE, stage ^ 1);
+        copy_commit();
+        if (!has_keys) continue;
+        Tile query(query_tiles + stage * TILE_BYTES), upstream(upstream_tiles + stage * TILE_BYTES);
+        query.keep(), upstream.keep();
+        for (u32 row = 0; row < TILE && start + row < p.tokens; row += 16) {
+            const u32 at = stage * TILE + row;
+            own.take(query, upstream, row, row_lse + at, row_delta + at, p.scale);
+        }
+    }
+    copy_wait<0>();
+    if (at.first + own_row >= p.tokens) return;
+    own.store(seen, part_of(dqkv, 1, at, p), part_of(dqkv, 2, at, p), at.first + own_row, p);
+}

@@ -1,0 +1,303 @@
+//! Launches of the bf16 kernels on tensor cores: `row_fwd.cu` and `row_bwd.cu` for sequences that fit into registers and
+//! shared memory, `stream_fwd.cu` and `stream_bwd.cu` for all others.
+//!
+//! Head sizes that are a multiple of 8 are padded with zeros to 32, 64 or 128, each a variant of its own that is compiled at
+//! its first use.
+
+use super::cuda::{Problem, number};
+use super::{Forward, Sizes};
+use engine::cuda::{Kernel, Launch, context};
+use engine::{DType, Device, Result, Tensor};
+
+/// The largest head size.
+const LARGEST: usize = 128;
+/// Dynamic shared memory of a block of `row_fwd.cu` at most: every device from sm_80 on has as much.
+const FORWARD_SHARED: usize = 96 << 10;
+/// The same of `row_bwd.cu`, on devices that have as much.
+const BACKWARD_SHARED: usize = 160 << 10;
+/// Warps of a block, but in `row_bwd.cu`.
+const WARPS: usize = 4;
+/// Rows of a tile in `stream_bwd.cu`, and of a tile of keys in `stream_fwd.cu`.
+const TILE: usize = 64;
+
+/// Rows of a block of `stream_fwd.cu`.
+const fn own_rows(head: usize) -> usize {
+    if head > 64 { 64 } else { 128 }
+}
+
+/// Bytes of `rows` vectors of a head size.
+const fn vectors(head: usize, rows: usize) -> usize {
+    2 * head * rows
+}
+
+/// The kernels for head sizes up to `head`.
+struct Variant {
+    head: usize,
+    /// Each with the tokens that it is for at most.
+    row: &'static [(usize, &'static Kernel)],
+    stream: &'static Kernel,
+    row_backward: &'static Kernel,
+    /// Warps of a block of it at most.
+    row_backward_warps: usize,
+    stream_backward_query: &'static Kernel,
+    stream_backward_key_value: &'static Kernel,
+}
+
+macro_rules! variant {
+    ($name:ident: $head:literal, row $($row:ident $keys:literal)*, backward $warps:literal) => {
+        pub(crate) mod $name {
+            use super::{BACKWARD_SHARED, FORWARD_SHARED, TILE, Variant, own_rows, vectors};
+            use crate::cuda::HEADERS;
+            use engine::cuda::{Kernel, Module};
+
+            const fn module(file: &'static str, source: &'static str) -> Module {
+                Module::new("attention", file, source, HEADERS, &["ELEMENT_BF16", concat!("HEAD=", $head)], &[])
+            }
+            $(static $row: Kernel = {
+                static MODULE: Module = Module::new(
+                    "attention",
+                    "kernels/src/attention/row_fwd.cu",
+                    include_str!("row_fwd.cu"),
+                    HEADERS,
+                    &["ELEMENT_BF16", concat!("HEAD=", $head), concat!("KEYS=", $keys)],
+                    &[],
+                );
+                Kernel::new(&MODULE, concat!("attention_fwd_row_k", $keys, "_d", $head, "_bf16"))
+                    .with_dynamic_shared(FORWARD_SHARED)
+            };)*
+            static STREAM: Module =
+                module("kernels/src/attention/stream_fwd.cu", include_str!("stream_fwd.cu"));
+            static ROW_BACKWARD: Module =
+                module("kernels/src/attention/row_bwd.cu", include_str!("row_bwd.cu"));
+            static STREAM_BACKWARD: Module =
+                module("kernels/src/attention/stream_bwd.cu", include_str!("stream_bwd.cu"));
+            static FORWARD: Kernel = Kernel::new(&STREAM, concat!("attention_fwd_stream_d", $head, "_bf16"))
+                .with_dynamic_shared(vectors($head, own_rows($head) + 4 * TILE));
+            static BACKWARD: Kernel = Kernel::new(&ROW_BACKWARD, concat!("attention_bwd_row_d", $head, "_bf16"))
+                .with_dynamic_shared(BACKWARD_SHARED);
+            static BACKWARD_QUERY: Kernel =
+                Kernel::new(&STREAM_BACKWARD, concat!("attention_bwd_stream_q_d", $head, "_bf16"))
+                    .with_dynamic_shared(vectors($head, 6 * TILE) + 16 * TILE);
+            static BACKWARD_KEY_VALUE: Kernel =
+                Kernel::new(&STREAM_BACKWARD, concat!("attention_bwd_stream_kv_d", $head, "_bf16"))
+                    .with_dynamic_shared(vectors($head, 6 * TILE) + 16 * TILE);
+
+            pub(super) static VARIANT: Variant = Variant {
+                head: $head,
+                row: &[$(($keys, &$row)),*],
+                stream: &FORWARD,
+                row_backward: &BACKWARD,
+                row_backward_warps: $warps,
+                stream_backward_query: &BACKWARD_QUERY,
+                stream_backward_key_value: &BACKWARD_KEY_VALUE,
+            };
+            /// Every kernel for this head size.
+            pub(crate) static KERNELS: &[&Kernel] =
+                &[$(&$row,)* &FORWARD, &BACKWARD, &BACKWARD_QUERY, &BACKWARD_KEY_VALUE];
+        }
+    };
+}
+
+variant!(d32: 32, row K64 64 K208 208 K272 272, backward 6);
+variant!(d64: 64, row K64 64 K208 208 K272 272, backward 6);
+// With more keys a head of this size has not the shared memory that every device has.
+variant!(d128: 128, row K64 64, backward 4);
+
+/// Which of the two kinds of kernels: those that hold whole rows, where they can, or those that stream.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Choice {
+    /// Whole rows where they fit.
+    Best,
+    /// Always streaming: for tests of that.
+    #[cfg(test)]
+    Stream,
+}
+
+/// How a call is launched.
+pub(super) struct Plan {
+    variant: &'static Variant,
+    sizes: Sizes,
+    scale: f32,
+    choice: Choice,
+    device: Device,
+}
+
+/// Launch of a kernel whose blocks have whole heads.
+struct WholeHeads {
+    kernel: &'static Kernel,
+    /// Heads of a block.
+    together: usize,
+    warps: usize,
+    shared: usize,
+}
+
+impl Plan {
+    /// The plan, if these kernels take such a call: bf16, head sizes that are a multiple of 8 up to 128, and addresses
+    /// that are a multiple of 16. `tensors` are all that hold vectors of D elements.
+    pub fn new(sizes: Sizes, scale: f32, tensors: &[&Tensor], choice: Choice) -> Option<Plan> {
+        let variant = match sizes.size {
+            0..=32 => &d32::VARIANT,
+            33..=64 => &d64::VARIANT,
+            65..=LARGEST => &d128::VARIANT,
+            _ => return None,
+        };
+        let fits = sizes.size.is_multiple_of(8)
+            && tensors.iter().all(|t| t.dtype() == DType::BF16 && t.is_aligned(16));
+        fits.then(|| Plan { variant, sizes, scale, choice, device: tensors[0].device() })
+    }
+
+    #[track_caller]
+    fn problem(&self, rows: usize) -> Result<Problem> {
+        let Sizes { tokens, heads, size, .. } = self.sizes;
+        Ok(Problem {
+            tokens: number("tokens", tokens)?,
+            heads: number("heads", heads)?,
+            size: number("head size", size)?,
+            tiles: number("tiles", tokens.div_ceil(rows))?,
+            aligned: 1,
+            scale: self.scale,
+        })
+    }
+
+    /// Heads that a block has together: several where one has few tiles of 16 rows, so that there is work for its warps.
+    fn together(&self) -> usize {
+        match self.sizes.tokens {
+            0..=32 => 4,
+            33..=64 => 2,
+            _ => 1,
+        }
+    }
+
+    /// `tasks` of a block shared out evenly over `most` warps.
+    fn warps(tasks: usize, most: usize) -> usize {
+        tasks.div_ceil(tasks.div_ceil(most).max(1)).max(1)
+    }
+
+    fn rows(&self) -> usize {
+        self.sizes.tokens.next_multiple_of(16)
+    }
+
+    /// Forward with whole rows in registers, if that can be.
+    fn row_forward(&self) -> Option<WholeHeads> {
+        let (together, head) = (self.together(), self.variant.head);
+        let warps = Plan::warps(together * self.rows() / 16, WARPS);
+        let shared = vectors(head, 2 * together * self.rows() + 32 * warps);
+        let &(_, kernel) = self.variant.row.iter().find(|(keys, _)| self.sizes.tokens <= *keys)?;
+        (self.choice == Choice::Best && shared <= FORWARD_SHARED).then_some(WholeHeads {
+            kernel,
+            together,
+            warps,
+            shared,
+        })
+    }
+
+    /// Backward with whole heads in shared memory, if that can be.
+    #[track_caller]
+    fn row_backward(&self) -> Result<Option<WholeHeads>> {
+        let (together, rows) = (self.together(), self.together() * self.rows());
+        let shared = vectors(self.variant.head, 4 * rows) + 8 * rows;
+        let warps = Plan::warps(2 * rows / 16, self.variant.row_backward_warps);
+        let most = match self.device {
+            Device::Cuda(ordinal) => context(ordinal)?.limits().shared_per_block.min(BACKWARD_SHARED),
+            Device::Cpu => 0,
+        };
+        let kernel = self.variant.row_backward;
+        Ok((self.choice == Choice::Best && shared <= most).then_some(WholeHeads {
+            kernel,
+            together,
+            warps,
+            shared,
+        }))
+    }
+
+    #[track_caller]
+    fn run_whole_heads(&self, launch: Launch, of: &WholeHeads) -> Result<()> {
+        let pairs = self.sizes.pairs();
+        launch
+            .value(self.problem(16)?)
+            .value(number("samples times heads", pairs)?)
+            .value(number("heads", of.together)?)
+            .grid(if self.sizes.is_empty() { 0 } else { pairs.div_ceil(of.together) })
+            .block(32 * of.warps)
+            .shared(of.shared)
+            .run()
+    }
+
+    #[track_caller]
+    fn run_stream(&self, launch: Launch, kernel: &Kernel, rows: usize) -> Result<()> {
+        launch
+            .value(self.problem(rows)?)
+            .grid(self.sizes.pairs() * self.sizes.tokens.div_ceil(rows))
+            .block(32 * WARPS)
+            .shared(kernel.dynamic_shared)
+            .run()
+    }
+
+    /// `out` and `lse` of `qkv`.
+    #[track_caller]
+    pub fn forward(
+        &self,
+        qkv: &Tensor,
+        valid: Option<&Tensor>,
+        out: &mut Tensor,
+        lse: &mut Tensor,
+    ) -> Result<()> {
+        let whole = self.row_forward();
+        let kernel = whole.as_ref().map_or(self.variant.stream, |of| of.kernel);
+        let launch = Launch::new(kernel, self.device)?
+            .read(qkv)?
+            .read_optional(valid)?
+            .write(out)?
+            .write(lse)?
+            .flops(self.sizes.flops(2.0));
+        match whole {
+            Some(of) => self.run_whole_heads(launch, &of),
+            None => self.run_stream(launch, kernel, own_rows(self.variant.head)),
+        }
+    }
+
+    /// `dqkv`, in one launch where whole heads fit into shared memory; else the queries' third and delta first, then
+    /// the others.
+    #[track_caller]
+    pub fn backward(&self, dout: &Tensor, of: Forward, dqkv: &mut Tensor) -> Result<()> {
+        let Forward { qkv, valid, out, lse, .. } = of;
+        if let Some(of) = self.row_backward()? {
+            let launch = Launch::new(of.kernel, self.device)?
+                .read(qkv)?
+                .read_optional(valid)?
+                .read(out)?
+                .read(dout)?
+                .read(lse)?
+                .write(dqkv)?
+                .flops(self.sizes.flops(5.0));
+            return self.run_whole_heads(launch, &of);
+        }
+        let mut delta = Tensor::empty(lse.shape(), DType::F32, self.device)?;
+        // One of the three parts of qkv, and a number for each row and head.
+        let (part, scalars) = (out.len() * out.dtype().size(), 4 * lse.len());
+        let bytes = 6 * part + 2 * scalars + valid.map_or(0, |valid| 4 * valid.len());
+        let kernel = self.variant.stream_backward_query;
+        let launch = Launch::new(kernel, self.device)?
+            .read(qkv)?
+            .read_optional(valid)?
+            .read(out)?
+            .read(dout)?
+            .read(lse)?
+            .write(dqkv)?
+            .write(&mut delta)?
+            .bytes(bytes)
+            .flops(self.sizes.flops(3.0));
+        self.run_stream(launch, kernel, TILE)?;
+        let kernel = self.variant.stream_backward_key_value;
+        let launch = Launch::new(kernel, self.device)?
+            .read(qkv)?
+            .read_optional(valid)?
+            .read(dout)?
+            .read(lse)?
+            .read(&delta)?
+            .write(dqkv)?
+            .bytes(bytes)
+            .flops(self.sizes.flops(4.0));
+        self.run_stream(launch, kernel, TILE)
+    }
+}
