@@ -1,6 +1,7 @@
 //! The command line: what can be said, and where it goes.
 
 use crate::evaluate::features::Layer;
+use crate::evaluate::probe::Protocol;
 use clap::{Args, Parser, Subcommand};
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -29,6 +30,8 @@ pub enum Command {
     Probe(Probe),
     /// Classify by an encoder's nearest neighbours.
     Knn(Knn),
+    /// Show the training images whose features are nearest to those of test images.
+    Retrieve(Retrieve),
     /// Train an encoder further with labels, beside the same architecture from scratch, and test both.
     Finetune(Finetune),
     /// Write an encoder's features to a file.
@@ -142,30 +145,48 @@ pub struct Pretrain {
     /// Leave out the table of accuracies at the end.
     #[arg(long)]
     pub no_table: bool,
+    /// Go on where more than 1 % of the test images are training images too.
+    #[arg(long)]
+    pub allow_duplicates: bool,
+}
+
+/// What is evaluated. A file of features needs no images.
+#[derive(Debug, Args)]
+#[command(mut_arg("spec", |arg| arg.required(false)))]
+pub struct Evaluated {
+    /// A run's folder, or an encoder's file; for probe and knn also a file of features, as `pretext embed` writes it.
+    pub encoder: PathBuf,
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub data: Option<Data>,
+    /// Where to compute features: cpu, cuda, cuda:N, emulated.
+    #[arg(long, default_value = "cpu")]
+    pub device: String,
+    /// Features behind this block, from 1 (a ResNet's stages, a ViT's blocks), averaged over places; `best` chooses one on a
+    /// held-out tenth of the training images (default: the encoder's own features).
+    #[arg(long, value_name = "N|best")]
+    pub layer: Option<Layer>,
+    /// Go on where more than 1 % of the test images are training images too.
+    #[arg(long)]
+    pub allow_duplicates: bool,
 }
 
 /// Arguments of `probe`.
 #[derive(Debug, Args)]
 pub struct Probe {
-    /// A run's folder, or an encoder's file.
-    pub encoder: PathBuf,
     #[command(flatten)]
     #[allow(missing_docs)]
-    pub data: Data,
-    /// Where to compute features: cpu, cuda, cuda:N, emulated.
-    #[arg(long, default_value = "cpu")]
-    pub device: String,
-    /// Passes over the training features.
-    #[arg(long, default_value_t = 30)]
-    pub epochs: usize,
-    /// Learning rates to choose from, on a held-out tenth of the training images.
+    pub of: Evaluated,
+    /// How the layer is trained: sgd, moco, mae, dino, dinov2-sweep, logreg (see docs/evaluation.md).
+    #[arg(long, default_value = "sgd")]
+    pub protocol: Protocol,
+    /// Passes over the training features (default: the protocol's).
+    #[arg(long)]
+    pub epochs: Option<usize>,
+    /// Learning rates to choose from, on a held-out tenth of the training images (default: the protocol's).
     #[arg(long, value_delimiter = ',')]
     pub rates: Option<Vec<f32>>,
-    /// Features behind this block, from 1 (a ResNet's stages, a ViT's blocks), averaged over places; `best` chooses one on a
-    /// held-out tenth of the training images (default: the encoder's own features).
-    #[arg(long, value_name = "N|best")]
-    pub layer: Option<Layer>,
-    /// Seed of the order of samples and of the encoder at random.
+    /// Seed of the order of samples, of initial weights and of the encoder at random.
     #[arg(long, default_value_t = 1)]
     pub seed: u64,
 }
@@ -195,30 +216,44 @@ pub struct Classical {
 /// Arguments of `knn`.
 #[derive(Debug, Args)]
 pub struct Knn {
-    /// A run's folder, or an encoder's file.
-    pub encoder: PathBuf,
     #[command(flatten)]
     #[allow(missing_docs)]
-    pub data: Data,
-    /// Where to compute features: cpu, cuda, cuda:N, emulated.
-    #[arg(long, default_value = "cpu")]
-    pub device: String,
+    pub of: Evaluated,
     /// Neighbours that vote.
     #[arg(short, long, default_value_t = 20)]
     pub k: usize,
-    /// Votes weigh exp(similarity / temperature).
+    /// Votes weigh exp((similarity - 1) / temperature).
     #[arg(long, default_value_t = 0.07)]
     pub temperature: f32,
     /// Subtract the training mean before rows are normalised.
-    #[arg(long)]
+    #[arg(long = "center", alias = "centre")]
     pub centre: bool,
-    /// Features behind this block, from 1 (a ResNet's stages, a ViT's blocks), averaged over places; `best` chooses one on a
-    /// held-out tenth of the training images (default: the encoder's own features).
-    #[arg(long, value_name = "N|best")]
-    pub layer: Option<Layer>,
     /// Seed of the encoder at random.
     #[arg(long, default_value_t = 1)]
     pub seed: u64,
+}
+
+/// Arguments of `retrieve`.
+#[derive(Debug, Args)]
+pub struct Retrieve {
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub of: Evaluated,
+    /// Neighbours to show and to count.
+    #[arg(short, long, default_value_t = 10)]
+    pub k: usize,
+    /// The test images to show, from 0 (default: --count of them, evenly spread).
+    #[arg(long, value_delimiter = ',', value_name = "I,J,..")]
+    pub images: Option<Vec<usize>>,
+    /// How many test images to show.
+    #[arg(long, default_value_t = 10, conflicts_with = "images")]
+    pub count: usize,
+    /// Subtract the training mean before rows are normalised.
+    #[arg(long = "center", alias = "centre")]
+    pub centre: bool,
+    /// The PNG file to write; indices and similarities go to the same name with .json.
+    #[arg(long, value_name = "FILE", default_value = "retrieved.png")]
+    pub out: PathBuf,
 }
 
 /// Arguments of `finetune`.
@@ -272,6 +307,9 @@ pub struct Finetune {
     /// Stop and save after this step of a run, as Ctrl-C would; --resume goes on.
     #[arg(long, value_name = "STEP")]
     pub stop_after: Option<u64>,
+    /// Go on where more than 1 % of the test images are training images too.
+    #[arg(long)]
+    pub allow_duplicates: bool,
 }
 
 /// Arguments of `embed`.
@@ -285,6 +323,9 @@ pub struct Embed {
     /// Where to compute features: cpu, cuda, cuda:N, emulated.
     #[arg(long, default_value = "cpu")]
     pub device: String,
+    /// Also write the features behind each of the last N blocks, for the probes that look at several.
+    #[arg(long, value_name = "N")]
+    pub blocks: Option<usize>,
     /// The file to write: tensors train, test and, where there are labels, train_labels, test_labels.
     #[arg(long, value_name = "FILE")]
     pub out: PathBuf,

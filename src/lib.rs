@@ -3,6 +3,8 @@
 //! [`train`] trains, [`evaluate`] says what an encoder's features are worth, [`finetune`] trains it on with labels, [`commands`] are what a
 //! user can ask for. Methods are in `objectives`, networks in `models`.
 
+#![allow(clippy::single_range_in_vec_init, reason = "columns are lists of ranges, often of one")]
+
 pub mod cli;
 pub mod commands;
 pub mod config;

@@ -12,6 +12,7 @@ use data::Dataset;
 use engine::{Result, Tensor};
 use models::{Arch, Encoder, ImageShape, Mode};
 use pretext::evaluate::features;
+use pretext::evaluate::inputs::Source;
 use serde_json::Value;
 use std::sync::Arc;
 
@@ -153,9 +154,9 @@ fn a_trunk_that_is_not_frozen_is_an_error() {
         )
         .unwrap();
         let mut encoder = Drifting { inner, drifts };
-        let result = features::labelled(&mut encoder, &input, &dataset);
+        let result = features::labelled(&mut encoder, Source::Own, &input, &dataset);
         match drifts {
-            false => assert_eq!(result.unwrap().dim, 16),
+            false => assert_eq!(result.unwrap().0.dim, 16),
             true => assert!(result.unwrap_err().message().contains("frozen")),
         }
     }
@@ -169,9 +170,9 @@ fn features_of_an_image_do_not_depend_on_its_batch() {
     let mut encoder =
         models::build(&Arch::named("resnet-small/4"), ImageShape { height: 12, width: 12, channels: 1 }, 1)
             .unwrap();
-    let all = features::labelled(encoder.as_mut(), &input, &dataset).unwrap();
+    let (all, _) = features::labelled(encoder.as_mut(), Source::Own, &input, &dataset).unwrap();
     let some: Arc<dyn Dataset> = Arc::new(data::Subset::new(dataset.clone(), vec![7, 3]).unwrap());
-    let few = features::labelled(encoder.as_mut(), &input, &some).unwrap();
+    let (few, _) = features::labelled(encoder.as_mut(), Source::Own, &input, &some).unwrap();
     assert_eq!(few.row(0), all.row(7));
     assert_eq!(few.row(1), all.row(3));
     assert_eq!(few.labels, [all.labels[7], all.labels[3]]);

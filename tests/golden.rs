@@ -1,4 +1,4 @@
-//! Values from PyTorch, torchvision, lightly and scikit-image (`tests/golden/`), checked through the public functions.
+//! Values from PyTorch, torchvision, lightly, scikit-image and scikit-learn (`tests/golden/`), checked through the public functions.
 
 // A test reports by panicking, helpers included.
 #![allow(clippy::unwrap_used, clippy::panic)]
@@ -8,6 +8,7 @@ mod golden {
 
     mod augment;
     mod distill;
+    mod evaluation;
     mod losses;
     mod networks;
     mod objectives;
@@ -23,6 +24,7 @@ mod golden {
         let lists = [
             augment::FILES,
             distill::FILES,
+            evaluation::FILES,
             losses::FILES,
             networks::FILES,
             objectives::FILES,

@@ -3,6 +3,7 @@
 use super::load_encoder;
 use crate::cli::Finetune;
 use crate::config::{self, Overrides};
+use crate::evaluate::leak::{self, Duplicates};
 use crate::finetune::labels::{self, Labels};
 use crate::finetune::plan::{Plan, Start};
 use crate::finetune::{self, Job, NAME};
@@ -20,6 +21,7 @@ pub fn run(args: &Finetune, output: &Output) -> Result<()> {
     let usage = |text: String| Err(Error::new(ErrorKind::Usage, NAME, text));
     let mut trained = load_encoder(&args.encoder)?;
     let splits = super::open(&args.data, output)?;
+    leak::check(&splits, Duplicates::allowed(args.allow_duplicates), output)?;
     let splits = Splits { train: trained.sees(&splits.train)?, test: trained.sees(&splits.test)?, ..splits };
     labels::require_labelled(&splits)?;
     let overrides = overrides(args);

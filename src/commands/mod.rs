@@ -9,6 +9,7 @@ pub mod finetune;
 pub mod kernels;
 pub mod list;
 pub mod pretrain;
+pub mod retrieve;
 
 use crate::cli::{self, Cli, Command};
 use crate::config::Config;
@@ -34,6 +35,7 @@ pub fn run(cli: &Cli) -> Result<()> {
         Command::Pretrain(args) => pretrain::run(args, &output),
         Command::Probe(args) => evaluate::probe(args, &output),
         Command::Knn(args) => evaluate::knn(args, &output),
+        Command::Retrieve(args) => retrieve::run(args, &output),
         Command::Finetune(args) => finetune::run(args, &output),
         Command::Embed(args) => embed::run(args, &output),
         Command::Classical(args) => classical::run(args, &output),

@@ -3,7 +3,8 @@
 use crate::cli::Pretrain;
 use crate::config::{self, Config, Overrides};
 use crate::evaluate::features;
-use crate::evaluate::floors::{self, Probes};
+use crate::evaluate::floors::{self, Probes, Title};
+use crate::evaluate::leak::{self, Duplicates};
 use crate::evaluate::{knn, probe};
 use crate::output::Output;
 use crate::train::run::RunFolder;
@@ -23,6 +24,10 @@ pub fn run(args: &Pretrain, output: &Output) -> Result<()> {
     let device = crate::device::choose(&args.device)?;
     let method = objectives::find(&args.method)?;
     let splits = super::open(&args.data, output)?;
+    let shows_table = !args.no_table && splits.train.label(0).is_some() && !splits.test.is_empty();
+    if shows_table {
+        leak::check(&splits, Duplicates::allowed(args.allow_duplicates), output)?;
+    }
     let profile = train::profile(splits.train.as_ref())?;
     let mut base = config::defaults(method, &args.data.spec(), &profile)?;
     base.data_dir = args.data.data_dir.clone();
@@ -99,8 +104,7 @@ pub fn run(args: &Pretrain, output: &Output) -> Result<()> {
     engine::memory::trim();
     output.event(&json!({"event": "encoder", "path": folder.encoder_path()}));
     output.say(&format!("encoder: {}", folder.encoder_path().display()));
-    let labelled = splits.train.label(0).is_some() && !splits.test.is_empty();
-    if args.no_table || !labelled {
+    if !shows_table {
         return Ok(());
     }
     let mut trained = features::load(&folder.encoder_path())?;
@@ -108,7 +112,8 @@ pub fn run(args: &Pretrain, output: &Output) -> Result<()> {
     let probes =
         Probes { block: None, linear: Some(probe::Settings::default()), knn: Some(knn::Settings::default()) };
     let rows = floors::evaluate(&mut trained, config.seed, &splits, &probes)?;
-    floors::show(output, &config.method, &config.data, &splits, None, &rows);
+    let images = [splits.train.len(), splits.test.len()];
+    floors::show(output, &Title { method: &config.method, data: &config.data, images }, &probes, &rows);
     Ok(())
 }
 

@@ -1,7 +1,8 @@
 //! Encoders on disk, and the features they give for a dataset.
 
 use super::Labelled;
-use autograd::{Var, module, no_grad};
+use super::inputs::{Part, Source, Token};
+use autograd::{Var, module, no_grad, ops};
 use data::{Dataset, Evaluation, Lightness, Loader, LoaderOptions, Subset};
 use engine::safetensors::{self, Contents};
 use engine::{Error, Result};
@@ -182,27 +183,18 @@ pub fn calibrate(
     Ok(())
 }
 
-/// Gives each row of features of `dataset` in order, batch by batch: `each(rows, dim, labels)`.
+/// Gives each row of features of `dataset` in order, batch by batch: `each(rows, dim, labels)`. What the columns of the rows are is
+/// returned; empty for [`Source::Own`] and [`Source::Block`].
 ///
 /// It runs on the encoder's device. The trunk is frozen: evaluation mode, no gradient. A check that none of its tensors changed is part of
 /// every call.
 pub fn for_each_batch(
     encoder: &mut dyn Encoder,
-    input: &Recipe,
-    dataset: &Arc<dyn Dataset>,
-    each: impl FnMut(&[f32], usize, Option<&[i32]>) -> Result<()>,
-) -> Result<()> {
-    for_each_batch_of(encoder, None, input, dataset, each)
-}
-
-/// As [`for_each_batch`], of a block's features where one is given.
-fn for_each_batch_of(
-    encoder: &mut dyn Encoder,
-    block: Option<usize>,
+    source: Source,
     input: &Recipe,
     dataset: &Arc<dyn Dataset>,
     mut each: impl FnMut(&[f32], usize, Option<&[i32]>) -> Result<()>,
-) -> Result<()> {
+) -> Result<Vec<Part>> {
     if encoder.channels() != dataset.channels() {
         return Err(Error::shape(
             "features",
@@ -214,44 +206,74 @@ fn for_each_batch_of(
             ),
         ));
     }
-    let (before, device) = (checksum(encoder)?, module::device(encoder));
+    let (frozen, device) = (Frozen::new(encoder)?, module::device(encoder));
+    let mut columns = Vec::new();
     let _off = no_grad();
     for batch in Evaluation::new(dataset.clone(), input.clone(), BATCH)? {
         let batch = batch?;
         let images = Var::constant(batch.views[0].to_device(device)?);
-        let features = match block {
-            None => encoder.features(&images, Mode::Evaluate)?.into_value(),
-            Some(block) => encoder.block_features(&images, block)?.into_value(),
+        let features = match source {
+            Source::Own => encoder.features(&images, Mode::Evaluate)?,
+            Source::Block(block) => encoder.block_features(&images, block)?,
+            Source::LastBlocks(count) => {
+                let (parts, features) = last_blocks(encoder, &images, count)?;
+                columns = parts;
+                features
+            }
         };
+        let features = features.into_value();
         each(&features.to_vec::<f32>()?, features.shape()[1], batch.labels.as_deref())?;
     }
-    match checksum(encoder)? == before {
-        true => Ok(()),
-        false => Err(Error::value("features", "the frozen encoder changed while it was evaluated")),
+    frozen.check(encoder)?;
+    Ok(columns)
+}
+
+/// Class token and average of the patches behind each of the last `count` blocks of a ViT; the average over places behind each of
+/// the last stages of a ResNet: side by side, [B, D].
+fn last_blocks(encoder: &mut dyn Encoder, images: &Var, count: usize) -> Result<(Vec<Part>, Var)> {
+    let blocks = encoder.blocks();
+    let from = blocks - count.min(blocks) + 1;
+    let mut found = Vec::new();
+    match encoder.vit() {
+        Some(vit) => {
+            for (i, tokens) in vit.last_blocks(images, count.min(blocks))?.iter().enumerate() {
+                found.push((from + i, Token::Class, tokens.class()?));
+                found.push((from + i, Token::Average, ops::mean(&tokens.patches()?, &[1])?));
+            }
+        }
+        None => {
+            for block in from..=blocks {
+                found.push((block, Token::Average, encoder.block_features(images, block)?));
+            }
+        }
     }
+    let mut start = 0;
+    let parts = found.iter().map(|(block, token, features)| {
+        let columns = start..start + features.shape()[1];
+        start = columns.end;
+        Part { block: *block, token: *token, columns }
+    });
+    let parts = parts.collect();
+    let all: Vec<&Var> = found.iter().map(|(_, _, features)| features).collect();
+    Ok((parts, ops::cat(&all, 1)?))
 }
 
-/// All features of a labelled dataset.
-pub fn labelled(encoder: &mut dyn Encoder, input: &Recipe, dataset: &Arc<dyn Dataset>) -> Result<Labelled> {
-    labelled_of(encoder, None, input, dataset)
-}
-
-/// As [`labelled`], of a block's features where one is given.
-pub fn labelled_of(
+/// All features of a labelled dataset, and what their columns are: see [`for_each_batch`].
+pub fn labelled(
     encoder: &mut dyn Encoder,
-    block: Option<usize>,
+    source: Source,
     input: &Recipe,
     dataset: &Arc<dyn Dataset>,
-) -> Result<Labelled> {
+) -> Result<(Labelled, Vec<Part>)> {
     let mut out = Labelled { features: Vec::new(), dim: 0, labels: Vec::new() };
-    for_each_batch_of(encoder, block, input, dataset, |rows, dim, labels| {
+    let parts = for_each_batch(encoder, source, input, dataset, |rows, dim, labels| {
         let labels = labels.ok_or_else(|| unlabelled(dataset.as_ref()))?;
         out.dim = dim;
         out.features.extend_from_slice(rows);
         out.labels.extend_from_slice(labels);
         Ok(())
     })?;
-    Ok(out)
+    Ok((out, parts))
 }
 
 /// The pixels of a labelled dataset as the encoder would see them, as features.
@@ -280,6 +302,26 @@ pub fn spread(dataset: &Arc<dyn Dataset>, count: usize) -> Result<Arc<dyn Datase
     let (n, count) = (dataset.len(), count.min(dataset.len()));
     let indices = (0..count).map(|i| i * n / count.max(1)).collect();
     Ok(Arc::new(Subset::new(dataset.clone(), indices)?))
+}
+
+/// An encoder as it was, to see that it still is.
+#[derive(Debug, Clone, Copy)]
+pub struct Frozen(u64);
+
+impl Frozen {
+    /// Remembers every parameter and buffer.
+    pub fn new(encoder: &mut dyn Encoder) -> Result<Frozen> {
+        Ok(Frozen(checksum(encoder)?))
+    }
+
+    /// An error if any of them is not what it was.
+    #[track_caller]
+    pub fn check(self, encoder: &mut dyn Encoder) -> Result<()> {
+        match checksum(encoder)? == self.0 {
+            true => Ok(()),
+            false => Err(Error::value("features", "the frozen encoder changed while it was evaluated")),
+        }
+    }
 }
 
 /// A fingerprint of every parameter and buffer (64-bit FNV-1a over their bits).

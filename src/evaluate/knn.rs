@@ -39,42 +39,53 @@ fn normalised(set: &Labelled, centre: &[f32]) -> Vec<f32> {
     out
 }
 
-/// The predicted class of every query, by its nearest neighbours in `bank`.
+/// A sample of the bank, and its cosine with a query.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Neighbour {
+    /// Its place in the bank.
+    pub index: usize,
+    /// -1 to 1.
+    pub similarity: f32,
+}
+
+/// The `k` nearest of `bank` (all of it, if it has fewer) to each of `queries`, nearest first: exact, by comparing all.
 ///
-/// Ties in the vote go to the smaller class; ties in similarity to the earlier sample.
-pub fn predict(bank: &Labelled, queries: &Labelled, settings: Settings) -> Result<Vec<i32>> {
+/// Ties go to the earlier sample. At most a block of queries for each thread is compared at a time; the result
+/// does not depend on how many there are. With `centre` the bank's mean is subtracted before rows are normalised.
+pub fn neighbours(
+    bank: &Labelled,
+    queries: &Labelled,
+    k: usize,
+    centre: bool,
+) -> Result<Vec<Vec<Neighbour>>> {
     bank.require_match(queries, "knn")?;
-    if settings.k == 0 || settings.temperature.is_nan() || settings.temperature <= 0.0 {
-        return Err(Error::value("knn", "k must be at least 1 and the temperature positive")
-            .with("k", settings.k)
-            .with("temperature", settings.temperature));
+    if k == 0 {
+        return Err(Error::value("knn", "k must be at least 1"));
     }
-    let (n, dim, k) = (bank.len(), bank.dim, settings.k.min(bank.len()));
-    let classes = bank.labels.iter().copied().max().unwrap_or(0).max(0) as usize + 1;
-    let mut centre = vec![0f32; dim];
-    if settings.centre {
-        for (j, c) in centre.iter_mut().enumerate() {
-            *c = ((0..n).map(|i| f64::from(bank.row(i)[j])).sum::<f64>() / n as f64) as f32;
+    let (n, dim, k) = (bank.len(), bank.dim, k.min(bank.len()));
+    let mut mean = vec![0f32; dim];
+    if centre {
+        for (j, m) in mean.iter_mut().enumerate() {
+            *m = ((0..n).map(|i| f64::from(bank.row(i)[j])).sum::<f64>() / n as f64) as f32;
         }
     }
-    let (keys, queries_unit) = (normalised(bank, &centre), normalised(queries, &centre));
-    let blocks = queries_unit.par_chunks(BLOCK * dim.max(1));
-    let predictions = blocks
-        .map(|block| -> Result<Vec<i32>> {
+    let (keys, queries) = (normalised(bank, &mean), normalised(queries, &mean));
+    let blocks = queries.par_chunks(BLOCK * dim.max(1));
+    let found = blocks
+        .map(|block| -> Result<Vec<Vec<Neighbour>>> {
             let rows = block.len() / dim.max(1);
             let mut similarity = vec![0f32; rows * n];
             let q = Mat { data: block, row_stride: dim, column_stride: 1 };
             let b = Mat { data: &keys, row_stride: 1, column_stride: dim };
             gemm_serial(rows, n, dim, q, b, false, &mut similarity, n)?;
-            let rows = similarity.chunks_exact(n);
-            Ok(rows.map(|s| vote(s, &bank.labels, classes, k, settings.temperature)).collect())
+            Ok(similarity.chunks_exact(n).map(|row| nearest(row, k)).collect())
         })
         .collect::<Result<Vec<_>>>()?;
-    Ok(predictions.concat())
+    Ok(found.concat())
 }
 
-/// The class with the heaviest votes among the `k` most similar samples.
-fn vote(similarity: &[f32], labels: &[i32], classes: usize, k: usize, temperature: f32) -> i32 {
+/// The `k` largest, largest first; of equals the first.
+fn nearest(similarity: &[f32], k: usize) -> Vec<Neighbour> {
     let mut order: Vec<u32> = (0..similarity.len() as u32).collect();
     let nearer =
         |a: &u32, b: &u32| similarity[*b as usize].total_cmp(&similarity[*a as usize]).then(a.cmp(b));
@@ -83,11 +94,28 @@ fn vote(similarity: &[f32], labels: &[i32], classes: usize, k: usize, temperatur
         order.truncate(k);
     }
     order.sort_unstable_by(nearer);
+    let neighbour = |i: u32| Neighbour { index: i as usize, similarity: similarity[i as usize] };
+    order.into_iter().map(neighbour).collect()
+}
+
+/// The predicted class of every query, by its nearest neighbours in `bank`. Ties in the vote go to the smaller class.
+pub fn predict(bank: &Labelled, queries: &Labelled, settings: Settings) -> Result<Vec<i32>> {
+    let Settings { k, temperature, centre } = settings;
+    if temperature.is_nan() || temperature <= 0.0 {
+        return Err(Error::value("knn", "the temperature must be positive").with("temperature", temperature));
+    }
+    let classes = bank.classes();
+    let found = neighbours(bank, queries, k, centre)?;
+    Ok(found.iter().map(|near| vote(near, &bank.labels, classes, temperature)).collect())
+}
+
+/// The class with the heaviest votes.
+fn vote(neighbours: &[Neighbour], labels: &[i32], classes: usize, temperature: f32) -> i32 {
     let mut votes = vec![0f64; classes];
-    for &i in &order {
+    for near in neighbours {
         // Relative to the largest possible similarity: no overflow, however small the temperature.
-        let weight = ((f64::from(similarity[i as usize]) - 1.0) / f64::from(temperature)).exp();
-        if let Some(v) = usize::try_from(labels[i as usize]).ok().and_then(|c| votes.get_mut(c)) {
+        let weight = ((f64::from(near.similarity) - 1.0) / f64::from(temperature)).exp();
+        if let Some(v) = usize::try_from(labels[near.index]).ok().and_then(|c| votes.get_mut(c)) {
             *v += weight;
         }
     }
@@ -138,6 +166,43 @@ mod tests {
         assert_eq!(accuracy(&all, &all, one).unwrap(), 100.0);
         let (a, b) = (all.select(&(0..25).collect::<Vec<_>>()), all.select(&(25..50).collect::<Vec<_>>()));
         assert!(accuracy(&a, &b, one).unwrap() < 100.0);
+    }
+
+    /// More queries than a block has, against every pair by hand; and with the mean taken out first.
+    #[test]
+    fn neighbours_are_exact_and_do_not_depend_on_threads() {
+        use engine::{Philox, random::Purpose};
+        let mut g = Philox::new(1, Purpose::Test, 0);
+        let mut random = |n: usize| {
+            let features = (0..3 * n).map(|_| 2.0 + g.normal()).collect();
+            Labelled { features, dim: 3, labels: vec![0; n] }
+        };
+        let (bank, queries) = (random(101), random(2 * BLOCK + 3));
+        let mean: Vec<f64> =
+            (0..3).map(|j| (0..101).map(|i| f64::from(bank.row(i)[j])).sum::<f64>() / 101.0).collect();
+        for centre in [false, true] {
+            let minus = |row: &[f32]| -> Vec<f64> {
+                row.iter().zip(&mean).map(|(v, m)| f64::from(*v) - if centre { *m } else { 0.0 }).collect()
+            };
+            let cosine = |a: &[f64], b: &[f64]| {
+                let dot = |a: &[f64], b: &[f64]| a.iter().zip(b).map(|(x, y)| x * y).sum::<f64>();
+                dot(a, b) / (dot(a, a) * dot(b, b)).sqrt()
+            };
+            let found = neighbours(&bank, &queries, 4, centre).unwrap();
+            for (q, near) in found.iter().enumerate() {
+                let all = (0..101).map(|i| cosine(&minus(bank.row(i)), &minus(queries.row(q))));
+                let mut all: Vec<(usize, f64)> = all.enumerate().collect();
+                all.sort_by(|a, b| b.1.total_cmp(&a.1));
+                for (near, (index, similarity)) in near.iter().zip(all) {
+                    assert!((f64::from(near.similarity) - similarity).abs() < 1e-6);
+                    assert_eq!(near.index, index);
+                }
+            }
+            for threads in [1, 5] {
+                let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+                assert_eq!(pool.install(|| neighbours(&bank, &queries, 4, centre)).unwrap(), found);
+            }
+        }
     }
 
     #[test]

@@ -3,13 +3,19 @@
 
 pub mod classical;
 pub mod features;
+pub mod file;
 pub mod floors;
 pub mod health;
+pub mod inputs;
 pub mod knn;
+pub mod lbfgs;
+pub mod leak;
 pub mod probe;
+pub mod retrieve;
 mod spectrum;
 
 use engine::{Error, Result};
+use std::ops::Range;
 
 /// Features of a labelled set: one row a sample.
 #[derive(Debug, Clone)]
@@ -50,6 +56,23 @@ impl Labelled {
             dim: self.dim,
             labels: indices.iter().map(|&i| self.labels[i]).collect(),
         }
+    }
+
+    /// The values of `columns`, one range behind the other, of every row. An error for a column that is not there.
+    pub fn columns(&self, columns: &[Range<usize>]) -> Result<Labelled> {
+        if let Some(wrong) = columns.iter().find(|range| range.start > range.end || range.end > self.dim) {
+            let text = format!("there are {} columns, not {wrong:?}", self.dim);
+            return Err(Error::shape("features", text));
+        }
+        if columns == [0..self.dim] {
+            return Ok(self.clone());
+        }
+        let row = |i| columns.iter().flat_map(move |range| self.row(i)[range.clone()].iter().copied());
+        Ok(Labelled {
+            features: (0..self.len()).flat_map(row).collect(),
+            dim: columns.iter().map(|range| range.len()).sum(),
+            labels: self.labels.clone(),
+        })
     }
 
     /// An error unless there are samples and both sets have rows of equal length.

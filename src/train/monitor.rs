@@ -3,6 +3,7 @@
 use super::events::StepEvent;
 use super::run::Metrics;
 use crate::config;
+use crate::evaluate::inputs::Source;
 use crate::evaluate::{features, health, knn};
 use crate::output::Output;
 use data::Dataset;
@@ -132,7 +133,7 @@ impl<'a> Monitor<'a> {
             "rank": health.rank, "dim": health.dim});
         self.note = format!(", std {:.3}, rank {:.0}", health.std, health.rank);
         if let Some((sample, input)) = &self.sample {
-            let all = features::labelled(objective.encoder(), input, sample)?;
+            let (all, _) = features::labelled(objective.encoder(), Source::Own, input, sample)?;
             let (ask, bank) = ask_and_bank(all.len());
             let top1 = knn::accuracy(&all.select(&bank), &all.select(&ask), knn::Settings::default())?;
             event["knn"] = json!(top1);

@@ -1,6 +1,6 @@
-"""Reference values from PyTorch, torchvision, timm, lightly and scikit-image, one safetensors file a case.
+"""Reference values from PyTorch, torchvision, timm, lightly, scikit-image and scikit-learn, one safetensors file a case.
 
-    pip install torch torchvision timm lightly scikit-image safetensors
+    pip install torch torchvision timm lightly scikit-image scikit-learn safetensors
     python make.py --out cases
 
 Every file holds the inputs, the parameters, the outputs and, where there is a backward pass, the
@@ -297,6 +297,20 @@ def models():
         save(f"model_vit_{name}", case, **tensors, **{f"state.{k}": t for k, t in v.state_dict().items()})
 
 
+# ---------------------------------------------------------------- evaluation
+
+def evaluation():
+    from sklearn.linear_model import LogisticRegression
+    for c in (.01, 1., 100.):
+        name = f"logistic_regression_c{c:g}"
+        seed(name)
+        y = torch.randint(0, 4, (120,))
+        x = (torch.randn(120, 6) + .5 * y[:, None] * torch.tensor([1., -1, .5, 0, 0, 0])) * torch.tensor([1., .3, 2, 1, 5, .1])
+        fit = LogisticRegression(C=c, solver="newton-cholesky", tol=1e-12, max_iter=10000).fit(x.double().numpy(), y.numpy())
+        save(name, dict(model="sklearn LogisticRegression", c=c), x=x, labels=y.int(), coef=torch.tensor(fit.coef_),
+             intercept=torch.tensor(fit.intercept_), scores=torch.tensor(fit.decision_function(x.double().numpy())))
+
+
 if __name__ == "__main__":
     ap = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     ap.add_argument("--seed", type=int, default=1)
@@ -304,6 +318,6 @@ if __name__ == "__main__":
     a = ap.parse_args()
     OUT, SEED = a.out, a.seed
     os.makedirs(OUT, exist_ok=True)
-    for f in (operators, objectives, optimisers, augmentations, models):
+    for f in (operators, objectives, optimisers, augmentations, models, evaluation):
         f()
     print(len(os.listdir(OUT)), "cases in", OUT)
