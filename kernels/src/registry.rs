@@ -74,13 +74,20 @@ families! {
         crate::matmul::mma::KERNELS[1],
         crate::matmul::mma::KERNELS[2],
         crate::matmul::mma::KERNELS[3],
-        crate::matmul::mma::KERNELS[4]
+        crate::matmul::mma::KERNELS[4],
+        crate::matmul::ladder::KERNELS[0],
+        crate::matmul::ladder::KERNELS[1],
+        crate::matmul::ladder::KERNELS[2],
+        crate::matmul::ladder::KERNELS[3]
     ],
     conv2d: [
         crate::conv2d::cuda::large::KERNELS,
         crate::conv2d::cuda::tall::KERNELS,
         crate::conv2d::cuda::wide::KERNELS,
-        crate::conv2d::cuda::small::KERNELS
+        crate::conv2d::cuda::small::KERNELS,
+        crate::conv2d::mma::KERNELS[0],
+        crate::conv2d::mma::KERNELS[1],
+        crate::conv2d::mma::KERNELS[2]
     ],
     attention: [
         crate::attention::cuda::KERNELS,

@@ -1,6 +1,8 @@
-//! Launches of `conv2d.cu`. Convolutions of one pixel to one pixel are launches of [`crate::matmul`].
+//! Launches of `conv2d.cu`: f32, and bf16 that tensor cores do not take. Other convolutions of bf16 are launches of
+//! [`mma`]; convolutions of one pixel to one pixel are launches of [`crate::matmul`].
 
 use super::Sizes;
+use super::mma::{self, Pass as On};
 use crate::cuda::Typed;
 use crate::divisor::{Divisor, side};
 use crate::matmul::cuda::{Sizes as Product, TOGETHER, product, sum_parts};
@@ -127,6 +129,9 @@ pub(crate) fn forward(z: &Sizes, x: &Tensor, w: &Tensor, y: &mut Tensor) -> Resu
         let sizes = Product { batch: 1, m, n, k, transpose_a: false, transpose_b: true };
         return product(name, sizes, x, w, None, y);
     }
+    if mma::applies(z, On::Forward, [x, w]) {
+        return mma::run(name, z, On::Forward, [x, w], y);
+    }
     let tile = Tile::for_result(m, n);
     let pass = Pass {
         tile,
@@ -159,6 +164,9 @@ pub(crate) fn input_gradient(z: &Sizes, dy: &Tensor, w: &Tensor, dx: &mut Tensor
         let sizes =
             Product { batch: 1, m: z.n * z.h * z.w, n: z.c, k: z.o, transpose_a: false, transpose_b: false };
         return product(name, sizes, dy, w, None, dx);
+    }
+    if mma::applies(z, On::InputGradient, [dy, w]) {
+        return mma::run(name, z, On::InputGradient, [dy, w], dx);
     }
     // Pixels of a class.
     let [rows, columns] = [z.h.div_ceil(z.stride), z.w.div_ceil(z.stride)];
@@ -195,6 +203,9 @@ pub(crate) fn weight_gradient(z: &Sizes, x: &Tensor, dy: &Tensor, dw: &mut Tenso
     if z.is_product() {
         let sizes = Product { batch: 1, m, n, k, transpose_a: true, transpose_b: false };
         return product(name, sizes, dy, x, None, dw);
+    }
+    if mma::applies(z, On::WeightGradient, [x, dy]) {
+        return mma::run(name, z, On::WeightGradient, [x, dy], dw);
     }
     let tile = Tile::for_result(m, n);
     let (count, part) = parts(blocks(tile, [m, n]), k);

@@ -69,15 +69,21 @@ impl MmaTile {
     /// The tile that takes least time for `batch` results of `m x n` and sums of `k`: a round of blocks over the
     /// device takes as long as a block, whether the device is full or not.
     pub(crate) fn for_result(batch: usize, m: usize, n: usize, k: usize) -> MmaTile {
-        let time = |entry: &&Entry| {
-            let blocks = batch.saturating_mul(entry.tile.down(m)).saturating_mul(entry.tile.across(n));
-            let (count, steps) = entry.tile.parts(blocks, k);
+        Self::best_of(&TILES.each_ref().map(|entry| entry.tile), batch, m, n, k)
+    }
+
+    /// The best of some tiles for that.
+    pub(crate) fn best_of(tiles: &[MmaTile], batch: usize, m: usize, n: usize, k: usize) -> MmaTile {
+        let time = |tile: &&MmaTile| {
+            let entry = tile.entry();
+            let blocks = batch.saturating_mul(tile.down(m)).saturating_mul(tile.across(n));
+            let (count, steps) = tile.parts(blocks, k);
             // Blocks that share a multiprocessor share its tensor cores.
             let rounds = blocks.saturating_mul(count).div_ceil(PROCESSORS);
             let block = (entry.rows * entry.columns * entry.cost).saturating_mul(steps.min(k));
             rounds.saturating_mul(block)
         };
-        TILES.iter().min_by_key(time).map_or(MmaTile::T128x128, |entry| entry.tile)
+        tiles.iter().min_by_key(time).copied().unwrap_or(MmaTile::T128x128)
     }
 
     fn entry(self) -> &'static Entry {

@@ -13,6 +13,7 @@ mod device_tests;
 mod fused;
 #[cfg(test)]
 mod fused_tests;
+pub(crate) mod ladder;
 pub(crate) mod micro;
 pub(crate) mod mma;
 #[cfg(test)]

@@ -1,5 +1,8 @@
-//! What is profiled and timed: one product of each tile, and a sum in parts.
+//! What is profiled and timed: one product of each tile, sums in parts, what is done beside products, and the ladder.
 
+use super::cuda::Sizes;
+use super::mma::{Beside, product_by};
+use super::mma_tile::MmaTile;
 use super::*;
 use crate::array::Array;
 use crate::check::on_device;
@@ -21,9 +24,89 @@ fn product(
     Ok(Box::new(move || matmul(&a, &b, transpose_a, transpose_b).map(drop)))
 }
 
+fn only_bf16(dtype: DType) -> Result<()> {
+    match dtype {
+        DType::BF16 => Ok(()),
+        _ => Err(Error::dtype("workload", "tensor cores take bf16")),
+    }
+}
+
+/// `A Bᵀ` by one step of the ladder.
+fn step(device: Device, dtype: DType, number: usize) -> Result<Run> {
+    only_bf16(dtype)?;
+    let (a, b) = (operand(1, [512, 256], device, dtype)?, operand(2, [512, 256], device, dtype)?);
+    let mut out = Tensor::empty(&[512, 512], dtype, device)?;
+    Ok(Box::new(move || ladder::product(number, &a, &b, &mut out)))
+}
+
+/// `A Bᵀ` by blocks of a tile that larger products take.
+fn tile(device: Device, dtype: DType, tile: MmaTile) -> Result<Run> {
+    only_bf16(dtype)?;
+    let (m, n, k) = (1024, 512, 256);
+    let (a, b) = (operand(1, [m, k], device, dtype)?, operand(2, [n, k], device, dtype)?);
+    let mut out = Tensor::empty(&[m, n], dtype, device)?;
+    let z = Sizes { batch: 1, m, n, k, transpose_a: false, transpose_b: true };
+    Ok(Box::new(move || product_by("matmul", tile, z, &a, &b, None, &mut out, Beside::Nothing)))
+}
+
 /// The family's workloads.
 pub fn workloads() -> Vec<Workload> {
     vec![
+        Workload {
+            label: "tile 128x256 of 1024x512x256, b transposed",
+            prepare: |device, dtype| tile(device, dtype, MmaTile::T128x256),
+        },
+        Workload {
+            label: "tile 128x128 of 1024x512x256, b transposed",
+            prepare: |device, dtype| tile(device, dtype, MmaTile::T128x128),
+        },
+        Workload {
+            label: "tile 128x64 of 1024x512x256, b transposed",
+            prepare: |device, dtype| tile(device, dtype, MmaTile::T128x64),
+        },
+        Workload {
+            label: "tile 64x128 of 1024x512x256, b transposed",
+            prepare: |device, dtype| tile(device, dtype, MmaTile::T64x128),
+        },
+        Workload {
+            label: "linear_gelu 4096x192 to 768",
+            prepare: |device, dtype| {
+                only_bf16(dtype)?;
+                let x = operand(1, [4096, 192], device, dtype)?;
+                let weight = operand(2, [768, 192], device, dtype)?;
+                let bias = operand(3, [1, 768], device, dtype)?.reshape(&[768])?;
+                Ok(Box::new(move || linear_gelu(&x, &weight, Some(&bias), true).map(drop)))
+            },
+        },
+        Workload {
+            label: "matmul_gelu_backward 4096x192 to 768",
+            prepare: |device, dtype| {
+                only_bf16(dtype)?;
+                let dy = operand(1, [4096, 192], device, dtype)?;
+                let weight = operand(2, [192, 768], device, dtype)?;
+                let pre = operand(3, [4096, 768], device, dtype)?;
+                Ok(Box::new(move || matmul_gelu_backward(&dy, &weight, &pre).map(drop)))
+            },
+        },
+        Workload {
+            label: "weight_and_bias_gradient 768x192 of 4096",
+            prepare: |device, dtype| {
+                let dy = operand(1, [4096, 768], device, dtype)?;
+                let x = operand(2, [4096, 192], device, dtype)?;
+                Ok(Box::new(move || weight_and_bias_gradient(&dy, &x).map(drop)))
+            },
+        },
+        Workload { label: "ladder 1, naive, 512x512x256", prepare: |device, dtype| step(device, dtype, 0) },
+        Workload { label: "ladder 2, tiled, 512x512x256", prepare: |device, dtype| step(device, dtype, 1) },
+        Workload { label: "ladder 3, mma, 512x512x256", prepare: |device, dtype| step(device, dtype, 2) },
+        Workload {
+            label: "ladder 4, ldmatrix, 512x512x256",
+            prepare: |device, dtype| step(device, dtype, 3),
+        },
+        Workload {
+            label: "ladder 5, multistage, 512x512x256",
+            prepare: |device, dtype| step(device, dtype, 4),
+        },
         Workload {
             label: "matmul 512x512x512",
             prepare: |device, dtype| product(device, dtype, [512, 512, 512], false, false),

@@ -1,0 +1,303 @@
+// Convolution of bf16 and its two gradients on tensor cores, as matrix products whose operands are gathered while they are
+// copied: no im2col matrix, no padded image, no flipped weights in global memory. Images are NHWC, weights [O, R, S, C].
+//
+//   PASS_FWD     y[N P Q, O]   = windows of x [N P Q, R S C]      weights [O, R S C]
+//   PASS_DGRAD   dx[pixels, C] = windows of dy [pixels, R' S' O]  weights [C, R' S' O], for each residue class
+//   PASS_WGRAD   dw[O, R S C]  = dy [O, N P Q]                    pixels of x [R S C, N P Q]
+//
+// Each block computes one tile; see common/mma_tile.cuh for the loop. What each pass reads, and the residue classes of
+// dgrad, are those of conv2d.cu. A window is kept as the element where it begins and a bit for each kernel element that
+// says whether it lies inside the image, so that the loop has neither divisions nor comparisons of coordinates: R S is
+// at most 32, tensors have less than 2^31 elements, channels are multiples of 8 (in dgrad O of 64), rows are aligned to
+// 16 bytes. The steps k go over kernel elements, then channels; what is outside is zero and not read.
+
+#include "common/divisor.cuh"
+#include "common/mma_result.cuh"
+
+struct Convolution {
+    i32 n, h, w, c, r, s, o, p, q, stride, padding;
+    u32 part;                  // wgrad: steps k that a block sums
+    u32 together;              // whether results are stored by packs
+    Divisor tiles_n, tiles_m;
+    Divisor outer;             // parts of wgrad; the stride, in dgrad
+    Divisor rows, columns;     // of pixels that are counted: P and Q; in dgrad H and W over the stride
+    Divisor channels;          // of what a window holds: C; in dgrad O
+};
+static_assert(sizeof(Convolution) == 124, "as in kernels/src/conv2d/mma.rs");
+
+// A number's digits: (outer * middle_size + middle) * inner_size + inner.
+struct Digits {
+    i32 outer, middle, inner;
+};
+
+template <typename Middle> __device__ __forceinline__ Digits digits(u32 n, Middle middle_size, Divisor inner_size) {
+    const u32 inner = take_remainder(n, inner_size);
+    const u32 outer = quotient(n, middle_size);
+    return {i32(outer), i32(n - outer * divisor(middle_size)), i32(inner)};
+}
+
+__device__ __forceinline__ bool inside(i32 y, i32 x, i32 height, i32 width) {
+    return u32(y) < u32(height) && u32(x) < u32(width);
+}
+
+// Operand A of forward and dgrad: a row is a pixel's window of an image [.., height, width, channels], its steps are
+// (kernel row, kernel column, channel). Kernel elements go on by SIGN pixels from the window's corner.
+template <int SIGN> struct Windows {
+    using Packs = Share<TILE_M, true>;
+    static constexpr int COUNT = Packs::COUNT;
+    const bf16 *image;
+    i32 width, channels, kernel_columns;
+    i32 corner[COUNT]; // where each pack's window begins, in elements; outside of the image where it is padded
+    u32 meets[COUNT];  // a bit for each kernel element that lies inside
+    i32 row, column, channel; // this thread's step: kernel row, kernel column, channel
+    Digits step;              // 64 steps
+
+    // `columns`: kernel columns; `height`: of the image.
+    template <typename Middle, typename F>
+    __device__ __forceinline__ void begin(
+        const bf16 *base, i32 height, i32 wide, i32 kernel_rows, Middle columns, Divisor channels_of, F corner_of
+    ) {
+        image = base, width = wide, channels = channels_of.divisor, kernel_columns = i32(divisor(columns));
+        const Digits first = digits(Packs::inner(), columns, channels_of);
+        row = first.outer, column = first.middle, channel = first.inner;
+        step = digits(TILE_K, columns, channels_of);
+#pragma unroll
+        for (int j = 0; j < COUNT; j++) {
+            i32 image_number, y, x;
+            const bool exists = corner_of(Packs::outer() + j * Packs::JUMP, image_number, y, x);
+            corner[j] = ((image_number * height + y) * width + x) * channels;
+            u32 bits = 0;
+            if (exists)
+                for (i32 at = 0, r = 0; r < kernel_rows; r++)
+                    for (i32 s = 0; s < kernel_columns; s++, at++)
+                        bits |= u32(inside(y + SIGN * r, x + SIGN * s, height, width)) << at;
+            meets[j] = bits;
+        }
+    }
+
+    __device__ __forceinline__ void copy(u32 tile, int from, int to) {
+        const u32 element = row * kernel_columns + column;
+        const u32 bit = element < 32 ? 1u << element : 0;
+        const i32 offset = SIGN * (row * width + column) * channels + channel;
+#pragma unroll
+        for (int j = from; j < to; j++)
+            copy_async(tile + Packs::place(j), image + (corner[j] + offset), meets[j] & bit ? 16 : 0);
+    }
+
+    __device__ __forceinline__ void advance() {
+        row += step.outer, column += step.middle, channel += step.inner;
+        if (channel >= channels) channel -= channels, column++;
+        if (column >= kernel_columns) column -= kernel_columns, row++;
+    }
+};
+
+// The tile's rows, each at `place(row)` elements of `to`, or nowhere where that is negative.
+template <typename T, typename F>
+__device__ __forceinline__ void store_rows(
+    const T *tile, T *to, u32 first_n, u32 columns, bool together, F place
+) {
+    over_tile(tile, [&](u32 row, u32 column, uint4 bits) {
+        column += first_n;
+        if (column >= columns) return;
+        const i64 at = place(row);
+        if (at >= 0) store_pack_of(to + at + column, columns - column, together, bits);
+    });
+}
+
+#define NAMED(pass, m, n) NAMED_AS(pass, m, n)
+#define NAMED_AS(pass, m, n) conv2d_mma_##pass##_##m##x##n##_bf16
+
+#if defined(PASS_FWD)
+// x: [N, H, W, C], w: [O, R, S, C], y: [N, P, Q, O]. Blocks: tiles of O, then of pixels.
+KERNEL __launch_bounds__(THREADS, 1) NAMED(fwd, TILE_M, TILE_N)(const bf16 *x, const bf16 *w, bf16 *y, Convolution z) {
+    extern __shared__ __align__(128) char shared[];
+    u32 tile_m = blockIdx.x;
+    const u32 first_n = take_remainder(tile_m, z.tiles_n) * TILE_N;
+    const u32 first_m = tile_m * TILE_M;
+    const u32 pixels = z.n * z.p * z.q, length = z.r * z.s * z.c;
+
+    Windows<1> windows;
+    windows.begin(x, z.h, z.w, z.r, u32(z.s), z.channels, [&](u32 row, i32 &image, i32 &top, i32 &left) {
+        const Digits pixel = digits(first_m + row, z.rows, z.columns); // image, row, column
+        image = pixel.outer;
+        top = pixel.middle * z.stride - z.padding, left = pixel.inner * z.stride - z.padding;
+        return first_m + row < pixels;
+    });
+    DenseOperand<TILE_N, true> weights(w, length, first_n, z.o, 0, length);
+    Sums sums = {};
+    NoRowSums nothing;
+    multiply<true, true>(windows, weights, (length + TILE_K - 1) / TILE_K, shared_address(shared), sums, nothing);
+
+    bf16 *tile = reinterpret_cast<bf16 *>(shared);
+    stage(sums, nullptr, tile);
+    __syncthreads(); // the tile is written
+    store_rows(tile, y, first_n, z.o, z.together, [&](u32 row) {
+        return first_m + row < pixels ? i64(first_m + row) * z.o : i64(-1);
+    });
+}
+#endif
+
+#if defined(PASS_DGRAD)
+// A residue class of input pixels in one direction: as in conv2d.cu.
+struct Residue {
+    i32 residue; // the first kernel element that the pixels meet
+    i32 taps;    // kernel elements that they meet
+    i32 first;   // the first pixel, then every stride-th
+    i32 output;  // the output that meets it with kernel element `residue`
+};
+
+__device__ __forceinline__ Residue residue_class(i32 residue, i32 kernel, i32 padding, i32 stride, Divisor by_stride) {
+    u32 whole = padding;
+    const i32 rest = take_remainder(whole, by_stride);
+    const bool later = residue < rest; // the first h is not before the image
+    const i32 first = residue - rest + (later ? stride : 0);
+    const i32 taps = residue < kernel ? i32(quotient(kernel - residue + stride - 1, by_stride)) : 0;
+    return {residue, taps, first, i32(whole) + (later ? 1 : 0)};
+}
+
+// Operand B of dgrad: a row is an input channel, its steps are (kernel row, kernel column, output channel) of a residue
+// class. Reads w: [O, R, S, C] along C. Output channels are multiples of 64, so that a tile's steps are of one kernel
+// element.
+struct ClassWeights {
+    using Packs = Share<TILE_N, false>;
+    static constexpr int COUNT = Packs::COUNT;
+    const bf16 *at;                    // this thread's next pack
+    i64 jump, channels_rest, row_rest; // elements on: to the next pack, to the next kernel element, to the next kernel row
+    i32 outputs, left, columns, column;
+    i32 steps; // tiles from this one on; 0 where the row does not exist
+
+    __device__ __forceinline__ void copy(u32 tile, int from, int to) {
+#pragma unroll
+        for (int j = from; j < to; j++) {
+            copy_async(tile + Packs::place(j), at, steps > 0 ? 16 : 0);
+            at += jump;
+        }
+    }
+
+    // Behind the last pack: 64 output channels on, or to the next kernel element's first.
+    __device__ __forceinline__ void advance() {
+        left -= TILE_K, steps--;
+        if (left > 0) return;
+        left = outputs, at += channels_rest;
+        if (++column < columns) return;
+        column = 0, at += row_rest;
+    }
+};
+
+// dy: [N, P, Q, O], w: [O, R, S, C], dx: [N, H, W, C]. Blocks: tiles of C, then of a class's pixels, then classes.
+// Every class counts ceil(H / stride) x ceil(W / stride) pixels an image, of which the last may lie outside.
+KERNEL __launch_bounds__(THREADS, 1) NAMED(dgrad, TILE_M, TILE_N)(
+    const bf16 *dy, const bf16 *w, bf16 *dx, Convolution z
+) {
+    extern __shared__ __align__(128) char shared[];
+    u32 horizontal = blockIdx.x;
+    const u32 first_n = take_remainder(horizontal, z.tiles_n) * TILE_N;
+    const u32 first_m = take_remainder(horizontal, z.tiles_m) * TILE_M;
+    const u32 vertical = take_remainder(horizontal, z.outer);
+    const Residue down = residue_class(vertical, z.r, z.padding, z.stride, z.outer);
+    const Residue right = residue_class(horizontal, z.s, z.padding, z.stride, z.outer);
+    const u32 pixels = z.n * z.rows.divisor * z.columns.divisor;
+    const u32 length = down.taps * right.taps * z.o;
+    Sums sums = {};
+    if (length > 0) {
+        Windows<-1> windows;
+        windows.begin(
+            dy, z.p, z.q, down.taps, u32(right.taps), z.channels,
+            [&](u32 row, i32 &image, i32 &y, i32 &x) {
+                const Digits pixel = digits(first_m + row, z.rows, z.columns); // image, row, column of the class
+                image = pixel.outer, y = down.output + pixel.middle, x = right.output + pixel.inner;
+                return first_m + row < pixels;
+            }
+        );
+        using Packs = ClassWeights::Packs;
+        ClassWeights weights;
+        const u32 channel = first_n + Packs::inner();
+        const i64 output = i64(z.r) * z.s * z.c, next_column = i64(z.stride) * z.c, next_row = next_column * z.s;
+        weights.at = w + (i64(down.residue) * z.s + right.residue) * z.c + Packs::outer() * output + channel;
+        weights.steps = channel < z.c ? length / TILE_K : 0;
+        weights.jump = Packs::JUMP * output;
+        weights.channels_rest = next_column - z.o * output;
+        weights.row_rest = next_row - right.taps * next_column;
+        weights.outputs = weights.left = z.o, weights.columns = right.taps, weights.column = 0;
+        NoRowSums nothing;
+        multiply<true, false>(windows, weights, length / TILE_K, shared_address(shared), sums, nothing);
+    }
+    bf16 *tile = reinterpret_cast<bf16 *>(shared);
+    stage(sums, nullptr, tile);
+    __syncthreads(); // the tile is written
+    store_rows(tile, dx, first_n, z.c, z.together, [&](u32 row) {
+        const Digits pixel = digits(first_m + row, z.rows, z.columns);
+        const i32 h = down.first + pixel.middle * z.stride, column = right.first + pixel.inner * z.stride;
+        const bool exists = first_m + row < pixels && h < z.h && column < z.w;
+        return exists ? ((i64(pixel.outer) * z.h + h) * z.w + column) * z.c : i64(-1);
+    });
+}
+#endif
+
+#if defined(PASS_WGRAD)
+// Operand B of wgrad: a row is (kernel row, kernel column, input channel), its steps are output pixels. Reads
+// x: [N, H, W, C] along C. A pixel's place is found anew for each pack, with multiplications (Divisor).
+struct Pixels {
+    using Packs = Share<TILE_N, false>;
+    static constexpr int COUNT = Packs::COUNT;
+    const bf16 *x; // the channel of this thread's row
+    i32 h, w, c, stride, top, left; // of the kernel element: its row and column before the padding is taken off
+    u32 k, end_k;                   // pack 0's pixel
+    Divisor rows, columns;
+
+    __device__ __forceinline__ void copy(u32 tile, int from, int to) {
+#pragma unroll
+        for (int j = from; j < to; j++) {
+            const u32 pixel = k + j * Packs::JUMP;
+            const Digits at = digits(pixel, rows, columns); // image, row, column
+            const i32 y = at.middle * stride + top, x_at = at.inner * stride + left;
+            const bool meets = pixel < end_k && inside(y, x_at, h, w);
+            const i32 from_x = meets ? ((at.outer * h + y) * w + x_at) * c : 0;
+            copy_async(tile + Packs::place(j), x + from_x, meets ? 16 : 0);
+        }
+    }
+
+    __device__ __forceinline__ void advance() { k += TILE_K; }
+};
+
+// x: [N, H, W, C], dy: [N, P, Q, O], dw: [O, R, S, C], partial: [parts, O, R, S, C] or null. Blocks: tiles of R S C,
+// then of O, then parts, whose sums matmul_sum_parts adds in order.
+KERNEL __launch_bounds__(THREADS, 1) NAMED(wgrad, TILE_M, TILE_N)(
+    const bf16 *x, const bf16 *dy, bf16 *dw, float *partial, Convolution z
+) {
+    extern __shared__ __align__(128) char shared[];
+    u32 part = blockIdx.x;
+    const u32 first_n = take_remainder(part, z.tiles_n) * TILE_N;
+    const u32 first_m = take_remainder(part, z.tiles_m) * TILE_M;
+    const u32 rows = z.r * z.s * z.c;
+    const u32 first_k = part * z.part;
+    const u32 end_k = min(first_k + z.part, u32(z.n * z.p * z.q));
+
+    DenseOperand<TILE_M, false> gradient(dy, z.o, first_m, z.o, first_k, end_k);
+    Pixels pixels;
+    using Packs = Pixels::Packs;
+    const u32 row = first_n + Packs::inner();
+    const Digits tap = digits(min(row, rows - 8), u32(z.s), z.channels);
+    pixels.x = x + tap.inner, pixels.h = z.h, pixels.w = z.w, pixels.c = z.c, pixels.stride = z.stride;
+    pixels.top = tap.outer - z.padding, pixels.left = tap.middle - z.padding;
+    pixels.rows = z.rows, pixels.columns = z.columns;
+    pixels.k = first_k + Packs::outer(), pixels.end_k = row < rows ? end_k : 0;
+    Sums sums = {};
+    NoRowSums nothing;
+    const u32 steps = (end_k - first_k + TILE_K - 1) / TILE_K;
+    multiply<false, false>(gradient, pixels, steps, shared_address(shared), sums, nothing);
+
+    const auto place = [&](u32 row) { return first_m + row < z.o ? i64(first_m + row) * rows : i64(-1); };
+    if (partial) {
+        float *tile = reinterpret_cast<float *>(shared);
+        stage(sums, nullptr, tile);
+        __syncthreads(); // the tile is written
+        store_rows(tile, partial + u64(part) * z.o * rows, first_n, rows, z.together, place);
+    } else {
+        bf16 *tile = reinterpret_cast<bf16 *>(shared);
+        stage(sums, nullptr, tile);
+        __syncthreads(); // the tile is written
+        store_rows(tile, dw, first_n, rows, z.together, place);
+    }
+}
+#endif

@@ -1,0 +1,192 @@
+//! Launches of `mma.cu`: convolutions of bf16 on tensor cores.
+
+use super::Sizes;
+use crate::divisor::{Divisor, side};
+use crate::matmul::cuda::sum_parts;
+use crate::matmul::mma_tile::MmaTile;
+use engine::cuda::{Kernel, Launch};
+use engine::{DType, Result, Tensor};
+
+macro_rules! tile {
+    ($module:ident, $tile:ident, $m:literal x $n:literal, $warp_m:literal x $warp_n:literal) => {
+        mod $module {
+            use engine::cuda::{Kernel, Module};
+            pass!(FWD, $tile, [$m, $n, $warp_m, $warp_n], "fwd", "PASS_FWD");
+            pass!(DGRAD, $tile, [$m, $n, $warp_m, $warp_n], "dgrad", "PASS_DGRAD");
+            pass!(WGRAD, $tile, [$m, $n, $warp_m, $warp_n], "wgrad", "PASS_WGRAD");
+            pub(crate) static KERNELS: &[&Kernel] = &[&FWD, &DGRAD, &WGRAD];
+        }
+    };
+}
+macro_rules! pass {
+    ($name:ident, $tile:ident, [$m:literal, $n:literal, $warp_m:literal, $warp_n:literal], $pass:literal, $define:literal) => {
+        static $name: Kernel = {
+            static MODULE: Module = Module::new(
+                "conv2d",
+                "kernels/src/conv2d/mma.cu",
+                include_str!("mma.cu"),
+                crate::cuda::HEADERS,
+                &["ELEMENT_BF16", $define],
+                &[
+                    concat!("--define-macro=TILE_M=", $m),
+                    concat!("--define-macro=TILE_N=", $n),
+                    concat!("--define-macro=WARP_M=", $warp_m),
+                    concat!("--define-macro=WARP_N=", $warp_n),
+                ],
+            );
+            const ENTRY: &str = concat!("conv2d_mma_", $pass, "_", $m, "x", $n, "_bf16");
+            Kernel::new(&MODULE, ENTRY).with_dynamic_shared(crate::matmul::mma_tile::MmaTile::$tile.shared())
+        };
+    };
+}
+tile!(t128x128, T128x128, 128 x 128, 64 x 64);
+tile!(t128x64, T128x64, 128 x 64, 64 x 64);
+tile!(t64x64, T64x64, 64 x 64, 32 x 32);
+
+/// Every kernel of this file, by tile.
+pub(crate) static KERNELS: [&[&Kernel]; 3] = [t128x128::KERNELS, t128x64::KERNELS, t64x64::KERNELS];
+/// The tiles in that order. The gradients would spill registers in others.
+pub(crate) const TILES: [MmaTile; 3] = [MmaTile::T128x128, MmaTile::T128x64, MmaTile::T64x64];
+
+/// A pass, by its number among a tile's kernels.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Pass {
+    /// y from x.
+    Forward,
+    /// dx from dy.
+    InputGradient,
+    /// dw from x and dy.
+    WeightGradient,
+}
+
+/// `Convolution` of `mma.cu`.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, bytemuck::NoUninit)]
+struct Convolution {
+    /// N, H, W, C, R, S, O, P, Q, stride, padding.
+    sizes: [u32; 11],
+    part: u32,
+    together: u32,
+    tiles_n: Divisor,
+    tiles_m: Divisor,
+    outer: Divisor,
+    rows: Divisor,
+    columns: Divisor,
+    channels: Divisor,
+}
+const _: () = assert!(size_of::<Convolution>() == 124);
+
+/// A pass as products: their number, and rows, columns and steps of each.
+#[derive(Debug, Clone, Copy)]
+struct Product {
+    count: usize,
+    m: usize,
+    n: usize,
+    k: usize,
+}
+
+fn product(z: &Sizes, pass: Pass) -> Product {
+    let window = z.r * z.s;
+    match pass {
+        Pass::Forward => Product { count: 1, m: z.n * z.p * z.q, n: z.o, k: window * z.c },
+        Pass::InputGradient => Product {
+            count: z.stride * z.stride,
+            m: z.n * z.h.div_ceil(z.stride) * z.w.div_ceil(z.stride),
+            n: z.c,
+            k: (window * z.o).div_ceil(z.stride * z.stride),
+        },
+        Pass::WeightGradient => Product { count: 1, m: z.o, n: window * z.c, k: z.n * z.p * z.q },
+    }
+}
+
+/// Whether tensor cores compute a pass: bf16, whole packs of channels at multiples of 16 bytes, kernels of at most 32
+/// elements, and for the input gradient whole tiles of output channels. A stem of three channels is none of these.
+pub(crate) fn applies(z: &Sizes, pass: Pass, tensors: [&Tensor; 2]) -> bool {
+    /// Elements of a tensor, which kernels count in 32 bits with a window's overhang.
+    const MOST: usize = 1 << 30;
+    let pixels = (z.n * (z.h + 2 * z.padding + z.r) * (z.w + 2 * z.padding + z.s)).max(z.n * z.p * z.q);
+    let elements = pixels.saturating_mul(z.c.max(z.o)).max(z.o * z.r * z.s * z.c);
+    let outputs = match pass {
+        Pass::Forward => 1,
+        Pass::InputGradient => 64,
+        Pass::WeightGradient => 8,
+    };
+    tensors.iter().all(|tensor| tensor.dtype() == DType::BF16 && tensor.is_aligned(16))
+        && z.c.is_multiple_of(8)
+        && z.o.is_multiple_of(outputs)
+        && z.r * z.s <= 32
+        && elements > 0
+        && z.p * z.q > 0
+        && elements <= MOST
+}
+
+/// The tile for a pass.
+fn tile(z: &Sizes, pass: Pass) -> MmaTile {
+    let Product { count, m, n, k } = product(z, pass);
+    MmaTile::best_of(&TILES, count, m, n, k)
+}
+
+/// The result of a pass, where [`applies`] says so: y from x and w, dx from dy and w, or dw from x and dy.
+#[track_caller]
+pub(crate) fn run(name: &str, z: &Sizes, pass: Pass, operands: [&Tensor; 2], out: &mut Tensor) -> Result<()> {
+    run_by(name, tile(z, pass), z, pass, operands, out)
+}
+
+/// [`run`] by blocks of a given tile of [`TILES`].
+#[track_caller]
+pub(crate) fn run_by(
+    name: &str,
+    tile: MmaTile,
+    z: &Sizes,
+    pass: Pass,
+    operands: [&Tensor; 2],
+    out: &mut Tensor,
+) -> Result<()> {
+    let Product { count: products, m, n, k } = product(z, pass);
+    let (across, down) = (tile.across(n), tile.down(m));
+    // The windows of an input gradient's products differ: their sums are not cut in parts.
+    let (count, part) = match pass {
+        Pass::WeightGradient => tile.parts(across * down, k),
+        _ => (1, k),
+    };
+    let (outer, rows, columns, channels) = match pass {
+        Pass::InputGradient => (z.stride, z.h.div_ceil(z.stride), z.w.div_ceil(z.stride), z.o),
+        _ => (count, z.p, z.q, z.c),
+    };
+    let mut sizes = [0; 11];
+    let all = [z.n, z.h, z.w, z.c, z.r, z.s, z.o, z.p, z.q, z.stride, z.padding];
+    for (small, size) in sizes.iter_mut().zip(all) {
+        *small = side(name, size)?;
+    }
+    let convolution = Convolution {
+        sizes,
+        part: side(name, part)?,
+        together: u32::from(n.is_multiple_of(8) && out.is_aligned(16)),
+        tiles_n: Divisor::new(name, across)?,
+        tiles_m: Divisor::new(name, down)?,
+        outer: Divisor::new(name, outer)?,
+        rows: Divisor::new(name, rows)?,
+        columns: Divisor::new(name, columns)?,
+        channels: Divisor::new(name, channels)?,
+    };
+    let number = TILES.iter().position(|other| *other == tile).unwrap_or(0);
+    let device = operands[0].device();
+    let bytes = super::bytes(z, DType::BF16) as usize;
+    let launch = Launch::new(KERNELS[number][pass as usize], device)?
+        .grid(across * down * products * count)
+        .block(TILES[number].threads())
+        .shared(TILES[number].shared())
+        .flops(super::flops(z));
+    let launch = launch.read(operands[0])?.read(operands[1])?;
+    match pass {
+        Pass::Forward | Pass::InputGradient => launch.write(out)?.value(convolution).bytes(bytes).run(),
+        Pass::WeightGradient if count == 1 => {
+            launch.write(out)?.value(0u64).value(convolution).bytes(bytes).run()
+        }
+        Pass::WeightGradient => {
+            let mut partial = Tensor::empty(&[count, m * n], DType::F32, device)?;
+            launch.value(0u64).write(&mut partial)?.value(convolution).run()?;
+            sum_parts(name, &partial, None, n, out)
+        }
+    }
+}

@@ -1,0 +1,128 @@
+//! Convolutions on tensor cores: every tile and pass on the device that tests have, exactly on integers.
+
+use super::cases::Case;
+use super::mma::{Pass, TILES, applies, run_by};
+use super::*;
+use crate::array::Array;
+use crate::check::{guarded, on_device};
+use crate::matmul::mma_tile::MmaTile;
+use crate::testing::device;
+use proptest::prelude::*;
+
+/// One pass by one tile, in fenced and poisoned memory, against the reference rounded once.
+fn check(tile: MmaTile, z: &Sizes, pass: Pass) {
+    let make = |shape: [usize; 4], seed| Array::<f64>::integers(&shape, seed, 3);
+    let [x, w, dy] = [make(z.input(), 1), make(z.weight(), 2), make(z.output(), 3)];
+    let (a, b, expected) = match pass {
+        Pass::Forward => (&x, &w, reference::forward(z, &x, &w)),
+        Pass::InputGradient => (&dy, &w, reference::input_gradient(z, &dy, &w)),
+        Pass::WeightGradient => (&x, &dy, reference::weight_gradient(z, &x, &dy)),
+    };
+    let found = guarded(device(), || {
+        let put = |x: &Array<f64>| on_device(x, DType::BF16, device());
+        let (a, b) = (put(a)?, put(b)?);
+        assert!(applies(z, pass, [&a, &b]), "{z:?} {pass:?}");
+        let mut out = Tensor::empty(&expected.shape, DType::BF16, device())?;
+        run_by("conv2d", tile, z, pass, [&a, &b], &mut out)?;
+        out.to_device(Device::Cpu)
+    })
+    .unwrap();
+    let (found, expected) = (Array::<f64>::from_tensor(&found).unwrap(), expected.rounded_to(DType::BF16));
+    let wrong = found.data.iter().zip(&expected.data).position(|(x, y)| x != y);
+    if let Some(i) = wrong {
+        panic!("{tile:?} {z:?} {pass:?}: element {i} is {} and not {}", found.data[i], expected.data[i]);
+    }
+}
+
+/// n, h, w, c, o, r, s, stride, padding: steps over several kernel elements, in one, and across their ends; strides
+/// with classes of different kernels and classes without pixels; padding; ragged pixels and channels; long sums of
+/// pixels, in parts.
+const SIZES: [[usize; 9]; 9] = [
+    [1, 5, 4, 64, 64, 3, 3, 1, 1],
+    [2, 7, 9, 8, 64, 3, 3, 1, 1],
+    [1, 9, 8, 24, 72, 3, 2, 1, 0],
+    [2, 8, 7, 64, 64, 3, 3, 2, 1],
+    [1, 7, 9, 72, 128, 5, 5, 3, 2],
+    [2, 6, 6, 16, 64, 1, 1, 2, 0],
+    [1, 3, 3, 8, 64, 2, 2, 4, 2],
+    [3, 20, 16, 40, 8, 1, 3, 1, 1],
+    [1, 6, 5, 136, 192, 3, 3, 2, 1],
+];
+
+#[test]
+fn every_tile_and_pass_is_exact_on_integers() {
+    for [n, h, w, c, o, r, s, stride, padding] in SIZES {
+        let z = Case { n, h, w, c, o, r, s, g: Geometry { stride, padding } }.sizes().unwrap();
+        for tile in TILES {
+            for pass in [Pass::Forward, Pass::InputGradient, Pass::WeightGradient] {
+                if pass != Pass::InputGradient || o.is_multiple_of(64) {
+                    check(tile, &z, pass);
+                }
+            }
+        }
+    }
+}
+
+/// What a pixel holds reaches the outputs whose windows hold it, and no others.
+#[test]
+fn nan_stays_in_its_windows() {
+    let z = Sizes::new("test", &[1, 6, 7, 8], &[16, 3, 3, 8], Geometry { stride: 1, padding: 1 }).unwrap();
+    let mut x = Array::<f64>::random(&z.input(), 1, 1.0);
+    let at = x.at(&[0, 2, 3, 5]);
+    x.data[at] = f64::NAN;
+    let put = |x: &Array<f64>| on_device(x, DType::BF16, device()).unwrap();
+    let (x, w) = (put(&x), put(&Array::random(&z.weight(), 2, 1.0)));
+    let y = forward(&x, &w, Geometry { stride: 1, padding: 1 }).unwrap();
+    let y = Array::<f64>::from_tensor(&y).unwrap();
+    for p in 0..6usize {
+        for q in 0..7usize {
+            for o in 0..16 {
+                let reached = p.abs_diff(2) <= 1 && q.abs_diff(3) <= 1;
+                assert_eq!(y.get(&[0, p, q, o]).is_nan(), reached, "{p} {q} {o}");
+            }
+        }
+    }
+}
+
+/// Stems, large kernels and odd channels stay where they were.
+#[test]
+fn what_tensor_cores_do_not_take() {
+    let zeros = |shape: [usize; 4]| Tensor::zeros(&shape, DType::BF16, device()).unwrap();
+    for (input, weight, taken) in [
+        ([1, 8, 8, 8], [64, 3, 3, 8], [true, true, true]),
+        ([1, 8, 8, 8], [40, 3, 3, 8], [true, false, true]),
+        ([1, 8, 8, 8], [5, 3, 3, 8], [true, false, false]),
+        ([1, 8, 8, 3], [64, 3, 3, 3], [false, false, false]),
+        ([1, 8, 8, 8], [64, 6, 6, 8], [false, false, false]),
+    ] {
+        let z = Sizes::new("test", &input, &weight, Geometry { stride: 1, padding: 0 }).unwrap();
+        let (x, w, dy) = (zeros(z.input()), zeros(z.weight()), zeros(z.output()));
+        let found = [
+            applies(&z, Pass::Forward, [&x, &w]),
+            applies(&z, Pass::InputGradient, [&dy, &w]),
+            applies(&z, Pass::WeightGradient, [&x, &dy]),
+        ];
+        assert_eq!(found, taken, "{z:?}");
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 24, failure_persistence: None, ..ProptestConfig::default() })]
+
+    /// Any geometry.
+    #[test]
+    fn any_geometry_is_exact(
+        number in 0..TILES.len(),
+        (n, h, w) in (1..3usize, 1..10usize, 1..10usize),
+        (c, o) in (1..10usize, 1..3usize),
+        (r, s) in (1..6usize, 1..6usize),
+        (stride, padding) in (1..4usize, 0..4usize),
+    ) {
+        let case = Case { n, h, w, c: 8 * c, o: 64 * o, r, s, g: Geometry { stride, padding } };
+        if let Ok(z) = case.sizes() {
+            for pass in [Pass::Forward, Pass::InputGradient, Pass::WeightGradient] {
+                check(TILES[number], &z, pass);
+            }
+        }
+    }
+}
