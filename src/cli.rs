@@ -38,6 +38,8 @@ pub enum Command {
     Embed(Embed),
     /// What principal components and k-means on pixels are worth: learning without labels and without a network.
     Classical(Classical),
+    /// Write one self-contained HTML page about runs: curves, accuracies with floors, maps, neighbours, pictures.
+    Report(Report),
     /// The methods there are.
     Methods,
     /// The architectures there are.
@@ -329,6 +331,26 @@ pub struct Embed {
     /// The file to write: tensors train, test and, where there are labels, train_labels, test_labels.
     #[arg(long, value_name = "FILE")]
     pub out: PathBuf,
+}
+
+/// Arguments of `report`.
+#[derive(Debug, Args)]
+pub struct Report {
+    /// Folders of pre-training runs, finished or not; several are shown side by side.
+    #[arg(required = true, value_name = "RUN")]
+    pub runs: Vec<PathBuf>,
+    /// The file to write (default: RUN/report.html, or report.html for several runs).
+    #[arg(long, value_name = "FILE")]
+    pub out: Option<PathBuf>,
+    /// Where to compute features: cpu, cuda, cuda:N, emulated.
+    #[arg(long, default_value = "cpu")]
+    pub device: String,
+    /// Images on a map at most; 0 leaves the maps out.
+    #[arg(long, default_value_t = 1000, value_parser = clap::value_parser!(u16).range(0..=1000))]
+    pub points: u16,
+    /// Leave out accuracies that the runs have not recorded, instead of computing them.
+    #[arg(long)]
+    pub no_table: bool,
 }
 
 /// What `kernels` can do.

@@ -2,13 +2,30 @@
 
 use engine::files::write_atomically;
 use engine::{Error, Result};
+use std::io::Write;
 use std::path::Path;
 
 /// Writes 8-bit pixels of `[height, width, channels]`, grey (1) or RGB (3), as a PNG file.
 ///
 /// Errors: another number of bytes or channels, or a file that cannot be written.
 #[track_caller]
-pub fn write_png(path: &Path, [height, width, channels]: [usize; 3], pixels: &[u8]) -> Result<()> {
+pub fn write_png(path: &Path, size: [usize; 3], pixels: &[u8]) -> Result<()> {
+    let colour = check(size, pixels)?;
+    write_atomically(path, |out| encode(out, size, colour, png::Compression::Balanced, pixels))
+}
+
+/// The bytes of a PNG file of the same, as small as the format allows in reasonable time.
+#[track_caller]
+pub fn encode_png(size: [usize; 3], pixels: &[u8]) -> Result<Vec<u8>> {
+    let colour = check(size, pixels)?;
+    let mut bytes = Vec::new();
+    encode(&mut bytes, size, colour, png::Compression::High, pixels)
+        .map_err(|e| Error::value("encode PNG", e.to_string()))?;
+    Ok(bytes)
+}
+
+#[track_caller]
+fn check([height, width, channels]: [usize; 3], pixels: &[u8]) -> Result<png::ColorType> {
     let colour = match channels {
         1 => png::ColorType::Grayscale,
         3 => png::ColorType::Rgb,
@@ -18,14 +35,23 @@ pub fn write_png(path: &Path, [height, width, channels]: [usize; 3], pixels: &[u
         let text = format!("{} bytes are not {height} x {width} pixels of {channels} channels", pixels.len());
         return Err(Error::shape("write PNG", text));
     }
-    write_atomically(path, |out| {
-        let mut encoder = png::Encoder::new(out, width as u32, height as u32);
-        encoder.set_color(colour);
-        encoder.set_depth(png::BitDepth::Eight);
-        let mut writer = encoder.write_header().map_err(std::io::Error::other)?;
-        writer.write_image_data(pixels).map_err(std::io::Error::other)?;
-        writer.finish().map_err(std::io::Error::other)
-    })
+    Ok(colour)
+}
+
+fn encode(
+    out: impl Write,
+    [height, width, _]: [usize; 3],
+    colour: png::ColorType,
+    compression: png::Compression,
+    pixels: &[u8],
+) -> std::io::Result<()> {
+    let mut encoder = png::Encoder::new(out, width as u32, height as u32);
+    encoder.set_color(colour);
+    encoder.set_depth(png::BitDepth::Eight);
+    encoder.set_compression(compression);
+    let mut writer = encoder.write_header().map_err(std::io::Error::other)?;
+    writer.write_image_data(pixels).map_err(std::io::Error::other)?;
+    writer.finish().map_err(std::io::Error::other)
 }
 
 #[cfg(test)]
@@ -42,6 +68,8 @@ mod tests {
             let image = crate::decode::read(&path).unwrap();
             assert_eq!((image.height, image.width, image.channels), (2, 5, channels));
             assert_eq!(image.pixels.as_ref(), pixels);
+            let bytes = encode_png([2, 5, channels], &pixels).unwrap();
+            assert_eq!(crate::decode::decode(&path, &bytes).unwrap(), image);
         }
         assert!(write_png(&path, [2, 5, 3], &[0; 29]).is_err());
         assert!(write_png(&path, [1, 1, 2], &[0; 2]).is_err());

@@ -20,7 +20,7 @@ mod statistics;
 
 pub use batch::{Batch, RawBatch};
 pub use dataset::{Dataset, Image, InMemory, Splits, Subset};
-pub use encode::write_png;
+pub use encode::{encode_png, write_png};
 pub use evaluation::Evaluation;
 pub use lightness::Lightness;
 pub use loader::{Epoch, Loader, LoaderOptions};

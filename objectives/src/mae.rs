@@ -9,9 +9,9 @@
 use crate::draws::DroppedBranches;
 use crate::settings::{at_least_one, parse, require, require_channels};
 use crate::view::{Statistics, View};
-use crate::{Batch, DataProfile, Draws, Loss, Method, Objective, Run, recipes};
+use crate::{Batch, DataProfile, Draws, Loss, Method, Objective, Pictures, Run, recipes};
 use autograd::module::{Path, Visitor};
-use autograd::{Module, Var, ops};
+use autograd::{Module, Var, no_grad, ops};
 use engine::random::Purpose;
 use engine::{DType, Error, ErrorKind, Philox, Result, Tensor};
 use kernels::augment::Recipe;
@@ -205,6 +205,18 @@ pub fn patchify(images: &Tensor, patch: usize) -> Result<Tensor> {
     copy::contiguous(&split)?.reshape(&[b * rows * columns, patch * patch * c])
 }
 
+/// The images [B, H, W, C] whose patches [`patchify`] gave, in host memory.
+fn unpatchify(patches: &[f32], shape: &[usize; 4], patch: usize) -> Vec<f32> {
+    let &[_, h, w, c] = shape;
+    let (rows, columns) = (h / patch, w / patch);
+    let place = |i: usize| {
+        let (channel, x, y, image) = (i % c, i / c % w, i / (c * w) % h, i / (c * w * h));
+        let row = (image * rows + y / patch) * columns + x / patch;
+        ((row * patch + y % patch) * patch + x % patch) * c + channel
+    };
+    (0..shape.iter().product()).map(|i| patches[place(i)]).collect()
+}
+
 /// What is to be predicted for each patch, f32 [B L, p p C]: its pixels, or its pixels normalised by their mean and
 /// unbiased variance.
 #[track_caller]
@@ -272,6 +284,54 @@ impl Objective for Mae {
         let patches = ops::cast(&tokens.patches()?.detach(), DType::F32)?;
         let embeddings = ops::mean(&patches, &[1])?.into_value();
         Ok(Loss { value, embeddings, signals: vec![("zero_prediction", zero)] })
+    }
+
+    /// The masked image; where targets are normalised, removed patches as their own mean; the prediction in the place of removed
+    /// patches; truth. A normalised prediction becomes pixels by the mean and the deviation of the patch itself, which the
+    /// network does not know: the second column shows what they alone give away.
+    fn pictures(&mut self, batch: &Batch) -> Result<Option<Pictures>> {
+        let images = batch.single(NAME)?;
+        let &[b, h, w, c] = images.shape() else { return Ok(None) };
+        let (kept, removed) = (batch.draw(NAME, 0)?, batch.draw(NAME, 1)?);
+        let _off = no_grad();
+        let Some(vit) = self.networks.encoder.vit() else { return Ok(None) };
+        let input = Var::constant(images.clone());
+        let tokens = vit.forward(&VitInput { kept: Some(kept), ..VitInput::whole(&input) })?;
+        let prediction = self.networks.decoder.forward(&tokens, batch.draw(NAME, 2)?)?;
+        let prediction = copy::cast(prediction.value(), DType::F32)?.to_vec::<f32>()?;
+        let truth = copy::cast(&patchify(images, self.patch)?, DType::F32)?.to_vec::<f32>()?;
+        let d = self.patch * self.patch * c;
+        let normalised = self.normalize_targets && d >= 2;
+        // Of the first view; grey in the middle of the values that can be seen.
+        let statistics = self.views[0].normalize.clone();
+        let (mean, std) = statistics.map_or((vec![0.0; c], vec![1.0; c]), |n| (n.mean, n.std));
+        let (mut masked, mut means, mut predicted) = (truth.clone(), truth.clone(), truth.clone());
+        for row in removed.to_vec::<i32>()? {
+            let place = row as usize * d..(row as usize + 1) * d;
+            let patch = &truth[place.clone()];
+            let average = patch.iter().map(|v| f64::from(*v)).sum::<f64>() / d as f64;
+            let squares: f64 = patch.iter().map(|v| (f64::from(*v) - average).powi(2)).sum();
+            let deviation = (squares / (d.max(2) - 1) as f64 + TARGET_EPS).sqrt();
+            for (i, at) in place.enumerate() {
+                masked[at] = (0.5 - mean[i % c]) / std[i % c];
+                means[at] = average as f32;
+                predicted[at] = match normalised {
+                    true => (f64::from(prediction[at]) * deviation + average) as f32,
+                    false => prediction[at],
+                };
+            }
+        }
+        let column = |name, patches: &[f32]| {
+            let mut pixels = unpatchify(patches, &[b, h, w, c], self.patch);
+            pixels.iter_mut().enumerate().for_each(|(i, v)| *v = *v * std[i % c] + mean[i % c]);
+            Ok((name, Tensor::from_slice(&pixels, &[b, h, w, c])?))
+        };
+        let mut columns = vec![column("masked", &masked)?];
+        if normalised {
+            columns.push(column("leaked_means", &means)?);
+        }
+        columns.extend([column("predicted_removed", &predicted)?, column("truth", &truth)?]);
+        Ok(Some(Pictures { columns }))
     }
 
     fn warning(&self, figures: &dyn Fn(&str) -> Option<f32>) -> Option<String> {

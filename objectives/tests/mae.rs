@@ -244,6 +244,65 @@ fn eight_images_are_learnt_by_heart() {
     assert!(last < 0.05, "from {start} to {last}");
 }
 
+/// Pictures have the input's pixels wherever a patch was seen. A normalised prediction b becomes b times the deviation plus the
+/// mean of the true patch, in the image's own values; a prediction of nothing is then what the means give away.
+#[test]
+fn pictures_show_removed_patches_alone_as_predicted() {
+    // Two values of every pixel, three channels, normalised by channel.
+    let profile = DataProfile { channels: 3, ..TINY };
+    for (normalised, bias) in [(true, 0.0f32), (true, 0.5), (false, 0.5)] {
+        let changes = format!(
+            "decoder_width = 16\ndecoder_depth = 1\ndecoder_heads = 2\nnormalize = \"cifar\"\nnormalize_targets = {normalised}"
+        );
+        let mut drive = Drive::new(common::build("mae", &profile, &arch(), &changes), 4, 20);
+        for (name, param) in parts(drive.objective.networks()).params {
+            if name.starts_with("decoder.decoder_pred.") {
+                let value = if name.ends_with("bias") { bias } else { 0.0 };
+                param.set(Tensor::full(param.value().shape(), value, Device::Cpu).unwrap()).unwrap();
+            }
+        }
+        let images = noise(drive.objective.as_ref(), 4, 3, 5).remove(0);
+        let draws = drive.drawn();
+        let clock = objectives::draws::clock(0, Device::Cpu).unwrap();
+        let batch = objectives::Batch { views: std::slice::from_ref(&images), draws: &draws, clock: &clock };
+        let pictures = drive.objective.pictures(&batch).unwrap().unwrap();
+        let names: Vec<&str> = pictures.columns.iter().map(|c| c.0).collect();
+        let wanted: &[&str] = match normalised {
+            true => &["masked", "leaked_means", "predicted_removed", "truth"],
+            false => &["masked", "predicted_removed", "truth"],
+        };
+        assert_eq!(names, wanted);
+        let column = |name: &str| {
+            let tensor = &pictures.columns.iter().find(|c| c.0 == name).unwrap().1;
+            patchify(tensor, 4).unwrap().to_vec::<f32>().unwrap()
+        };
+        let (masked, predicted, truth) = (column("masked"), column("predicted_removed"), column("truth"));
+        let (mean, std) = ([0.4914, 0.4822, 0.4465], [0.2470, 0.2435, 0.2616]);
+        let seen = patchify(&images, 4).unwrap().to_vec::<f32>().unwrap();
+        let removed = numbers(&draws[1]);
+        let d = 48;
+        for row in 0..seen.len() / d {
+            let patch = &seen[row * d..(row + 1) * d];
+            let average = patch.iter().sum::<f32>() / d as f32;
+            let deviation =
+                (patch.iter().map(|v| (v - average).powi(2)).sum::<f32>() / (d - 1) as f32).sqrt();
+            let gone = removed.contains(&(row as i32));
+            for i in 0..d {
+                let (at, c) = (row * d + i, i % 3);
+                let pixel = |v: f32| v * std[c] + mean[c];
+                let near = |a: f32, b: f32| assert!((a - b).abs() < 1e-4, "{normalised} {row} {i}: {a} {b}");
+                near(truth[at], pixel(patch[i]));
+                near(masked[at], if gone { 0.5 } else { truth[at] });
+                let prediction = if normalised { bias * deviation + average } else { bias };
+                near(predicted[at], if gone { pixel(prediction) } else { truth[at] });
+                if normalised {
+                    near(column("leaked_means")[at], if gone { pixel(average) } else { truth[at] });
+                }
+            }
+        }
+    }
+}
+
 #[test]
 fn settings_out_of_range_are_refused_and_a_stuck_loss_is_said() {
     for (wrong, named) in [

@@ -4,6 +4,7 @@ use super::load_encoder;
 use crate::cli::Classical;
 use crate::evaluate::classical::kmeans::KMeans;
 use crate::evaluate::classical::pca::Pca;
+use crate::evaluate::inputs::Source;
 use crate::evaluate::{Labelled, features, knn, probe};
 use crate::output::{Output, table};
 use crate::train;
@@ -20,7 +21,9 @@ pub fn run(args: &Classical, output: &Output) -> Result<()> {
         let mut trained = load_encoder(path)?;
         module::to_device(trained.encoder.as_mut(), crate::device::choose(&args.device)?)?;
         let input = trained.input.clone();
-        let mut of = |dataset| features::labelled(trained.encoder.as_mut(), &input, dataset);
+        let mut of = |dataset| {
+            features::labelled(trained.encoder.as_mut(), Source::Own, &input, dataset).map(|(set, _)| set)
+        };
         let (train, test) = (of(&splits.train)?, of(&splits.test)?);
         sets.push((format!("trained encoder ({})", trained.origin), "trained", train, test));
     }
@@ -41,7 +44,8 @@ pub fn run(args: &Classical, output: &Output) -> Result<()> {
     let linear = probe::Settings { seed: args.seed, ..probe::Settings::default() };
     let mut rows = Vec::new();
     for (name, kind, train, test) in &sets {
-        let by_probe = probe::linear(train, test, &linear)?.top1;
+        let whole = linear.protocol.inputs(&[], train.dim);
+        let by_probe = probe::linear(train, test, &whole, &linear)?.top1;
         let by_neighbours = knn::accuracy(train, test, knn::Settings::default())?;
         let by_cluster = KMeans::fit(train, args.clusters, args.seed)?.majority(train, test)?;
         let found = [("linear", by_probe), ("knn", by_neighbours), ("clusters", by_cluster)];

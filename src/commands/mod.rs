@@ -9,6 +9,7 @@ pub mod finetune;
 pub mod kernels;
 pub mod list;
 pub mod pretrain;
+pub mod report;
 pub mod retrieve;
 
 use crate::cli::{self, Cli, Command};
@@ -39,6 +40,7 @@ pub fn run(cli: &Cli) -> Result<()> {
         Command::Finetune(args) => finetune::run(args, &output),
         Command::Embed(args) => embed::run(args, &output),
         Command::Classical(args) => classical::run(args, &output),
+        Command::Report(args) => report::run(args, &output),
         Command::Methods => list::methods(&output),
         Command::Archs => list::archs(&output),
         Command::Datasets => list::datasets(&output),
@@ -56,7 +58,7 @@ fn open(data: &cli::Data, output: &Output) -> Result<Splits> {
 }
 
 /// The encoder of a run's folder (its last state, finished or not) or of an encoder's file.
-fn load_encoder(path: &Path) -> Result<Trained> {
+pub(crate) fn load_encoder(path: &Path) -> Result<Trained> {
     if !path.is_dir() {
         return features::load(path);
     }

@@ -3,10 +3,10 @@
 use crate::cli::Pretrain;
 use crate::config::{self, Config, Overrides};
 use crate::evaluate::features;
-use crate::evaluate::floors::{self, Probes, Title};
+use crate::evaluate::floors::{self, Title};
 use crate::evaluate::leak::{self, Duplicates};
-use crate::evaluate::{knn, probe};
 use crate::output::Output;
+use crate::report::results::{self, Results};
 use crate::train::run::RunFolder;
 use crate::train::{self, Ended, Machine, Task};
 use autograd::module;
@@ -109,11 +109,11 @@ pub fn run(args: &Pretrain, output: &Output) -> Result<()> {
     }
     let mut trained = features::load(&folder.encoder_path())?;
     module::to_device(trained.encoder.as_mut(), device)?;
-    let probes =
-        Probes { block: None, linear: Some(probe::Settings::default()), knn: Some(knn::Settings::default()) };
-    let rows = floors::evaluate(&mut trained, config.seed, &splits, &probes)?;
+    let (found, rows) = Results::evaluate(&mut trained, config.seed, &config.data, &splits)?;
+    found.write(&folder)?;
     let images = [splits.train.len(), splits.test.len()];
-    floors::show(output, &Title { method: &config.method, data: &config.data, images }, &probes, &rows);
+    let title = Title { method: &config.method, data: &config.data, images };
+    floors::show(output, &title, &results::probes(), &rows);
     Ok(())
 }
 

@@ -56,6 +56,13 @@ pub fn load_networks(path: &Path, objective: &mut dyn Objective) -> Result<Posit
     Ok(position)
 }
 
+/// The step that a checkpoint is of.
+pub fn step(path: &Path) -> Result<u64> {
+    let contents = safetensors::load(path)?;
+    let step = contents.metadata.get("step").and_then(|step| step.parse().ok());
+    step.ok_or_else(|| Error::format("load checkpoint", path, "has no valid 'step'"))
+}
+
 fn read(path: &Path, method: &str) -> Result<(Contents, Position)> {
     let contents = safetensors::load(path)?;
     let note = |key: &str| contents.metadata.get(key).map(String::as_str).unwrap_or_default();

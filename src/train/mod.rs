@@ -27,7 +27,7 @@ use objectives::{
     DataProfile, DecayScope, LarsRule, Objective, Optimiser, Precision, Run, Special, Training,
 };
 use pictures::Album;
-use run::{Metrics, RunFolder};
+use run::{Metrics, RunFolder, Session};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use step::Stepper;
@@ -149,17 +149,17 @@ pub fn run(objective: &mut dyn Objective, task: &Task, machine: Machine, output:
                 position = Position { step, metrics: metrics.flush()? };
                 checkpoint::save(&checkpoint_path, objective, stepper.optimizer(), position)?;
             }
-            if stop {
-                monitor.finish(first, step);
-                return Ok(Ended::Stopped(step));
-            }
-            if done {
+            if done || stop {
                 break 'epochs;
             }
         }
     }
-    monitor.finish(first, step);
-    Ok(Ended::Complete)
+    let seconds = monitor.finish(first, step);
+    if step > first {
+        let (seconds, device) = ((seconds * 1e3).round() / 1e3, machine.device.to_string());
+        folder.add_session(&Session { from: first, to: step, seconds, device })?;
+    }
+    Ok(if step < steps { Ended::Stopped(step) } else { Ended::Complete })
 }
 
 /// Images that a method looks at before it is trained.

@@ -45,11 +45,15 @@ impl Album {
         Ok(Album { folder: folder.path().join("pictures"), views, draws, device: run.device })
     }
 
+    /// What the method shows, if it has something to show.
+    pub fn pictures(&self, objective: &mut dyn Objective) -> Result<Option<Pictures>> {
+        let clock = objectives::draws::clock(0, self.device)?;
+        objective.pictures(&Batch { views: &self.views, draws: &self.draws, clock: &clock })
+    }
+
     /// Writes `pictures/STEP-COLUMNS.png` if the method has something to show; a row shows an image.
     pub fn add(&self, objective: &mut dyn Objective, step: u64) -> Result<()> {
-        let clock = objectives::draws::clock(0, self.device)?;
-        let batch = Batch { views: &self.views, draws: &self.draws, clock: &clock };
-        let Some(pictures) = objective.pictures(&batch)? else { return Ok(()) };
+        let Some(pictures) = self.pictures(objective)? else { return Ok(()) };
         let names: Vec<&str> = pictures.columns.iter().map(|c| c.0).collect();
         std::fs::create_dir_all(&self.folder).map_err(|e| Error::io("write pictures", &self.folder, e))?;
         let path = self.folder.join(format!("{step:06}-{}.png", names.join("-")));
@@ -59,7 +63,7 @@ impl Album {
 }
 
 /// All images side by side: height, width, 3, and bytes.
-fn grid(pictures: &Pictures) -> Result<([usize; 3], Vec<u8>)> {
+pub fn grid(pictures: &Pictures) -> Result<([usize; 3], Vec<u8>)> {
     let wrong = || Error::shape("pictures", "columns must be [N, H, W, 1 or 3] of one N, H and W");
     let Some((_, first)) = pictures.columns.first() else { return Err(wrong()) };
     let &[n, h, w, _] = first.shape() else { return Err(wrong()) };

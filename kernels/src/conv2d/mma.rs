@@ -100,7 +100,8 @@ fn product(z: &Sizes, pass: Pass) -> Product {
 }
 
 /// Whether tensor cores compute a pass: bf16, whole packs of channels at multiples of 16 bytes, kernels of at most 32
-/// elements, and for the input gradient whole tiles of output channels. A stem of three channels is none of these.
+/// elements without dilation, and for the input gradient whole tiles of output channels. A stem of three channels is none of
+/// these.
 pub(crate) fn applies(z: &Sizes, pass: Pass, tensors: [&Tensor; 2]) -> bool {
     /// Elements of a tensor, which kernels count in 32 bits with a window's overhang.
     const MOST: usize = 1 << 30;
@@ -115,6 +116,7 @@ pub(crate) fn applies(z: &Sizes, pass: Pass, tensors: [&Tensor; 2]) -> bool {
         && z.c.is_multiple_of(8)
         && z.o.is_multiple_of(outputs)
         && z.r * z.s <= 32
+        && z.dilation == 1
         && elements > 0
         && z.p * z.q > 0
         && elements <= MOST

@@ -13,6 +13,8 @@ pub struct Pca {
     pub directions: Vec<f32>,
     /// The variance along each.
     pub variances: Vec<f64>,
+    /// The variance along all directions that there are.
+    pub total: f64,
     dim: usize,
 }
 
@@ -61,9 +63,10 @@ impl Pca {
         let mut order: Vec<usize> = (0..count).collect();
         order.sort_by(|&a, &b| lengths[b].total_cmp(&lengths[a]));
         order.truncate(components);
-        let directions = order.iter().flat_map(|&i| &basis[i * dim..][..dim]).map(|&v| v as f32).collect();
+        let directions = order.iter().flat_map(|&i| oriented(&basis[i * dim..][..dim])).collect();
         let variances = order.iter().map(|&i| lengths[i] / (n - 1) as f64).collect();
-        Ok(Pca { mean, directions, variances, dim })
+        let total = (0..dim).map(|i| f64::from(covariance[i * dim + i])).sum::<f64>() / (n - 1) as f64;
+        Ok(Pca { mean, directions, variances, total, dim })
     }
 
     /// The projections of `set`, one a direction; `whiten` divides each by its deviation in training.
@@ -85,6 +88,12 @@ impl Pca {
         }
         Ok(with_features(set, out, count))
     }
+}
+
+/// A direction with its largest weight positive.
+fn oriented(direction: &[f64]) -> impl Iterator<Item = f32> + '_ {
+    let largest = direction.iter().copied().fold(0.0f64, |a, b| if b.abs() > a.abs() { b } else { a });
+    direction.iter().map(move |&v| (v * largest.signum()) as f32)
 }
 
 fn centred(set: &Labelled, mean: &[f64]) -> Vec<f32> {
@@ -135,6 +144,7 @@ mod tests {
         for (variance, expected) in pca.variances.iter().zip([25.0, 4.0, 0.25]) {
             assert!((variance / expected - 1.0).abs() < 0.05, "{:?}", pca.variances);
         }
+        assert!((pca.total / 29.25 - 1.0).abs() < 0.05, "{}", pca.total);
         let first = &pca.directions[..4];
         assert!((first[0] * 0.6 + first[1] * 0.8).abs() > 0.999, "{first:?}");
         let white = pca.project(&points(20_000, 2), true).unwrap();
