@@ -48,7 +48,7 @@ class _DlpackManaged(ctypes.Structure):
 # DLPack's numbers of types and devices.
 _TYPES = {"f32": (2, 32), "bf16": (4, 16), "i32": (0, 32)}
 CPU, CUDA = 1, 2
-# Descriptions of tensors, which DLPack's consumers read for as long as they live. They own no memory of the tensors.
+# Descriptions of tensors, which PyTorch reads until it lets go of one. They are small, own no memory, and are kept.
 _descriptions = []
 
 

@@ -271,7 +271,7 @@ def _cross_entropy(torch, sets, direction, rows, classes, compile=False):
             x = logits.float()
             lse = x.logsumexp(1)
             loss = lse - x.gather(1, label[:, None])[:, 0]
-            onehot = torch.arange(classes, device=x.device)[None] == label[:, None]
+            onehot = (torch.arange(classes, device=x.device)[None] == label[:, None]).float()
             return loss, (((x - lse[:, None]).exp() - onehot) * dloss[:, None]).to(logits.dtype)
         compiled = torch.compile(chain, dynamic=False)
         ways["torch.compile"] = Way(lambda i: compiled(sets[i]["logits"], labels[i], sets[i]["dloss"]), lambda results: dict(zip(("loss", "dlogits"), results)))

@@ -1,4 +1,5 @@
 """Tests of the benchmark's own code, with Python's standard library alone: python3 -m unittest discover benches/gpu"""
+import ctypes
 import json
 import math
 import os
@@ -14,11 +15,14 @@ HERE = os.path.dirname(os.path.abspath(__file__))
 sys.path.insert(0, HERE)
 
 import cases
+import library
 import results
 import stats
 import supervise
 import timing
 import worker
+
+LIBRARY = os.path.join(os.path.dirname(os.path.dirname(HERE)), "target/release/libgpu_bench.so")
 
 
 class Statistics(unittest.TestCase):
@@ -67,9 +71,9 @@ class FakeStream:
         self.time, self.samples, self.log = 0.0, 0, []
 
     def runner(self, name, seconds):
-        def run():
+        def run(passes):
             self.log.append(name)
-            self.time += seconds
+            self.time += passes * seconds
         return run
 
     def sample(self, work):
@@ -301,6 +305,54 @@ class Supervised(unittest.TestCase):
         self.assertTrue(supervise.instructions(self.program(same), "x/f", "compared with", self.seen.append, soon))
         self.assertFalse(supervise.instructions(self.program(same, other, code=1), "x/f", "compared with", self.seen.append, soon))
         self.assertEqual([line["text"] for line in self.seen], ["1 instructions compared with f", "2 instructions compared with f, not the same: b"])
+
+
+@unittest.skipUnless(os.path.exists(LIBRARY), "needs target/release/libgpu_bench.so")
+class Requests(unittest.TestCase):
+    """What the library says to wrong requests, for which it needs no device."""
+
+    @classmethod
+    def setUpClass(cls):
+        cls.lib = library.Library(LIBRARY)
+
+    def test_wrong_requests_are_answered(self):
+        matmul = {"kind": "matmul", "m": 2, "n": 3, "k": 4}
+        wrong = [
+            ("unknown variant `nonsense`", "nonsense", {}),
+            ("no case has handle 77", "launch", {"handle": 77, "count": 1}),
+            ("missing field `k`", "describe", {"case": {"kind": "matmul", "m": 2, "n": 3}, "dtype": "f32"}),
+            ("unknown field `q`", "describe", {"case": {**matmul, "q": 1}, "dtype": "f32"}),
+            ("neither f32 nor bf16", "describe", {"case": matmul, "dtype": "f64"}),
+            ("neither cuda nor emulated", "open", {"device": "tpu"}),
+            ("unknown variant `sideways`", "describe", {"case": {"kind": "ntxent", "direction": "sideways", "pairs": 1, "width": 1}, "dtype": "f32"}),
+        ]
+        for part, what, more in wrong:
+            with self.subTest(part), self.assertRaisesRegex(library.LibraryError, part):
+                self.lib(what, **more)
+
+    def test_what_is_no_request_is_answered(self):
+        for raw, part in ((None, "null pointer"), (b"{", "not a request"), (b"\xff", "not UTF-8")):
+            answer = self.lib._call(raw)
+            text = json.loads(ctypes.string_at(answer))["error"]
+            self.lib._free(answer)
+            self.assertIn(part, text)
+        self.lib._free(None)
+
+    def test_the_formulas(self):
+        of = lambda dtype, **case: self.lib("describe", case=case, dtype=dtype)
+        self.assertEqual(of("bf16", kind="matmul", m=2, n=3, k=4), {"bytes": 52.0, "flops": 48.0, "in_place": False})
+        self.assertEqual(of("f32", kind="adamw", sizes=[10, 5])["bytes"], 15 * 28)
+        self.assertEqual(of("f32", kind="adamw", sizes=[10, 5], average=True), {"bytes": 15 * 36.0, "flops": 225.0, "in_place": True})
+        # ViT-B's heads: 4 N² D FLOPs forward, 10 N² D backward; 8 N D and 16 N D bytes, and lse.
+        heads = dict(kind="attention", samples=1, tokens=197, heads=12, size=64)
+        forward, backward = (of("bf16", direction=direction, **heads) for direction in ("forward", "backward"))
+        self.assertEqual((forward["flops"], backward["flops"]), (12 * 4 * 197 ** 2 * 64, 12 * 10 * 197 ** 2 * 64))
+        self.assertEqual((forward["bytes"], backward["bytes"]), (12 * 197 * (8 * 64 + 4), 12 * 197 * (16 * 64 + 4)))
+        conv = of("bf16", kind="conv2d", images=1, side=56, channels=64, filters=64, kernel=3, stride=1, **{"pass": "forward"})
+        self.assertEqual(conv["flops"], 2 * 56 ** 2 * 64 * 64 * 9)
+        # Batch norm reads twice what it writes once: 3 elements forward, 7 backward with a ReLU.
+        norm = dict(kind="batch_norm", images=1, side=2, channels=8)
+        self.assertEqual([of("bf16", direction=d, **norm)["bytes"] for d in ("forward", "backward")], [2 * 32 * 3, 2 * 32 * 7])
 
 
 class Tensor:

@@ -35,21 +35,21 @@ def repeats(seconds):
 def measure(runners, timer, budget, seed=0, now=time.monotonic, warm=0.5):
     """Seconds a pass of each runner, a list with a value a round.
 
-    `runners` are functions that put one pass on the stream. They take turns for `warm` seconds first, until clocks have
+    `runners` are functions that put a number of passes on the stream. They take turns for `warm` seconds first, until clocks have
     settled. There are ROUNDS at least, and more until `budget` seconds are over; or FEW_ROUNDS, if three budgets are.
     """
     counts, numbers = {}, random.Random(seed)
     for name, run in runners.items():
         # The first of two pays for what is done once.
         for _ in range(2):
-            seconds = timer.sample(run)
+            seconds = timer.sample(lambda: run(1))
             timer.wait()
         counts[name] = repeats(seconds())
 
     def one_round():
         order = list(runners)
         numbers.shuffle(order)
-        samples = {name: timer.sample(lambda run=runners[name], n=counts[name]: [run() for _ in range(n)]) for name in order}
+        samples = {name: timer.sample(lambda run=runners[name], n=counts[name]: run(n)) for name in order}
         timer.wait()
         return {name: seconds() / counts[name] for name, seconds in samples.items()}
 

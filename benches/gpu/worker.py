@@ -6,6 +6,7 @@ import gc
 import json
 import math
 import os
+import statistics
 import sys
 import time
 import zlib
@@ -92,11 +93,11 @@ class Ours:
         except library.LibraryError as error:
             self.mode, self.why = "eager", short(error)
 
-    def __call__(self):
+    def __call__(self, passes):
         if self.mode == "graph":
-            self.lib("replay", handle=self.handle, count=1)
+            self.lib("replay", handle=self.handle, count=passes)
         else:
-            self.lib("launch", handle=self.handle, count=self.sets)
+            self.lib("launch", handle=self.handle, count=passes * self.sets)
 
 
 class Theirs:
@@ -123,11 +124,12 @@ class Theirs:
         # All results are kept until the pass is over, so that none is written over another's.
         self.results = [self.way.run(i) for i in range(self.sets)]
 
-    def __call__(self):
-        if self.mode == "graph":
-            self.graph.replay()
-        else:
-            self.eagerly()
+    def __call__(self, passes):
+        for _ in range(passes):
+            if self.mode == "graph":
+                self.graph.replay()
+            else:
+                self.eagerly()
 
 
 def sets_for(work_bytes, cache):
@@ -142,46 +144,50 @@ def time_case(torch, lib, case, machine, seconds, seed):
     work = lib("describe", case=spec, dtype=dtype)
     count = sets_for(work["bytes"], machine["cache"])
     prepared = lib("prepare", case=spec, dtype=dtype, sets=count, seed=seed)
-    handle, line = prepared["handle"], {}
+    handle = prepared["handle"]
+    sets = [library.views(torch, tensors) for tensors in prepared["inputs"]]
     try:
+        # PyTorch puts its work on our stream: both are ordered by it, and by the same events.
         with torch.cuda.stream(stream):
-            runners, left_out = {"ours": Ours(lib, handle, count)}, {}
-            sets = [library.views(torch, tensors) for tensors in prepared["inputs"]]
-            try:
-                ways = reference.build(torch, case, sets).ways
-            except Exception as error:
-                ways, left_out["all"] = {}, short(error)
-            for name, way in ways.items():
-                try:
-                    runners[name] = Theirs(torch, way, count, stream)
-                except Exception as error:
-                    left_out[name] = short(error)
-                    check_device(torch)
-            sensors = machine["sensors"]
-            before = sensors_under_load(sensors, runners["ours"], stream)
-            times = timing.measure(runners, timing.Events(torch, stream), seconds / 3, seed)
-            after = sensors_under_load(sensors, runners["ours"], stream)
-            line = measured(case, work, count, times, machine["peaks"])
-            line |= {"clock": {"before": before, "after": after}, "clock_moved": timing.clock_moved(before, after),
-                     "hot": count * work["bytes"] < 2 * machine["cache"], "mode": runners["ours"].mode,
-                     "modes": {name: runner.mode for name, runner in runners.items()}, "left_out": left_out,
-                     "eager_because": {name: runner.why for name, runner in runners.items() if runner.why}}
-            timed = [name for name in runners if name != "ours"]
-            del runners, ways
+            line = timed(torch, lib, case, work, handle, sets, machine, stream, seconds, seed)
+            # Graphs and their memory go before the right values are made.
             gc.collect()
-            line |= verified(torch, lib, case, handle, work["in_place"], sets, timed)
+            line |= verified(torch, lib, case, handle, work["in_place"], sets, list(line["reference"]))
+            return line
     finally:
-        sets = None
+        sets.clear()
         gc.collect()
         lib("close", handle=handle)
         torch.cuda.empty_cache()
-    return line
+
+
+def timed(torch, lib, case, work, handle, sets, machine, stream, seconds, seed):
+    """The part of the line that is measured."""
+    runners, left_out, count = {"ours": Ours(lib, handle, len(sets))}, {}, len(sets)
+    try:
+        ways = reference.build(torch, case, sets).ways
+    except Exception as error:
+        ways, left_out["all"] = {}, short(error)
+    for name, way in ways.items():
+        try:
+            runners[name] = Theirs(torch, way, count, stream)
+        except Exception as error:
+            left_out[name] = short(error)
+            check_device(torch)
+    sensors = machine["sensors"]
+    before = sensors_under_load(sensors, runners["ours"], stream)
+    times = timing.measure(runners, timing.Events(torch, stream), seconds / 3, seed)
+    after = sensors_under_load(sensors, runners["ours"], stream)
+    return measured(case, work, count, times, machine["peaks"]) | {
+        "clock": {"before": before, "after": after}, "clock_moved": timing.clock_moved(before, after),
+        "hot": count * work["bytes"] < 2 * machine["cache"], "mode": runners["ours"].mode,
+        "modes": {name: runner.mode for name, runner in runners.items()},
+        "eager_because": {name: runner.why for name, runner in runners.items() if runner.why}, "left_out": left_out}
 
 
 def sensors_under_load(sensors, run, stream):
     """Clocks while the device works, or has just worked."""
-    for _ in range(LOAD):
-        run()
+    run(LOAD)
     found = sensors.read()
     stream.synchronize()
     return found
@@ -191,7 +197,7 @@ def measured(case, work, sets, times, peaks):
     """The numbers of a line: medians, rates by the formulas, ratios with intervals."""
     per_launch = {name: [t / sets for t in passes] for name, passes in times.items()}
     ours = per_launch.pop("ours")
-    median = sorted(ours)[len(ours) // 2]
+    median = statistics.median(ours)
     line = {
         "us": median * 1e6, "us_least": min(ours) * 1e6, "bytes": work["bytes"], "flops": work["flops"], "sets": sets, "rounds": len(ours),
         "gb_per_s": work["bytes"] / median / 1e9, "tflop_per_s": work["flops"] / median / 1e12, "roofline_percent": None,
@@ -200,8 +206,7 @@ def measured(case, work, sets, times, peaks):
     if peaks:
         line["roofline_percent"] = 100 * stats.least_seconds(work, peaks, case["dtype"]) / median
     for name, theirs in per_launch.items():
-        middle = sorted(theirs)[len(theirs) // 2]
-        line["reference"][name] = {"us": middle * 1e6, "us_least": min(theirs) * 1e6, **stats.compare(theirs, ours)}
+        line["reference"][name] = {"us": statistics.median(theirs) * 1e6, "us_least": min(theirs) * 1e6, **stats.compare(theirs, ours)}
         line["rounds_us"][name] = [round(t * 1e6, 3) for t in theirs]
     return line
 
@@ -246,7 +251,7 @@ def check_case(torch, lib, case, seed):
         found = lib("check", handle=handle)["results"]
         # The path that is timed on hardware: both sets, as a graph.
         ours = Ours(lib, handle, 2)
-        ours()
+        ours(1)
         line = {"verified": True, "bytes": work["bytes"], "flops": work["flops"], "sets": 2, "mode": ours.mode,
                 "error": max(result["error"] for result in found), "torch_ways": []}
         if torch:
