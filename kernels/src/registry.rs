@@ -95,7 +95,12 @@ families! {
         crate::attention::tensor_core::d64::KERNELS,
         crate::attention::tensor_core::d128::KERNELS
     ],
-    ntxent: [crate::ntxent::cuda::forward::KERNELS, crate::ntxent::cuda::backward::KERNELS],
+    ntxent: [
+        crate::ntxent::cuda::forward::KERNELS,
+        crate::ntxent::cuda::backward::KERNELS,
+        crate::ntxent::tensor_core::d128::KERNELS,
+        crate::ntxent::tensor_core::d256::KERNELS
+    ],
     distill: [
         crate::distill::cuda::softmax::KERNELS,
         crate::distill::cuda::sinkhorn::KERNELS,

@@ -46,11 +46,18 @@ pub(super) fn expected<T: Real>(case: &Case, data: &Data) -> Vec<Array<T>> {
     vec![loss, lse, drows, dcolumns, dpositive]
 }
 
-/// The largest sum of magnitudes behind an element of each gradient: what its rounding is relative to.
-fn magnitudes(data: &Data, case: &Case) -> [f64; 3] {
+/// The largest sum of magnitudes behind an element of each gradient: what its rounding is relative to. With `apart` the
+/// softmax and the 1 that the positive's weight is less count each for itself.
+fn magnitudes(data: &Data, case: &Case, apart: bool) -> [f64; 3] {
     let Data { rows, columns, positive: of, dloss } = data;
-    let all = reference::weights(dloss, rows, columns, of, case.spec);
-    let all: Vec<_> = all.into_iter().map(|(i, j, g)| (i, j, g.abs())).collect();
+    let ones = |i: usize| if apart { (dloss.data[i] / f64::from(case.spec.temperature)).abs() } else { 0.0 };
+    let is_positive = |i: usize, j: Option<usize>| match of {
+        reference::Positive::Column(index) => j == Some(index[i]),
+        reference::Positive::Vector(_) => j.is_none(),
+    };
+    let all = reference::weights(dloss, rows, columns, of, case.spec).into_iter();
+    let all: Vec<_> =
+        all.map(|(i, j, g)| (i, j, g.abs() + if is_positive(i, j) { ones(i) } else { 0.0 })).collect();
     let of = match of {
         reference::Positive::Vector(v) => reference::Positive::Vector(v.map(f64::abs)),
         other => other.clone(),
@@ -63,6 +70,9 @@ fn largest(x: &[f64]) -> f64 {
     x.iter().fold(0.0, |m: f64, &x| m.max(x.abs()))
 }
 
+/// Half a unit in the last place of bf16, in units of f32.
+const HALF_A_UNIT: f64 = (1 << 15) as f64;
+
 /// What the references say of a case's data, and how far from it results may be.
 pub(super) struct Expected {
     oracle: Vec<Array<f64>>,
@@ -74,10 +84,18 @@ impl Expected {
     /// then exact by luck. Loss and lse are differences and sums of similarities, each an inner product with a few
     /// units of rounding; the gradients carry half a unit of the lse, kept in f32, in every weight, and a few units
     /// of the sums of magnitudes.
-    pub fn new(case: &Case, data: &Data) -> Expected {
+    ///
+    /// Tensor cores take weights that are rounded to bf16: half a unit of each, relative to the sums of magnitudes. And
+    /// their kernels do not have lse of a row with one large similarity as that similarity to the bit, so that its
+    /// weight, 1, is off by the rounding of both.
+    pub fn new(case: &Case, data: &Data, tensor_cores: bool) -> Expected {
         let (naive, oracle) = (expected::<f32>(case, data), expected::<f64>(case, data));
         let lse = oracle[1].data.iter().fold(1.0, |m: f64, x| m.max(x.abs()));
-        let rounding = magnitudes(data, case).map(|m| (4.0 + lse / 2.0) * m);
+        let mut rounding = magnitudes(data, case, false).map(|m| (4.0 + lse / 2.0) * m);
+        if tensor_cores {
+            let (together, apart) = (magnitudes(data, case, false), magnitudes(data, case, true));
+            rounding = std::array::from_fn(|i| HALF_A_UNIT * together[i] + (4.0 + 2.0 * lse) * apart[i]);
+        }
         let rounding = [&[4.0 * lse; 2], &rounding[..]].concat();
         let allowed = (0..NAMES.len()).map(|i| {
             2.0 * distance(&naive[i].cast::<f64>().data, &oracle[i].data)
@@ -113,7 +131,7 @@ fn distance(a: &[f64], b: &[f64]) -> f64 {
     a.iter().zip(b).map(|(a, b)| (a - b).abs()).fold(0.0, |m: f64, d| if d > m || d.is_nan() { d } else { m })
 }
 
-fn rounded(data: &Data, dtype: DType) -> Data {
+pub(super) fn rounded(data: &Data, dtype: DType) -> Data {
     let positive = match &data.positive {
         reference::Positive::Vector(v) => reference::Positive::Vector(v.rounded_to(dtype)),
         other => other.clone(),
@@ -125,13 +143,14 @@ fn rounded(data: &Data, dtype: DType) -> Data {
 fn check_case(device: Device, case: &Case) -> Result<()> {
     for dtype in FLOATS {
         let data = rounded(&case.data(), dtype);
-        let expected = Expected::new(case, &data);
         // Vectors that are no multiple of 16 bytes go element by element wherever they lie.
         let whole = (case.d * dtype.size()).is_multiple_of(16);
         for (place, put) in [("aligned", on_device as fn(&_, _, _) -> _), ("misaligned", misaligned)] {
             if place == "misaligned" && !whole {
                 continue;
             }
+            let tensor_cores = dtype == DType::BF16 && whole && place == "aligned" && case.d <= 256;
+            let expected = Expected::new(case, &data, tensor_cores);
             let results = guarded(device, || {
                 let results = run(case, &data, |x| put(x, dtype, device))?;
                 for (i, result) in results.iter().enumerate() {

@@ -1,8 +1,8 @@
-//! Launches of `forward.cu` and `backward.cu`.
+//! Launches of `forward.cu` and `backward.cu`, and of what [`super::tensor_core`] has instead for bf16.
 
+use super::tensor_core::Variant;
 use super::{Positive, Spec};
-use crate::cuda::THREADS as MERGE_THREADS;
-use engine::cuda::Launch;
+use engine::cuda::{Kernel, Launch};
 use engine::{DType, Error, Result, Tensor};
 
 /// Kernels of `forward.cu`.
@@ -24,36 +24,61 @@ pub(crate) mod backward {
     }
 }
 
-/// Threads of a block that makes tiles, vectors that it owns, vectors that it meets at a time, and elements of a
-/// gradient that it owns: as in `tile.cuh` and `backward.cu`.
-const THREADS: usize = 128;
-const OWN: usize = 64;
-const OTHER: usize = 128;
-const WIDTH: usize = 128;
-/// Rows of a block where a warp has a row.
-const ROWS: usize = MERGE_THREADS / 32;
+/// A kernel that makes tiles of inner products: threads of a block, vectors that it owns, vectors that it meets at a
+/// time, and elements of a gradient that it owns.
+#[derive(Clone, Copy)]
+pub(super) struct Maker {
+    pub kernel: &'static Kernel,
+    pub threads: usize,
+    pub own: usize,
+    pub other: usize,
+    pub width: usize,
+}
+
+impl Maker {
+    /// As in `tile.cuh` and `backward.cu`.
+    const fn plain(kernel: &'static Kernel) -> Maker {
+        Maker { kernel, threads: 128, own: 64, other: 128, width: 128 }
+    }
+
+    /// How many parts the columns of R rows and C columns are shared out in, and tiles of each but the last.
+    pub fn splits(&self, r: usize, c: usize) -> (usize, usize) {
+        let (row_tiles, column_tiles) = (r.div_ceil(self.own).max(1), c.div_ceil(self.other));
+        let wanted = BLOCKS.div_ceil(row_tiles);
+        let tiles = column_tiles.div_ceil(wanted).max(1);
+        (column_tiles.div_ceil(tiles), tiles)
+    }
+}
+
+/// Threads of a block whose warps have rows of their own, and in `ntxent_bwd_positive` one each.
+const ROW_THREADS: usize = 256;
+const ROWS: usize = ROW_THREADS / 32;
+/// The same of `ntxent_fwd_merge`, whose warps have 8 rows each, the numbers in a sector of floats.
+const MERGE_THREADS: usize = 128;
+const MERGE_ROWS: usize = MERGE_THREADS / 32 * SECTOR;
+const SECTOR: usize = 8;
 /// Blocks that forward wants at least: two for each processor of the largest devices. A fixed number, so that the bits
 /// do not depend on the device.
 const BLOCKS: usize = 264;
 
-/// `struct Problem` of `tile.cuh`.
+/// `struct Problem` of `problem.cuh`.
 #[repr(C)]
 #[derive(Clone, Copy, bytemuck::NoUninit)]
-struct Problem {
+pub(super) struct Problem {
     temperature: f32,
     inverse: f32,
     rows: i32,
     columns: i32,
-    d: i32,
+    pub d: i32,
     self_offset: i32,
-    aligned: u32,
+    pub aligned: u32,
 }
 
 const _: () = assert!(size_of::<Problem>() == 28);
 
 impl Problem {
     #[track_caller]
-    fn new(
+    pub fn new(
         operation: &str,
         rows: &Tensor,
         columns: &Tensor,
@@ -121,19 +146,25 @@ impl<'a> Positive<'a> {
     }
 }
 
-/// How many parts the columns of R rows and C columns are shared out in, and tiles of each but the last.
-pub(super) fn splits(r: usize, c: usize) -> (usize, usize) {
-    let (row_tiles, column_tiles) = (r.div_ceil(OWN).max(1), c.div_ceil(OTHER));
-    let wanted = BLOCKS.div_ceil(row_tiles);
-    let tiles = column_tiles.div_ceil(wanted).max(1);
-    (column_tiles.div_ceil(tiles), tiles)
+/// The kernel that makes forward's tiles.
+#[track_caller]
+pub(super) fn forward_maker(dtype: DType, problem: &Problem) -> Result<Maker> {
+    match Variant::of(dtype, problem) {
+        Some(variant) => Ok(variant.forward()),
+        None => plain_forward(dtype),
+    }
 }
 
-/// Floats that forward needs beside its results: the largest product and the sum of each part, and the positive's
-/// product, a row. Backward needs one a row where positives are vectors.
+#[track_caller]
+pub(super) fn plain_forward(dtype: DType) -> Result<Maker> {
+    Ok(Maker::plain(forward::TILES.of("ntxent", dtype)?))
+}
+
+/// Floats that forward needs beside its results: the reference and the sum of each part, in whole sectors, and the
+/// positive's product, a row. Backward needs one a row where positives are vectors.
 #[cfg(test)]
-pub(super) fn workspace(r: usize, c: usize) -> usize {
-    (2 * splits(r, c).0 + 1) * r
+pub(super) fn workspace(maker: Maker, r: usize, c: usize) -> usize {
+    2 * maker.splits(r, c).0 * r.next_multiple_of(SECTOR) + r
 }
 
 /// `loss` [R] and `lse` [R], f32.
@@ -150,16 +181,18 @@ pub fn loss(
     let (dtype, device) = (rows.dtype(), rows.device());
     let problem = Problem::new(OP, rows, columns, positive, spec)?;
     let r = rows.shape()[0];
-    let (splits, tiles) = splits(r, columns.shape()[0]);
-    let mut part_max = Tensor::empty(&[splits, r], DType::F32, device)?;
-    let mut part_sum = Tensor::empty(&[splits, r], DType::F32, device)?;
+    let maker = forward_maker(dtype, &problem)?;
+    let (splits, tiles) = maker.splits(r, columns.shape()[0]);
+    let stride = r.next_multiple_of(SECTOR);
+    let mut part_max = Tensor::empty(&[splits, stride], DType::F32, device)?;
+    let mut part_sum = Tensor::empty(&[splits, stride], DType::F32, device)?;
     let mut positive_product = Tensor::empty(&[r], DType::F32, device)?;
     let both = together(OP, rows, columns)?;
-    let parts = size(&part_max) + size(&part_sum);
+    let parts = 2 * 4 * splits * r;
     // Positive columns' products go from one kernel to the other; positive vectors meet the rows in the second.
     let products = positive.columns().map_or(0, |index| size(index) + size(&positive_product));
     let vectors = positive.vectors().map_or(0, |vectors| size(rows) + size(vectors));
-    Launch::new(forward::TILES.of(OP, dtype)?, device)?
+    Launch::new(maker.kernel, device)?
         .read(rows)?
         .read(columns)?
         .read_optional(positive.columns())?
@@ -168,10 +201,12 @@ pub fn loss(
         .write(&mut positive_product)?
         .value(problem)
         .value(tiles as i32)
+        .value(stride as i32)
         .bytes(both + parts + products)
         .flops(problem.flops(1))
-        .grid3([r.div_ceil(OWN), splits, 1])
-        .block(THREADS)
+        .grid3([r.div_ceil(maker.own), splits, 1])
+        .block(maker.threads)
+        .shared(maker.kernel.dynamic_shared)
         .run()?;
     Launch::new(forward::MERGE.of(OP, dtype)?, device)?
         .read(rows)?
@@ -184,8 +219,9 @@ pub fn loss(
         .write(lse)?
         .value(problem)
         .value(splits as i32)
+        .value(stride as i32)
         .bytes(products + vectors + parts + 8 * r)
-        .grid(r.div_ceil(ROWS))
+        .grid(r.div_ceil(MERGE_ROWS))
         .block(MERGE_THREADS)
         .run()
 }
@@ -219,13 +255,18 @@ pub fn gradients(
             .write(dpositive)?
             .value(problem)
             .grid(r.div_ceil(ROWS))
-            .block(MERGE_THREADS)
+            .block(ROW_THREADS)
             .run()?;
     }
-    let widths = d.div_ceil(WIDTH);
+    let variant = Variant::of(dtype, &problem);
+    let maker = match variant {
+        Some(variant) => variant.rows(),
+        None => Maker::plain(backward::ROWS.of(OP, dtype)?),
+    };
+    let widths = d.div_ceil(maker.width);
     let read = together(OP, rows, columns)? + positive.columns().map_or(0, size) + size(dloss) + size(lse);
     let vectors = positive.vectors().map_or(0, size) + weights.as_ref().map_or(0, size);
-    Launch::new(backward::ROWS.of(OP, dtype)?, device)?
+    Launch::new(maker.kernel, device)?
         .read(rows)?
         .read(columns)?
         .read_optional(positive.columns())?
@@ -237,11 +278,16 @@ pub fn gradients(
         .value(problem)
         .bytes(read + vectors + size(rows))
         .flops(problem.flops(widths + 1))
-        .grid3([r.div_ceil(OWN), widths, 1])
-        .block(THREADS)
+        .grid3([r.div_ceil(maker.own), widths, 1])
+        .block(maker.threads)
+        .shared(maker.kernel.dynamic_shared)
         .run()?;
     let Some(dcolumns) = dcolumns else { return Ok(()) };
-    Launch::new(backward::COLUMNS.of(OP, dtype)?, device)?
+    let maker = match variant {
+        Some(variant) => variant.columns(),
+        None => Maker::plain(backward::COLUMNS.of(OP, dtype)?),
+    };
+    Launch::new(maker.kernel, device)?
         .read(rows)?
         .read(columns)?
         .read_optional(positive.columns())?
@@ -251,7 +297,8 @@ pub fn gradients(
         .value(problem)
         .bytes(read + size(columns))
         .flops(problem.flops(widths + 1))
-        .grid3([c.div_ceil(OWN), widths, 1])
-        .block(THREADS)
+        .grid3([c.div_ceil(maker.own), widths, 1])
+        .block(maker.threads)
+        .shared(maker.kernel.dynamic_shared)
         .run()
 }

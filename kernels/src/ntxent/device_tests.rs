@@ -25,6 +25,9 @@ fn index(values: &[i32]) -> Tensor {
     Tensor::from_slice(values, &[values.len()]).unwrap().to_device(device()).unwrap()
 }
 
+/// What the plain kernels take, and what goes to the tensor cores.
+const KINDS: [(DType, usize); 2] = [(DType::F32, 6), (DType::BF16, 8)];
+
 const PLAIN: Spec = Spec { temperature: 0.1, self_column: None };
 
 #[test]
@@ -101,32 +104,34 @@ fn a_dominant_positive_has_no_gradient() {
 /// What a row must not see changes nothing for it, whatever it is.
 #[test]
 fn the_hidden_column_is_not_there() {
-    let spec = Spec { temperature: 0.1, self_column: Some(1) };
-    let case = Case { r: 1, c: 4, d: 5, vector: false, spec, values: Values::Unit };
-    let mut data = case.data();
-    data.positive = reference::Positive::Column(vec![3]);
-    let before = run(&case, &data, DType::F32);
-    for value in [f64::NAN, f64::INFINITY, 1e6] {
-        let mut strange = data.clone();
-        strange.columns.data[5..10].fill(value);
-        let out = run(&case, &strange, DType::F32);
-        assert_eq!((values(&out[0]), values(&out[1])), (values(&before[0]), values(&before[1])));
-        assert!(values(&out[3])[5..10].iter().all(|&g| g == 0.0));
+    for (dtype, d) in KINDS {
+        let spec = Spec { temperature: 0.1, self_column: Some(1) };
+        let case = Case { r: 1, c: 4, d, vector: false, spec, values: Values::Unit };
+        let mut data = case.data();
+        data.positive = reference::Positive::Column(vec![3]);
+        let before = run(&case, &data, dtype);
+        for value in [f64::NAN, f64::INFINITY, 1e6] {
+            let mut strange = data.clone();
+            strange.columns.data[d..2 * d].fill(value);
+            let out = run(&case, &strange, dtype);
+            assert_eq!((values(&out[0]), values(&out[1])), (values(&before[0]), values(&before[1])));
+            assert!(values(&out[3])[d..2 * d].iter().all(|&g| g == 0.0));
+        }
     }
 }
 
 #[test]
 fn nan_stays_in_its_row() {
-    for vector in [false, true] {
-        let case = Case { r: 70, c: 140, d: 6, vector, spec: PLAIN, values: Values::Unit };
+    for ((dtype, d), vector) in KINDS.into_iter().flat_map(|kind| [(kind, false), (kind, true)]) {
+        let case = Case { r: 70, c: 140, d, vector, spec: PLAIN, values: Values::Unit };
         let mut data = case.data();
-        data.rows.data[6 * 66 + 2] = f64::NAN;
-        let out = run(&case, &data, DType::F32);
+        data.rows.data[d * 66 + 2] = f64::NAN;
+        let out = run(&case, &data, dtype);
         let (loss, drows) = (values(&out[0]), values(&out[2]));
         for row in 0..70 {
             let nan = row == 66;
             assert_eq!(loss[row].is_nan(), nan, "row {row}");
-            assert!(drows[6 * row..6 * row + 6].iter().all(|g| g.is_nan() == nan), "row {row}");
+            assert!(drows[d * row..d * (row + 1)].iter().all(|g| g.is_nan() == nan), "row {row}");
         }
     }
 }
@@ -136,16 +141,19 @@ fn nan_stays_in_its_row() {
 #[test]
 fn wrong_positives_are_nan_in_their_row() {
     const R: usize = 70;
-    for (c, spec) in [(140, Spec { temperature: 0.1, self_column: Some(3) }), (1, PLAIN)] {
-        let case = Case { r: R, c, d: 6, vector: false, spec, values: Values::Unit };
+    let hidden = Spec { temperature: 0.1, self_column: Some(3) };
+    for ((dtype, d), (c, spec)) in
+        KINDS.into_iter().flat_map(|kind| [(kind, (140, hidden)), (kind, (1, PLAIN))])
+    {
+        let case = Case { r: R, c, d, vector: false, spec, values: Values::Unit };
         let data = case.data();
         let mut good: Vec<i32> = (0..R).map(|i| if c == 1 { 0 } else { i as i32 }).collect();
         let wrong =
             [(0, -1), (1, c as i32), (2, i32::MAX), (65, i32::MIN), (69, if c == 1 { 1 } else { 72 })];
         let run = |index_of: &[i32], dloss: &Array<f64>| {
             guarded(device(), || {
-                let rows = on_device(&data.rows, DType::F32, device())?;
-                let columns = on_device(&data.columns, DType::F32, device())?;
+                let rows = on_device(&data.rows, dtype, device())?;
+                let columns = on_device(&data.columns, dtype, device())?;
                 let of = index(index_of);
                 let (loss, lse) = forward(&rows, &columns, Positive::Column(&of), spec)?;
                 let dloss = on_device(dloss, DType::F32, device())?;
@@ -162,7 +170,7 @@ fn wrong_positives_are_nan_in_their_row() {
         let found = run(&good, &data.dloss);
         for row in 0..R {
             let bad = wrong.iter().any(|w| w.0 == row);
-            let range = 6 * row..6 * row + 6;
+            let range = d * row..d * (row + 1);
             if bad {
                 assert!(found[0][row].is_nan() && found[2][range].iter().all(|g| g.is_nan()), "row {row}");
             } else {
@@ -201,12 +209,13 @@ fn the_similarities_are_never_in_memory() {
         .unwrap();
     let text = String::from_utf8_lossy(&child.stdout);
     assert!(child.status.success() && text.contains("1 passed"), "{text}");
+    let maker = cuda::plain_forward(DType::F32).unwrap();
     for r in [512, 4096, 16_384, 1 << 20] {
         // Five parts of the columns at most where there are rows enough for a similarity matrix to hurt.
-        assert!(cuda::workspace(r, r) <= 2 * r * 264usize.div_ceil(r / 64) + r);
+        assert!(cuda::workspace(maker, r, r) <= 2 * r * 264usize.div_ceil(r / 64) + r);
     }
     // 16,384 views: 320 KiB instead of 1 GiB.
-    assert_eq!(4 * cuda::workspace(16_384, 16_384), 320 << 10);
+    assert_eq!(4 * cuda::workspace(maker, 16_384, 16_384), 320 << 10);
 }
 
 #[test]
@@ -230,7 +239,7 @@ fn peak_memory() {
         reset_peak(0).unwrap();
         let (before, start) = (stats(0).unwrap().live, peak());
         let (loss, lse) = forward(&rows, &columns, positive(&of), PLAIN).unwrap();
-        let parts = cuda::splits(r, r).0 * r;
+        let parts = cuda::plain_forward(DType::F32).unwrap().splits(r, r).0 * r;
         assert_eq!(peak().0 - before, blocks(&[r, r, parts, parts, r]));
         drop(loss);
         reset_peak(0).unwrap();

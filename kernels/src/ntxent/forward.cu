@@ -9,11 +9,12 @@
 #include "ntxent/tile.cuh"
 
 // Part blockIdx.y of the columns for 64 rows. rows: [R, D], columns: [C, D], positive: [R] column numbers or null ->
-// part_max, part_sum: [splits, R], the largest inner product and the sum of e^((product - largest) / temperature);
+// part_max, part_sum: [splits, stride], the largest inner product and the sum of e^((product - largest) / temperature);
 // positive_product: [R], where the positive is a column that the row sees.
 KERNEL __launch_bounds__(THREADS)
     ENTRY(ntxent_fwd_tiles)(const element *rows, const element *columns, const i32 *positive, float *part_max,
-                            float *part_sum, float *positive_product, Problem p, int tiles_per_split) {
+                            float *part_sum, float *positive_product, Problem p, int tiles_per_split,
+                            int stride) {
     __shared__ __align__(16) float shared[STAGE];
     __shared__ int positives[OWN];
     const int first = blockIdx.x * OWN;
@@ -61,36 +62,47 @@ KERNEL __launch_bounds__(THREADS)
         for (int step = 8; step > 0; step /= 2) total += __shfl_xor_sync(ALL_LANES, total, step);
         const int row = first + own_lane() + 8 * i;
         if (other_lane() == 0 && row < p.rows) {
-            part_max[u64(blockIdx.y) * p.rows + row] = top;
-            part_sum[u64(blockIdx.y) * p.rows + row] = total;
+            part_max[u64(blockIdx.y) * stride + row] = top;
+            part_sum[u64(blockIdx.y) * stride + row] = total;
         }
     }
 }
 
-// loss, lse: [R] from the parts: [splits, R] and the positives: column numbers with their products: [R], or vectors:
-// [R, D]. A warp a row. A positive that is no column, or one that the row does not see, makes the loss NaN.
+// loss, lse: [R] from the parts: [splits, stride], stride a multiple of 8, and the positives: column numbers with their
+// products: [R], or vectors: [R, D]. A positive that is no column, or one that the row does not see, makes the loss
+// NaN.
+//
+// A warp has 8 rows, whose numbers in a part are one sector: lane 8 i + r reads every fourth part of row r from part i
+// on.
 KERNEL ENTRY(ntxent_fwd_merge)(const element *rows, const i32 *positive, const element *vectors, const float *part_max,
                                const float *part_sum, const float *positive_product, float *loss, float *lse, Problem p,
-                               int splits) {
-    const u64 row = u64(blockIdx.x) * (blockDim.x / 32) + warp_id();
-    if (row >= u64(p.rows)) return;
+                               int splits, int stride) {
+    const u64 first = (u64(blockIdx.x) * (blockDim.x / 32) + warp_id()) * 8;
+    if (first >= u64(p.rows)) return;
+    const u64 row = first + lane_id() % 8;
+    const bool inside = row < u64(p.rows);
     const float scale = p.inverse * 1.4426950408889634f;
-    float own, top = -INF;
+    float own = NOT_A_NUMBER, top = -INF;
     if (vectors) {
-        own = inner_product(rows + row * p.d, vectors + row * p.d, p.d);
+        for (u64 r = first; r < min(first + 8, u64(p.rows)); r++) {
+            const float product = inner_product(rows + r * p.d, vectors + r * p.d, p.d);
+            if (r == row) own = product;
+        }
         top = fmaxf(top, own);
-    } else {
-        own = is_valid(p, int(row), positive[row]) ? positive_product[row] : NOT_A_NUMBER;
+    } else if (inside && is_valid(p, int(row), positive[row])) {
+        own = positive_product[row];
     }
-    for (int i = lane_id(); i < splits; i += 32) top = fmaxf(top, part_max[u64(i) * p.rows + row]);
-    top = warp_max(top);
+    for (int i = lane_id() / 8; i < splits && inside; i += 4) top = fmaxf(top, part_max[u64(i) * stride + row]);
+    top = fmaxf(top, __shfl_xor_sync(ALL_LANES, top, 8));
+    top = fmaxf(top, __shfl_xor_sync(ALL_LANES, top, 16));
     const float shift = top == -INF ? 0.0f : top;
     float sum = 0.0f;
-    for (int i = lane_id(); i < splits; i += 32)
-        sum += part_sum[u64(i) * p.rows + row] * exp2f((part_max[u64(i) * p.rows + row] - shift) * scale);
-    sum = warp_sum(sum);
+    for (int i = lane_id() / 8; i < splits && inside; i += 4)
+        sum += part_sum[u64(i) * stride + row] * exp2f((part_max[u64(i) * stride + row] - shift) * scale);
+    sum += __shfl_xor_sync(ALL_LANES, sum, 8);
+    sum += __shfl_xor_sync(ALL_LANES, sum, 16);
     if (vectors) sum += exp2f((own - shift) * scale);
-    if (lane_id() != 0) return;
+    if (lane_id() >= 8 || !inside) return;
     const float log_sum = logf(sum);
     lse[row] = over_temperature(p, shift) + log_sum;
     loss[row] = over_temperature(p, shift - own) + log_sum;

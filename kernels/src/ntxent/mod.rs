@@ -21,6 +21,9 @@ pub(crate) mod cuda;
 #[cfg(test)]
 mod device_tests;
 pub mod reference;
+pub(crate) mod tensor_core;
+#[cfg(test)]
+mod tensor_core_tests;
 #[cfg(test)]
 mod tests;
 mod tile;

@@ -12,7 +12,7 @@ fn run(case: &Case, data: &Data) -> Result<Vec<Tensor>> {
 
 fn agrees(case: &Case) -> Result<()> {
     let data = case.data();
-    super::check::Expected::new(case, &data)
+    super::check::Expected::new(case, &data, false)
         .require(&run(case, &data)?)
         .map_err(|e| e.with("case", format!("{case:?}")))
 }
