@@ -23,7 +23,7 @@ fn more_cases() -> Vec<Case> {
 }
 
 /// A case's inputs, rounded to an element type.
-struct Inputs {
+pub(super) struct Inputs {
     x: Array<f64>,
     /// The target as weights.
     t: Array<f64>,
@@ -31,7 +31,7 @@ struct Inputs {
 }
 
 impl Inputs {
-    fn new(case: &Case, dtype: DType) -> Inputs {
+    pub fn new(case: &Case, dtype: DType) -> Inputs {
         let t = match case.soft {
             true => case.probabilities().rounded_to(dtype),
             false => reference::one_hot(&case.labels(), case.v),
@@ -40,7 +40,7 @@ impl Inputs {
     }
 
     /// Loss, lse, dx, softmax.
-    fn expected<T: Real>(&self, smoothing: f32) -> [Array<T>; 4] {
+    pub fn expected<T: Real>(&self, smoothing: f32) -> [Array<T>; 4] {
         let (x, t) = (self.x.cast::<T>(), self.t.cast());
         let (loss, lse) = reference::forward(&x, &t, smoothing);
         let dx = reference::backward(&self.dloss.cast(), &x, &t, smoothing);
@@ -49,7 +49,7 @@ impl Inputs {
 }
 
 /// What the launchers give, copied to the CPU, in the order of [`Inputs::expected`].
-fn run(
+pub(super) fn run(
     case: &Case,
     inputs: &Inputs,
     device: Device,

@@ -4,12 +4,52 @@ use super::cases::{Case, Values};
 use super::*;
 use crate::array::Array;
 use crate::check::{FLOATS, guarded, on_device};
-use crate::compare::check_equal;
+use crate::compare::{check as near, check_equal};
 use crate::testing::device;
+use engine::cuda::profile;
 
 #[test]
 fn kernels_agree_with_the_reference() {
     check::check(device()).unwrap();
+}
+
+/// A head of 131,072 classes in both types, with labels, soft targets and smoothing: right, and every logit asked for
+/// once forward and once backward, soft targets once and, for their sum, twice; every gradient written once. (Its lse
+/// is 12; above 16 backward reads logits twice.)
+#[test]
+fn many_classes_are_read_once() {
+    let (m, v) = (2, 131_072);
+    for (soft, smoothing, dtype) in [
+        (false, 0.0, DType::F32),
+        (false, 0.1, DType::BF16),
+        (true, 0.0, DType::F32),
+        (true, 0.1, DType::BF16),
+    ] {
+        let case = Case { m, v, soft, smoothing, values: Values::Normal(1.0) };
+        let inputs = check::Inputs::new(&case, dtype);
+        let device = device(); // from here on no other test launches anything
+        profile::start().unwrap();
+        let results = check::run(&case, &inputs, device, |x| on_device(x, dtype, device));
+        let records = profile::stop().unwrap();
+        let (naive, oracle) = (inputs.expected::<f32>(smoothing), inputs.expected::<f64>(smoothing));
+        for (i, result) in results.unwrap().iter().enumerate() {
+            near(&format!("{dtype}, result {i}"), result, &naive[i], &oracle[i], 2.0).unwrap();
+        }
+        let matrix = m * v * dtype.size();
+        for (kernel, read, written) in [
+            ("softmax_xent_fwd_long", 1 + usize::from(soft), 0),
+            ("softmax_xent_bwd_long", 1 + 2 * usize::from(soft), 1),
+        ] {
+            let record = records.iter().find(|r| r.launch.kernel.starts_with(kernel)).unwrap();
+            let Some(counters) = record.counters else { continue }; // hardware counts nothing
+            // Every warp of a row reads the row's label, loss and lse.
+            let near = |sectors: u64, matrices: usize| {
+                100 * (32 * sectors).abs_diff((matrices * matrix) as u64) < matrix as u64
+            };
+            assert!(near(counters.global_load_sectors, read), "{kernel} {dtype}: {counters:?}");
+            assert!(near(counters.global_store_sectors, written), "{kernel} {dtype}: {counters:?}");
+        }
+    }
 }
 
 fn labels(values: &[i32]) -> Tensor {
