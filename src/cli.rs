@@ -34,6 +34,8 @@ pub enum Command {
     Retrieve(Retrieve),
     /// Train an encoder further with labels, beside the same architecture from scratch, and test both.
     Finetune(Finetune),
+    /// Say which method suits some data: train each for the same time, evaluate all, recommend one.
+    Compare(Compare),
     /// Write an encoder's features to a file.
     Embed(Embed),
     /// What principal components and k-means on pixels are worth: learning without labels and without a network.
@@ -309,6 +311,52 @@ pub struct Finetune {
     /// Stop and save after this step of a run, as Ctrl-C would; --resume goes on.
     #[arg(long, value_name = "STEP")]
     pub stop_after: Option<u64>,
+    /// Go on where more than 1 % of the test images are training images too.
+    #[arg(long)]
+    pub allow_duplicates: bool,
+}
+
+/// Arguments of `compare`.
+#[derive(Debug, Args)]
+#[command(mut_arg("spec", |arg| arg.required(false)))]
+pub struct Compare {
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub data: Option<Data>,
+    /// The methods (see `pretext methods`), or all.
+    #[arg(long, value_delimiter = ',', default_value = "all", value_name = "all|A,B,..")]
+    pub methods: Vec<String>,
+    /// Minutes for which each method is trained (default: 2; for --tasks: the recipe's length).
+    #[arg(long, value_name = "MINUTES", conflicts_with = "steps")]
+    pub budget: Option<f64>,
+    /// Steps for which each method is trained, instead of minutes.
+    #[arg(long)]
+    pub steps: Option<u64>,
+    /// The few labels: a part of each class such as 1%, or so many of each such as 10/class.
+    #[arg(long, default_value = "10/class", value_name = "P%|N/class")]
+    pub labels: String,
+    /// Instead of methods, compare one encoder with training from scratch on these tasks: SPEC or SPEC@LABELS, where LABELS is
+    /// 1% or 10/class.
+    #[arg(long, value_delimiter = ',', value_name = "A,B,..", requires = "encoder", conflicts_with_all = ["spec", "methods"])]
+    pub tasks: Option<Vec<String>>,
+    /// The run or file whose encoder is used for --tasks.
+    #[arg(long, value_name = "RUN", requires = "tasks")]
+    pub encoder: Option<PathBuf>,
+    /// Seed of everything random.
+    #[arg(long, default_value_t = 1)]
+    pub seed: u64,
+    /// Where to compute: cpu, cuda, cuda:N, emulated.
+    #[arg(long, default_value = "cpu")]
+    pub device: String,
+    /// The folder of all runs and results (default: runs/compare-DATA or runs/tasks-METHOD). The same command goes on in it.
+    #[arg(long, value_name = "DIR")]
+    pub out: Option<PathBuf>,
+    /// One setting of every method, such as training.batch=64.
+    #[arg(long, value_name = "KEY=VALUE")]
+    pub set: Vec<String>,
+    /// Threads that prepare images ahead.
+    #[arg(long, default_value_t = 1)]
+    pub workers: usize,
     /// Go on where more than 1 % of the test images are training images too.
     #[arg(long)]
     pub allow_duplicates: bool,

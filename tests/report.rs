@@ -179,16 +179,12 @@ fn what_is_not_there_is_said() {
     assert!(
         page.contains("after step 12") && page.contains("after step 13") && page.contains("leaked means")
     );
-    // The log says what is measured: a session of 13 steps.
-    let sessions = std::fs::read_to_string(stage.path("stopped/sessions.jsonl")).unwrap();
-    let session: Value = serde_json::from_str(sessions.trim()).unwrap();
-    assert_eq!(
-        (&session["from"], &session["to"], &session["device"]),
-        (&0.into(), &13.into(), &"cpu".into())
-    );
+    let cost = std::fs::read_to_string(stage.path("stopped/cost.json")).unwrap();
+    let cost: Value = serde_json::from_str(&cost).unwrap();
+    assert_eq!(cost["steps"], 13);
 
     std::fs::remove_file(stage.path("stopped/checkpoint.safetensors")).unwrap();
-    std::fs::remove_file(stage.path("stopped/sessions.jsonl")).unwrap();
+    std::fs::remove_file(stage.path("stopped/cost.json")).unwrap();
     let page = report(&stage, &["stopped"], &[]);
     check(&page);
     assert!(

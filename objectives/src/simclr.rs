@@ -4,6 +4,41 @@
 //! 2B. With unit vectors z and temperature t, row i's loss is `-log exp(z_i . z_p / t) / sum_{k != i}
 //! exp(z_i . z_k / t)`, where p = (i + B) mod 2B is the other view (eq. 1): one positive and 2B - 2 negatives
 //! of both views. The mean over 2B is minimised, and gradients flow into every z.
+//!
+//! What one step of that does to three vectors, two views `a` and `a+` of an image and one view `b` of another:
+//!
+//! ```
+//! use autograd::{Var, ops};
+//! use engine::Tensor;
+//!
+//! // a, a+, b
+//! let vectors = [[1.0f32, 0.0], [0.9, 0.4], [-0.5, 0.8]];
+//! let cosines = |v: &[[f32; 2]; 3]| {
+//!     let unit = v.map(|[x, y]| [x / x.hypot(y), y / x.hypot(y)]);
+//!     let with_a = |w: [f32; 2]| unit[0][0] * w[0] + unit[0][1] * w[1];
+//!     [with_a(unit[1]), with_a(unit[2])].map(|c| (1000.0 * c).round() / 1000.0)
+//! };
+//! assert_eq!(cosines(&vectors), [0.914, -0.530]);
+//!
+//! let leaf = Var::leaf(Tensor::from_slice(&vectors.concat(), &[3, 2])?);
+//! let z = ops::l2_normalize(&leaf, 1e-12)?;
+//! // Both views of the image look for each other among all but themselves, at temperature 0.5.
+//! let pair = ops::narrow(&z, 0, 0, 2)?;
+//! let positive = Var::constant(Tensor::from_slice(&[1i32, 0], &[2])?);
+//! let losses = ops::ntxent(&pair, &z, ops::Positive::Column(&positive), 0.5, Some(0))?;
+//! let loss = ops::mean(&losses, &[0])?;
+//! loss.backward()?;
+//! assert!((loss.value().item()? - 0.0845).abs() < 1e-4);
+//!
+//! // A step of gradient descent at rate 0.5.
+//! let gradient = leaf.gradient().ok_or("a leaf has a gradient")?.to_vec::<f32>()?;
+//! let mut moved = vectors;
+//! moved.iter_mut().flatten().zip(gradient).for_each(|(v, g)| *v -= 0.5 * g);
+//! // The pair is pulled together, the other image is pushed away.
+//! assert_eq!(cosines(&moved), [0.950, -0.592]);
+//! println!("cosines {:?} become {:?}", cosines(&vectors), cosines(&moved));
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
 
 use crate::draws::{DroppedBranches, encode};
 use crate::settings::{at_least_one, parse, positive, require, require_channels};

@@ -1,6 +1,7 @@
 //! The commands, one file each.
 
 pub mod classical;
+pub mod compare;
 pub mod doctor;
 pub mod embed;
 pub mod emulate;
@@ -38,6 +39,7 @@ pub fn run(cli: &Cli) -> Result<()> {
         Command::Knn(args) => evaluate::knn(args, &output),
         Command::Retrieve(args) => retrieve::run(args, &output),
         Command::Finetune(args) => finetune::run(args, &output),
+        Command::Compare(args) => compare::run(args, &output),
         Command::Embed(args) => embed::run(args, &output),
         Command::Classical(args) => classical::run(args, &output),
         Command::Report(args) => report::run(args, &output),

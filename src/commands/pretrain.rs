@@ -83,7 +83,7 @@ pub fn run(args: &Pretrain, output: &Output) -> Result<()> {
     let mut objective = train::build(&config, &profile)?;
     let task =
         Task { config: &config, folder: &folder, train: &splits.train, labelled: false, resume: args.resume };
-    let ended = train::run(objective.as_mut(), &task, machine, output)?;
+    let (ended, _) = train::cost::run(objective.as_mut(), &task, machine, output)?;
     if recording.is_some() {
         show_profile(args, device, output)?;
     }

@@ -136,7 +136,7 @@ pub fn evaluate(trained: &mut Trained, seed: u64, splits: &Splits, probes: &Prob
 }
 
 /// Whether an encoder normalises by statistics of images that it has seen.
-fn has_statistics(encoder: &mut dyn Encoder) -> bool {
+pub(crate) fn has_statistics(encoder: &mut dyn Encoder) -> bool {
     module::parts(encoder).buffers.iter().any(|(name, _)| name.ends_with("running_mean"))
 }
 

@@ -77,6 +77,14 @@ pub fn choose(train: &Arc<dyn Dataset>, labels: Labels, seed: u64) -> Result<Arc
     if labels == Labels::All {
         return Ok(train.clone());
     }
+    Ok(Arc::new(Subset::new(train.clone(), indices(train.as_ref(), labels, seed)?)?))
+}
+
+/// Which images [`choose`] takes.
+pub fn indices(train: &dyn Dataset, labels: Labels, seed: u64) -> Result<Vec<usize>> {
+    if labels == Labels::All {
+        return Ok((0..train.len()).collect());
+    }
     let mut classes: Vec<Vec<usize>> = vec![Vec::new(); train.classes().len()];
     for i in 0..train.len() {
         let class = train
@@ -102,7 +110,7 @@ pub fn choose(train: &Arc<dyn Dataset>, labels: Labels, seed: u64) -> Result<Arc
         chosen.extend(order[..wanted].iter().map(|&i| images[i]));
     }
     chosen.sort_unstable();
-    Ok(Arc::new(Subset::new(train.clone(), chosen)?))
+    Ok(chosen)
 }
 
 #[cfg(test)]

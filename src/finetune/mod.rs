@@ -89,7 +89,7 @@ pub fn run(job: &mut Job, machine: Machine, output: &Output) -> Result<Vec<Found
         let mut top1 = Vec::new();
         for seed in (0..job.plan.seeds).map(|i| job.plan.seed.wrapping_add(i)) {
             output.event(&json!({"event": "run", "features": start.name(), "seed": seed}));
-            let found = one(job, start, seed, machine, output)?;
+            let found = single(job, start, seed, machine, output)?;
             output.say(&format!("{}, seed {seed}: {found:.2}", start.name()));
             top1.push(found);
             engine::memory::trim();
@@ -99,8 +99,8 @@ pub fn run(job: &mut Job, machine: Machine, output: &Output) -> Result<Vec<Found
     Ok(all)
 }
 
-/// One run, and its accuracy on the test images.
-fn one(job: &mut Job, start: Start, seed: u64, machine: Machine, output: &Output) -> Result<f32> {
+/// One run, in `trained-SEED` or `scratch-SEED` of the folder, and its accuracy on the test images.
+pub fn single(job: &mut Job, start: Start, seed: u64, machine: Machine, output: &Output) -> Result<f32> {
     let config = job.plan.config(start, seed)?;
     let train = labels::choose(&job.splits.train, job.plan.labels.parse()?, seed)?;
     let mut objective = network(job.plan, job.trained, job.splits, start, seed)?;
@@ -108,7 +108,7 @@ fn one(job: &mut Job, start: Start, seed: u64, machine: Machine, output: &Output
     let there = job.resume && RunFolder::at(&path).config_path().exists();
     let folder = if there { RunFolder::at(&path) } else { RunFolder::create(&path, &config)? };
     let task = Task { config: &config, folder: &folder, train: &train, labelled: true, resume: job.resume };
-    if let Ended::Stopped(step) = train::run(&mut objective, &task, machine, output)? {
+    if let (Ended::Stopped(step), _) = train::cost::run(&mut objective, &task, machine, output)? {
         let text = format!(
             "stopped after step {step} of {}-{seed}; everything is saved. To go on: pretext finetune {} --data {} \
              --out {} --resume",

@@ -13,7 +13,8 @@ use super::{Options, Sheets, Source};
 use crate::config::{self, Config};
 use crate::evaluate::features::Trained;
 use crate::output::Output;
-use crate::train::run::{RunFolder, Session};
+use crate::train::cost::Cost;
+use crate::train::run::RunFolder;
 use crate::train::{self, checkpoint};
 use autograd::module;
 use data::Splits;
@@ -39,8 +40,8 @@ pub struct Gathered {
     pub method: &'static Method,
     /// `metrics.jsonl`.
     pub metrics: Metrics,
-    /// `sessions.jsonl`.
-    pub sessions: Part<Vec<Session>>,
+    /// `cost.json`, if there is one.
+    pub cost: Part<Option<Cost>>,
     /// Steps of the whole run.
     pub steps: Part<u64>,
     /// Images for training and test, and their height, width and channels.
@@ -179,7 +180,7 @@ impl Gathered {
                     true => "encoder.safetensors, written at the end".into(),
                     false => format!(
                         "checkpoint.safetensors, step {}",
-                        said(checkpoint::step(&folder.checkpoint_path()))?
+                        said(checkpoint::steps(&folder.checkpoint_path()))?
                     ),
                 },
             })
@@ -213,7 +214,7 @@ impl Gathered {
         });
         drop(objective);
         engine::memory::trim();
-        let sessions = said(folder.sessions());
+        let cost = said(Cost::read(&folder.cost_path()));
         let path = path.to_path_buf();
         Ok(Gathered {
             name,
@@ -222,7 +223,7 @@ impl Gathered {
             config_text,
             method,
             metrics,
-            sessions,
+            cost,
             steps,
             data,
             weights,

@@ -262,25 +262,23 @@ fn steps(run: &Gathered) -> String {
 }
 
 fn time(run: &Gathered) -> String {
-    let sessions = match &run.sessions {
-        Ok(sessions) if sessions.is_empty() => return "not recorded".into(),
-        Ok(sessions) => sessions,
+    let cost = match &run.cost {
+        Ok(Some(cost)) => cost,
+        Ok(None) => return "not recorded".into(),
         Err(why) => return why.clone(),
     };
-    let seconds: f64 = sessions.iter().map(|s| s.seconds).sum();
-    let timed: u64 = sessions.iter().map(|s| s.to - s.from.min(s.to)).sum();
-    let mut devices: Vec<&str> = sessions.iter().map(|s| s.device.as_str()).collect();
-    devices.dedup();
     let mut text = format!(
-        "{seconds:.1} s on {}, measurements in between included ({} ms a step)",
-        devices.join(", "),
-        number(1e3 * seconds / timed.max(1) as f64)
+        "{:.1} s, measurements in between included ({} ms a step)",
+        cost.seconds,
+        number(1e3 * cost.seconds / cost.steps.max(1) as f64)
     );
-    if sessions.len() > 1 {
-        text.push_str(&format!(", in {} sessions", sessions.len()));
+    if let Some(joules) = cost.joules {
+        text.push_str(&format!("; {} kJ of the processor, of all that ran on it", number(joules / 1e3)));
     }
-    if timed < run.metrics.last_step {
-        text.push_str(&format!("; of {timed} steps, the others' time is not recorded"));
+    if cost.estimated {
+        text.push_str(
+            "; a part was lost when the process was killed, and is counted at the rate of the rest",
+        );
     }
     text
 }

@@ -56,10 +56,13 @@ pub fn load_networks(path: &Path, objective: &mut dyn Objective) -> Result<Posit
     Ok(position)
 }
 
-/// The step that a checkpoint is of.
-pub fn step(path: &Path) -> Result<u64> {
+/// The steps of the checkpoint at `path`; 0 where there is none.
+pub fn steps(path: &Path) -> Result<u64> {
+    if !path.exists() {
+        return Ok(0);
+    }
     let contents = safetensors::load(path)?;
-    let step = contents.metadata.get("step").and_then(|step| step.parse().ok());
+    let step = contents.metadata.get("step").and_then(|text| text.parse().ok());
     step.ok_or_else(|| Error::format("load checkpoint", path, "has no valid 'step'"))
 }
 

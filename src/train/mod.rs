@@ -1,6 +1,7 @@
 //! Training: the loop, what it measures on the way, and how it stops and goes on.
 
 pub mod checkpoint;
+pub mod cost;
 pub mod events;
 pub mod history;
 pub mod input;
@@ -27,7 +28,7 @@ use objectives::{
     DataProfile, DecayScope, LarsRule, Objective, Optimiser, Precision, Run, Special, Training,
 };
 use pictures::Album;
-use run::{Metrics, RunFolder, Session};
+use run::{Metrics, RunFolder};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use step::Stepper;
@@ -154,11 +155,7 @@ pub fn run(objective: &mut dyn Objective, task: &Task, machine: Machine, output:
             }
         }
     }
-    let seconds = monitor.finish(first, step);
-    if step > first {
-        let (seconds, device) = ((seconds * 1e3).round() / 1e3, machine.device.to_string());
-        folder.add_session(&Session { from: first, to: step, seconds, device })?;
-    }
+    monitor.finish(first, step);
     Ok(if step < steps { Ended::Stopped(step) } else { Ended::Complete })
 }
 

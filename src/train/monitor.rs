@@ -168,8 +168,8 @@ impl<'a> Monitor<'a> {
         }
     }
 
-    /// Training is over, from step `first` to `last`: the seconds it took.
-    pub fn finish(&mut self, first: u64, last: u64) -> f64 {
+    /// Training is over, from step `first` to `last`.
+    pub fn finish(&mut self, first: u64, last: u64) {
         if let Some(bar) = self.bar.take() {
             bar.finish_and_clear();
         }
@@ -182,7 +182,6 @@ impl<'a> Monitor<'a> {
                 self.note
             ));
         }
-        seconds
     }
 }
 

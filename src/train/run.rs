@@ -1,9 +1,8 @@
-//! A run's folder: `config.toml`, `metrics.jsonl`, `sessions.jsonl`, `checkpoint.safetensors`, `encoder.safetensors`,
-//! `results.json`.
+//! A run's folder: `config.toml`, `metrics.jsonl`, `checkpoint.safetensors`, `encoder.safetensors`, `results.json`, `cost.json`.
 
 use crate::config;
 use engine::{Error, ErrorKind, Result};
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 use serde_json::Value;
 use std::fs::{File, OpenOptions};
 use std::io::{Seek, SeekFrom, Write};
@@ -72,6 +71,11 @@ impl RunFolder {
         self.path.join("checkpoint.safetensors")
     }
 
+    /// `cost.json`.
+    pub fn cost_path(&self) -> PathBuf {
+        self.path.join("cost.json")
+    }
+
     /// `encoder.safetensors`.
     pub fn encoder_path(&self) -> PathBuf {
         self.path.join("encoder.safetensors")
@@ -81,45 +85,6 @@ impl RunFolder {
     pub fn results_path(&self) -> PathBuf {
         self.path.join("results.json")
     }
-
-    /// Adds a line to `sessions.jsonl`.
-    pub fn add_session(&self, session: &Session) -> Result<()> {
-        let path = self.sessions_path();
-        let fail = |e| Error::io("write sessions", &path, e);
-        let line = serde_json::to_string(session).map_err(|e| Error::format("write sessions", &path, e))?;
-        let mut file = OpenOptions::new().create(true).append(true).open(&path).map_err(fail)?;
-        writeln!(file, "{line}").map_err(fail)
-    }
-
-    /// What `sessions.jsonl` says; nothing if there is no such file.
-    pub fn sessions(&self) -> Result<Vec<Session>> {
-        let path = self.sessions_path();
-        let text = match std::fs::read_to_string(&path) {
-            Ok(text) => text,
-            Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
-            Err(e) => return Err(Error::io("read sessions", &path, e)),
-        };
-        let parse = |line| serde_json::from_str(line).map_err(|e| Error::format("read sessions", &path, e));
-        text.lines().map(parse).collect()
-    }
-
-    fn sessions_path(&self) -> PathBuf {
-        self.path.join("sessions.jsonl")
-    }
-}
-
-/// A part of a run's training without interruption. What is known of time stands here and not in the metrics, which do not
-/// depend on it. A session that was killed leaves none.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Session {
-    /// Steps of the run that were taken before.
-    pub from: u64,
-    /// Steps that were taken when it ended.
-    pub to: u64,
-    /// Seconds from its first step to its last, measurements in between included.
-    pub seconds: f64,
-    /// Where it computed, as `--device` names it.
-    pub device: String,
 }
 
 /// `metrics.jsonl`: one JSON object a line. It holds nothing that depends on time or machine load, so that
@@ -183,20 +148,6 @@ mod tests {
         m.flush().unwrap();
         assert_eq!(std::fs::read_to_string(&path).unwrap(), "{\"step\":1}\n{\"step\":3}\n");
         assert!(Metrics::open(&path, 1000).is_err());
-    }
-
-    #[test]
-    fn sessions_are_kept_in_order() {
-        let folder = tempfile::tempdir().unwrap();
-        let run = RunFolder::at(folder.path());
-        assert_eq!(run.sessions().unwrap(), []);
-        let session = |from, to| Session { from, to, seconds: 1.5, device: "cpu".into() };
-        for (from, to) in [(0, 4), (4, 9)] {
-            run.add_session(&session(from, to)).unwrap();
-        }
-        assert_eq!(run.sessions().unwrap(), [session(0, 4), session(4, 9)]);
-        std::fs::write(run.sessions_path(), "{}\n").unwrap();
-        assert!(run.sessions().unwrap_err().to_string().contains("sessions.jsonl"));
     }
 
     #[test]
