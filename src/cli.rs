@@ -416,6 +416,9 @@ pub enum Kernels {
     Profile(KernelsProfile),
     /// Record what single instructions give on a device, or compare this one with a recording.
     Record(KernelsRecord),
+    /// Write what can be said of every kernel without a GPU (registers, hottest loop, counters, a model's time) to a page,
+    /// or compare with it.
+    Scorecard(KernelsScorecard),
 }
 
 /// Arguments of `kernels show`.
@@ -479,6 +482,19 @@ pub struct KernelsProfile {
     /// Write the table as Markdown to this file, too.
     #[arg(long, value_name = "FILE")]
     pub table: Option<PathBuf>,
+}
+
+/// Arguments of `kernels scorecard`.
+#[derive(Debug, Args)]
+pub struct KernelsScorecard {
+    /// The family (default: all). Rows of others stay as they are.
+    pub family: Option<String>,
+    /// Compare with the file instead of writing it; fail if a number is worse by more than 3 %.
+    #[arg(long)]
+    pub check: bool,
+    /// The file.
+    #[arg(long, default_value = "docs/scorecard.md")]
+    pub file: PathBuf,
 }
 
 /// Arguments of `emulate`. What is not given, the device decides.

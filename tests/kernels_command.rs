@@ -188,4 +188,24 @@ fn the_emulated_device_is_as_recorded_hardware() {
         let output = run(&["record", "--device", "emulated", "--replay", file.to_str().unwrap()]);
         assert!(output.status.success(), "{}: {}{}", file.display(), stdout(&output), stderr(&output));
     }
+
+/// A page that says less is found to be worse than.
+#[test]
+fn a_scorecard_is_written_and_compared_with() {
+    let file = Path::new(env!("CARGO_TARGET_TMPDIR")).join("scorecard.md");
+    let _ = std::fs::remove_file(&file);
+    let path = file.to_str().unwrap();
+    let written = run(&["scorecard", "random", "--file", path]);
+    assert!(stdout(succeeded(&written)).contains("occupancy"));
+    let text = std::fs::read_to_string(&file).unwrap();
+    let row = text.lines().find(|line| line.starts_with("| ") && line.contains("| random_")).unwrap();
+    let check = ["scorecard", "random", "--check", "--file", path];
+    assert!(stdout(succeeded(&run(&check))).contains("none worse"));
+    let mut cells: Vec<&str> = row.split(" | ").collect();
+    cells[2] = "1";
+    std::fs::write(&file, text.replace(row, &cells.join(" | "))).unwrap();
+    failed(&run(&check), 1, &["registers sm_80 1 -> ", "write it anew"]);
+    std::fs::write(&file, text.replace(&format!("{row}\n"), "")).unwrap();
+    failed(&run(&check), 1, &["is not in the file"]);
+    failed(&command(&check, false).output().unwrap(), 1, &["nvidia-cuda-nvdisasm"]);
 }

@@ -69,12 +69,13 @@ template <int ROWS, bool ALONG_K> struct DenseOperand {
         rest = ALONG_K ? TILE_K - COUNT * jump : 0;
     }
 
-    // Copies packs `from` to `to`, which the compiler knows, of the next tile to the tile at `tile` of shared memory.
-    __device__ __forceinline__ void copy(u32 tile, int from, int to) {
+    // Copies packs `from` to `to`, which the compiler knows, of the next tile to the tile at `tile` of shared memory,
+    // where that is wanted.
+    __device__ __forceinline__ void copy(u32 tile, int from, int to, bool wanted) {
         const i32 left = inner < inner_end ? outer_end - outer : 0;
 #pragma unroll
         for (int j = from; j < to; j++) {
-            copy_async(tile + Packs::place(j), at, j * Packs::JUMP < left ? 16 : 0);
+            copy_async_if(wanted, tile + Packs::place(j), at, j * Packs::JUMP < left ? 16 : 0);
             at += jump;
         }
     }
@@ -146,8 +147,8 @@ __device__ __forceinline__ void multiply(A &a, B &b, u32 steps, u32 shared, Sums
     const u32 end = shared + LOOP_BYTES;
 #pragma unroll
     for (int stage = 0; stage < STAGES - 1; stage++) {
-        a.copy(shared + stage * STAGE_BYTES, 0, A::COUNT);
-        b.copy(shared + stage * STAGE_BYTES + A_BYTES, 0, B::COUNT);
+        a.copy(shared + stage * STAGE_BYTES, 0, A::COUNT, true);
+        b.copy(shared + stage * STAGE_BYTES + A_BYTES, 0, B::COUNT, true);
         a.advance(), b.advance();
         copy_commit();
     }
@@ -158,16 +159,18 @@ __device__ __forceinline__ void multiply(A &a, B &b, u32 steps, u32 shared, Sums
     static_assert(DEPTH == 4, "the copies are shared out over three quarters of a step");
 #pragma unroll 1
     for (; steps > 0; steps--) {
+        const bool more = steps > STAGES - 1; // there is a tile to copy
 #pragma unroll
         for (int k = 0; k < DEPTH; k++) {
             if (k < 3) {
-                a.copy(write, A::COUNT * k / 3, A::COUNT * (k + 1) / 3);
-                b.copy(write + A_BYTES, B::COUNT * k / 3, B::COUNT * (k + 1) / 3);
+                a.copy(write, A::COUNT * k / 3, A::COUNT * (k + 1) / 3, more);
+                b.copy(write + A_BYTES, B::COUNT * k / 3, B::COUNT * (k + 1) / 3, more);
             } else {
                 a.advance(), b.advance();
                 copy_commit();
                 write = read;
-                read = read + STAGE_BYTES == end ? shared : read + STAGE_BYTES;
+                // Behind the last tile the fragments of this one are loaded again, and not used.
+                if (steps > 1) read = read + STAGE_BYTES == end ? shared : read + STAGE_BYTES;
                 copy_wait<STAGES - 2>();
                 // The next stage has arrived for everybody, and nobody reads this one any more, which is written next.
                 __syncthreads();

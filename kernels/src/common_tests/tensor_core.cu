@@ -55,7 +55,12 @@ KERNEL common_mma_tf32(const float *a, const float *b, float *d) {
 KERNEL common_copy_part(const u32 *from, u32 *out) {
     __shared__ __align__(16) uint4 packs[17];
     if (threadIdx.x < 17) {
-        copy_async(shared_address(&packs[threadIdx.x]), from, threadIdx.x);
+        const u32 to = shared_address(&packs[threadIdx.x]);
+        if (threadIdx.x % 2)
+            copy_async(to, from, threadIdx.x);
+        else
+            copy_async_if(true, to, from, threadIdx.x);
+        copy_async_if(false, to, from, 16);
         copy_commit();
         copy_commit();
         copy_wait<1>();

@@ -75,13 +75,13 @@ template <int SIGN> struct Windows {
         }
     }
 
-    __device__ __forceinline__ void copy(u32 tile, int from, int to) {
+    __device__ __forceinline__ void copy(u32 tile, int from, int to, bool wanted) {
         const u32 element = row * kernel_columns + column;
         const u32 bit = element < 32 ? 1u << element : 0;
         const i32 offset = SIGN * (row * width + column) * channels + channel;
 #pragma unroll
         for (int j = from; j < to; j++)
-            copy_async(tile + Packs::place(j), image + (corner[j] + offset), meets[j] & bit ? 16 : 0);
+            copy_async_if(wanted, tile + Packs::place(j), image + (corner[j] + offset), meets[j] & bit ? 16 : 0);
     }
 
     __device__ __forceinline__ void advance() {
@@ -166,10 +166,10 @@ struct ClassWeights {
     i32 outputs, left, columns, column;
     i32 steps; // tiles from this one on; 0 where the row does not exist
 
-    __device__ __forceinline__ void copy(u32 tile, int from, int to) {
+    __device__ __forceinline__ void copy(u32 tile, int from, int to, bool wanted) {
 #pragma unroll
         for (int j = from; j < to; j++) {
-            copy_async(tile + Packs::place(j), at, steps > 0 ? 16 : 0);
+            copy_async_if(wanted, tile + Packs::place(j), at, steps > 0 ? 16 : 0);
             at += jump;
         }
     }
@@ -245,7 +245,7 @@ struct Pixels {
     u32 k, end_k;                   // pack 0's pixel
     Divisor rows, columns;
 
-    __device__ __forceinline__ void copy(u32 tile, int from, int to) {
+    __device__ __forceinline__ void copy(u32 tile, int from, int to, bool wanted) {
 #pragma unroll
         for (int j = from; j < to; j++) {
             const u32 pixel = k + j * Packs::JUMP;
@@ -253,7 +253,7 @@ struct Pixels {
             const i32 y = at.middle * stride + top, x_at = at.inner * stride + left;
             const bool meets = pixel < end_k && inside(y, x_at, h, w);
             const i32 from_x = meets ? ((at.outer * h + y) * w + x_at) * c : 0;
-            copy_async(tile + Packs::place(j), x + from_x, meets ? 16 : 0);
+            copy_async_if(wanted, tile + Packs::place(j), x + from_x, meets ? 16 : 0);
         }
     }
 

@@ -117,8 +117,7 @@ pub(crate) fn applies(z: &Sizes, pass: Pass, tensors: [&Tensor; 2]) -> bool {
         && z.o.is_multiple_of(outputs)
         && z.r * z.s <= 32
         && z.dilation == 1
-        && elements > 0
-        && z.p * z.q > 0
+        && z.n * z.c * z.o > 0
         && elements <= MOST
 }
 

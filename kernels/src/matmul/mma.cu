@@ -26,7 +26,7 @@ struct Product {
     Divisor tiles, parts;   // of a product, of a sum
     Divisor group;          // tiles of GROUP rows of tiles
     u32 tiles_m;
-    u32 together;           // whether results (and the bias) are accessed by packs
+    u32 together;           // whether results are accessed by packs
     u32 unused;
 };
 static_assert(sizeof(Product) == 104, "as in kernels/src/matmul/mma.rs");
@@ -83,12 +83,9 @@ KERNEL __launch_bounds__(THREADS) NAMED(TILE_M, TILE_N, LETTERS)(
 
     // The bias goes to shared memory while the operands are on the way; the loop's barriers lie between.
     float *terms = bias ? reinterpret_cast<float *>(shared + LOOP_BYTES) : nullptr; // [TILE_N]
-    if (bias && threadIdx.x < TILE_N / 8) {
-        const u32 column = first_n + 8 * threadIdx.x;
-        float v[8];
-        load_part(bias + column, i32(z.n - column), z.together, v);
-#pragma unroll
-        for (int i = 0; i < 8; i++) terms[8 * threadIdx.x + i] = v[i];
+    if (bias) {
+        for (u32 i = threadIdx.x; i < TILE_N; i += THREADS)
+            terms[i] = first_n + i < z.n ? to_float(bias[first_n + i]) : 0.0f;
     }
 
     DenseOperand<TILE_M, A_BY_STEPS> left(a + batch * z.a_batch, z.a_stride, first_m, z.m, first_k, end_k);

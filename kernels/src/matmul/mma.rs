@@ -186,8 +186,7 @@ pub(crate) fn product_by(
     let Sizes { batch, m, n, k, .. } = sizes;
     let blocks = batch * tile.across(n) * tile.down(m);
     let (count, _) = tile.parts(blocks, k);
-    let aligned = out.is_aligned(16) && beside.is_aligned();
-    let together = n.is_multiple_of(8) && aligned && bias.is_none_or(|bias| bias.is_aligned(16));
+    let together = n.is_multiple_of(8) && out.is_aligned(16) && beside.is_aligned();
     let z = Product::new(name, tile, &sizes, matrices(&sizes, a, b), together)?;
     let device = a.device();
     let launch = Launch::new(beside.kernel(tile, &sizes), device)?

@@ -1,10 +1,12 @@
 //! `pretext kernels`: what CUDA kernels there are, how they compile, whether they are right, and what they cost.
 
 mod lock;
+mod model;
 mod profile;
 mod record;
 mod resources;
 mod sass;
+mod scorecard;
 mod show;
 
 use crate::cli::{Kernels, KernelsCheck};
@@ -24,6 +26,7 @@ pub fn run(command: &Kernels, output: &Output) -> Result<()> {
         Kernels::Lock(args) => lock::run(args, output),
         Kernels::Profile(args) => profile::run(args, output),
         Kernels::Record(args) => record::run(args, output),
+        Kernels::Scorecard(args) => scorecard::run(args, output),
     }
 }
 

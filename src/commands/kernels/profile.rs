@@ -89,7 +89,12 @@ fn selection(name: Option<&str>) -> Result<(Vec<&'static Family>, &str)> {
 }
 
 /// The launches of a workload: on the emulated device those of one run, on hardware the means of many runs.
-fn records(workload: &Workload, device: Device, dtype: DType, emulated: bool) -> Result<Vec<Record>> {
+pub(super) fn records(
+    workload: &Workload,
+    device: Device,
+    dtype: DType,
+    emulated: bool,
+) -> Result<Vec<Record>> {
     let mut once = (workload.prepare)(device, dtype)?;
     let (before, runs) = if emulated { (0, 1) } else { TIMED };
     (0..before).try_for_each(|_| once())?;

@@ -12,8 +12,9 @@ constexpr int TILE = 128, STEP = 64, PACKS = STEP / 8;
 // Rows `first` to `first` + 128, steps from `k0` on, by packs; zeros outside.
 __device__ __forceinline__ void bring(const bf16 *from, u32 first, u32 rows, u32 k0, u32 k, uint4 *tile) {
     const u32 pack = threadIdx.x % PACKS;
-#pragma unroll 4
-    for (u32 row = threadIdx.x / PACKS; row < TILE; row += 128 / PACKS) {
+#pragma unroll
+    for (int j = 0; j < TILE * PACKS / 128; j++) {
+        const u32 row = threadIdx.x / PACKS + 128 / PACKS * j;
         uint4 bits = make_uint4(0, 0, 0, 0);
         if (first + row < rows && k0 + 8 * pack < k)
             bits = *reinterpret_cast<const uint4 *>(from + u64(first + row) * k + k0 + 8 * pack);

@@ -1,0 +1,398 @@
+//! `pretext kernels scorecard`: what can be said of each kernel without a device, in a page that is committed, and whether
+//! anything got worse.
+//!
+//! The assembler's log and the disassembler give what a kernel is, one run of each workload on the emulated device what it
+//! does, and a model of an H100 ([`super::model`]) how long that takes at least.
+
+use super::model::{self, Usage};
+use super::profile::records;
+use super::resources::{self, Resources};
+use super::sass::{self, CLASSES, Disassembler, Loop};
+use super::{all, cuda_device, families};
+use crate::cli::KernelsScorecard;
+use crate::output::{Output, table};
+use engine::cuda::nvrtc::Code;
+use engine::cuda::profile::Record;
+use engine::cuda::{Kernel, compile};
+use engine::files::write_atomically;
+use engine::{DType, Error, ErrorKind, Result};
+use serde_json::json;
+use std::collections::HashMap;
+use std::path::Path;
+
+/// What is worse: more of it or less.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Worse {
+    More,
+    Less,
+}
+
+/// The columns of numbers, and which way they get worse.
+const METRICS: [(&str, Worse); 12] = [
+    ("registers sm_80", Worse::More),
+    ("sm_90", Worse::More),
+    ("spilled", Worse::More),
+    ("shared", Worse::More),
+    ("occupancy % sm_80", Worse::Less),
+    ("occupancy % sm_90", Worse::Less),
+    ("mma % of loop", Worse::Less),
+    ("mma:ldmatrix", Worse::Less),
+    ("16-byte %", Worse::Less),
+    ("conflicts %", Worse::More),
+    ("moved/bytes", Worse::More),
+    ("us", Worse::More),
+];
+
+/// How much worse a number may get before `--check` fails.
+const ALLOWED: f64 = 0.03;
+
+/// A kernel in a workload.
+#[derive(Debug, Clone, PartialEq)]
+struct Row {
+    family: String,
+    workload: String,
+    kernel: String,
+    /// A number for each of [`METRICS`]; none where there is nothing to say.
+    metrics: [Option<f64>; METRICS.len()],
+    bound: String,
+    misses: String,
+}
+
+/// Runs the command.
+pub fn run(args: &KernelsScorecard, output: &Output) -> Result<()> {
+    let chosen = families(args.family.as_deref())?;
+    let (device, info) = cuda_device(Some("emulated"))?;
+    let disassembler = Disassembler::find()?;
+    output.say(&format!("on {info}"));
+    let mut code = HashMap::new();
+    let mut rows: Vec<Row> = Vec::new();
+    for family in chosen {
+        for workload in (family.workloads)() {
+            for dtype in [DType::F32, DType::BF16] {
+                let records = match records(&workload, device, dtype, true) {
+                    // The computation is not there in this type.
+                    Err(error) if error.kind() == ErrorKind::DType => continue,
+                    records => {
+                        records.map_err(|e| e.with("workload", workload.label).with("dtype", dtype))?
+                    }
+                };
+                let what = format!("{} {dtype}", workload.label);
+                for record in records {
+                    let Some((_, kernel)) = all().find(|(_, k)| k.entry == record.launch.kernel) else {
+                        continue;
+                    };
+                    if rows.iter().any(|row| row.workload == what && row.kernel == kernel.entry) {
+                        continue;
+                    }
+                    let facts = match code.entry(kernel.entry) {
+                        std::collections::hash_map::Entry::Occupied(found) => found.into_mut(),
+                        std::collections::hash_map::Entry::Vacant(place) => {
+                            place.insert(facts(kernel, &disassembler)?)
+                        }
+                    };
+                    rows.push(row(family.name, &what, &record, facts));
+                }
+            }
+        }
+    }
+    rows.iter().for_each(|row| output.event(&event(row)));
+    match args.check {
+        true => compare(args, &rows, output),
+        false => write(args, &rows, output),
+    }
+}
+
+/// What the compiler makes of a kernel for sm_80 and sm_90, and its hottest loop for sm_90.
+struct Facts {
+    resources: [Resources; 2],
+    hottest: Loop,
+}
+
+fn facts(kernel: &Kernel, disassembler: &Disassembler) -> Result<Facts> {
+    let of = |arch: &str| -> Result<(Resources, Loop)> {
+        let compiled = compile::cached(kernel.module, arch)?;
+        let used = resources::parse(&compiled.log).get(kernel.entry).copied();
+        let text = match &compiled.code {
+            Code::Cubin(bytes) => disassembler.disassemble(bytes)?.remove(kernel.entry),
+            Code::Ptx(_) => None,
+        };
+        let missing = || {
+            Error::value("kernels scorecard", "the compiler does not name the entry")
+                .with("entry", kernel.entry)
+        };
+        Ok((used.ok_or_else(missing)?, sass::hottest_loop(&text.ok_or_else(missing)?)))
+    };
+    let ((before, _), (after, hottest)) = (of("sm_80")?, of("sm_90")?);
+    Ok(Facts { resources: [before, after], hottest })
+}
+
+fn row(family: &str, workload: &str, record: &Record, facts: &Facts) -> Row {
+    let launch = &record.launch;
+    let counters = record.counters.unwrap_or_default();
+    let threads = launch.block.iter().product();
+    let shared = launch.shared as u32 + facts.resources[1].shared;
+    let usage = |i: usize| Usage { registers: facts.resources[i].registers, threads, shared };
+    let spilled = facts.resources.iter().map(|used| used.spill_stores + used.spill_loads).sum::<u32>();
+    let of = |class: &str| CLASSES.iter().position(|c| *c == class).map_or(0, |at| facts.hottest.counts[at]);
+    let quotient = |a: f64, b: f64| (b > 0.0).then(|| a / b);
+    let (mma, is_loop) = (f64::from(of("mma")), facts.hottest.is_loop);
+    let prediction = model::predict(&counters, launch.grid.iter().product());
+    let metrics = [
+        Some(f64::from(facts.resources[0].registers)),
+        Some(f64::from(facts.resources[1].registers)),
+        Some(f64::from(spilled)),
+        Some(f64::from(shared)),
+        Some(100.0 * usage(0).occupancy(model::A100)),
+        Some(100.0 * usage(1).occupancy(model::H100)),
+        quotient(100.0 * mma, f64::from(of("all"))).filter(|_| mma > 0.0),
+        quotient(mma, f64::from(of("ldmatrix"))),
+        quotient(100.0 * f64::from(of("global128")), f64::from(of("global"))).filter(|_| is_loop),
+        quotient(100.0 * counters.bank_conflicts() as f64, counters.shared_waves as f64),
+        quotient(counters.unique_bytes() as f64, launch.bytes as f64),
+        Some(1e6 * prediction.seconds),
+    ]
+    .map(|metric| metric.map(rounded));
+    let (kernel, bound) = (launch.kernel.to_string(), prediction.resource.to_string());
+    let misses = misses(&kernel, &metrics);
+    Row { family: family.into(), workload: workload.into(), kernel, metrics, bound, misses }
+}
+
+/// As the page shows it, so that what is compared is what is read.
+fn rounded(x: f64) -> f64 {
+    (x * 100.0).round() / 100.0
+}
+
+/// What is not as a good kernel has it.
+fn misses(kernel: &str, metrics: &[Option<f64>; METRICS.len()]) -> String {
+    let of = |name: &str| METRICS.iter().position(|m| m.0 == name).and_then(|at| metrics[at]);
+    let below = |name: &str, limit: f64| of(name).is_some_and(|value| value < limit);
+    let above = |name: &str, limit: f64| of(name).is_some_and(|value| value > limit);
+    let is_matmul = kernel.starts_with("matmul") || kernel.starts_with("conv2d");
+    [
+        ("spills", above("spilled", 0.0)),
+        ("few mma", below("mma % of loop", 25.0)),
+        ("many ldmatrix", is_matmul && below("mma:ldmatrix", 4.0)),
+        ("narrow access", below("16-byte %", 90.0)),
+        ("conflicts", above("conflicts %", 2.0)),
+        ("moves too much", above("moved/bytes", 1.05)),
+    ]
+    .iter()
+    .filter(|(_, missed)| *missed)
+    .map(|(name, _)| *name)
+    .collect::<Vec<_>>()
+    .join(", ")
+}
+
+fn event(row: &Row) -> serde_json::Value {
+    let metrics: serde_json::Map<_, _> =
+        METRICS.iter().zip(row.metrics).map(|((name, _), value)| (name.to_string(), json!(value))).collect();
+    json!({
+        "event": "score", "family": row.family, "workload": row.workload, "kernel": row.kernel, "metrics": metrics,
+        "bound": row.bound, "misses": row.misses,
+    })
+}
+
+impl Row {
+    fn cells(&self) -> Vec<String> {
+        let number = |value: &Option<f64>| match value {
+            None => "-".to_string(),
+            Some(value) if value.fract() == 0.0 => format!("{value:.0}"),
+            Some(value) => format!("{value:.2}"),
+        };
+        let mut cells = vec![self.workload.clone(), self.kernel.clone()];
+        cells.extend(self.metrics.iter().map(number));
+        cells.extend([self.bound.clone(), self.misses.clone()]);
+        cells
+    }
+
+    /// From a line of the page's tables.
+    fn parse(family: &str, line: &str) -> Option<Row> {
+        let cells: Vec<&str> = line.strip_prefix("| ")?.strip_suffix(" |")?.split(" | ").collect();
+        let [workload, kernel, numbers @ .., bound, misses] = &cells[..] else { return None };
+        let numbers: Vec<Option<f64>> = numbers
+            .iter()
+            .map(|cell| if *cell == "-" { Some(None) } else { cell.parse().ok().map(Some) })
+            .collect::<Option<_>>()?;
+        let metrics = numbers.try_into().ok()?;
+        let [workload, kernel, bound, misses] =
+            [workload, kernel, bound, misses].map(|s| s.trim().to_string());
+        Some(Row { family: family.into(), workload, kernel, metrics, bound, misses })
+    }
+}
+
+/// The rows of a page.
+fn parse(text: &str) -> Vec<Row> {
+    let mut family = "";
+    let mut rows = Vec::new();
+    for line in text.lines() {
+        match line.strip_prefix("## ") {
+            Some(name) => family = name.trim(),
+            None => rows.extend(Row::parse(family, line)),
+        }
+    }
+    rows
+}
+
+fn read(file: &Path) -> Result<Vec<Row>> {
+    let text = std::fs::read_to_string(file).map_err(|e| Error::io("kernels scorecard", file, e))?;
+    Ok(parse(&text))
+}
+
+/// What is worse than `before` by more than is allowed, and what is there in one of them alone.
+fn regressions(before: &[Row], now: &[Row]) -> Vec<String> {
+    let same = |a: &Row, b: &Row| a.workload == b.workload && a.kernel == b.kernel;
+    let mut found = Vec::new();
+    for row in now {
+        let Some(old) = before.iter().find(|old| same(old, row)) else {
+            found.push(format!("{}: {} is not in the file", row.workload, row.kernel));
+            continue;
+        };
+        for ((name, worse), (old, new)) in METRICS.iter().zip(old.metrics.iter().zip(row.metrics)) {
+            let is_worse = match (old, new) {
+                (Some(old), Some(new)) => match worse {
+                    Worse::More => new > old * (1.0 + ALLOWED) + 0.005,
+                    Worse::Less => new < old * (1.0 - ALLOWED) - 0.005,
+                },
+                (old, new) => old.is_some() != new.is_some(),
+            };
+            if is_worse {
+                let show = |value: Option<f64>| value.map_or("-".to_string(), |v| v.to_string());
+                let (old, new) = (show(*old), show(new));
+                found.push(format!("{}: {}: {name} {old} -> {new}", row.workload, row.kernel));
+            }
+        }
+    }
+    let gone = before.iter().filter(|old| !now.iter().any(|row| same(old, row)));
+    found.extend(gone.map(|old| format!("{}: {} is gone", old.workload, old.kernel)));
+    found
+}
+
+fn compare(args: &KernelsScorecard, now: &[Row], output: &Output) -> Result<()> {
+    let mut before = read(&args.file)?;
+    before.retain(|row| args.family.as_ref().is_none_or(|family| row.family == *family));
+    let found = regressions(&before, now);
+    for text in &found {
+        output.event(&json!({"event": "regression", "text": text}));
+        output.result(text);
+    }
+    if found.is_empty() {
+        output.result(&format!("{} rows, none worse than in {}", now.len(), args.file.display()));
+        return Ok(());
+    }
+    let text = format!(
+        "{} numbers are worse than in {} by more than {:.0} %: if that is meant, write it anew: pretext kernels scorecard",
+        found.len(),
+        args.file.display(),
+        100.0 * ALLOWED
+    );
+    Err(Error::value("kernels scorecard", text))
+}
+
+/// Writes the page. Families that were not asked for stay.
+fn write(args: &KernelsScorecard, now: &[Row], output: &Output) -> Result<()> {
+    let others = match &args.family {
+        Some(family) if args.file.exists() => {
+            let mut rows = read(&args.file)?;
+            rows.retain(|row| row.family != *family);
+            rows
+        }
+        _ => Vec::new(),
+    };
+    let mut text = EXPLANATION.to_string();
+    for family in families(None)? {
+        let rows = others.iter().chain(now).filter(|row| row.family == family.name);
+        let lines: Vec<String> = rows.map(|row| format!("| {} |\n", row.cells().join(" | "))).collect();
+        if !lines.is_empty() {
+            text.push_str(&format!("\n## {}\n\n| {} |\n", family.name, header().join(" | ")));
+            text.push_str(&format!("|---|---|{}---|---|\n", "---:|".repeat(METRICS.len())));
+            text.extend(lines);
+        }
+    }
+    write_atomically(&args.file, |out| out.write_all(text.as_bytes()))?;
+    let lines: Vec<_> = now.iter().map(Row::cells).collect();
+    output.result(&table(&header(), &lines));
+    output.say(&format!("written to {}", args.file.display()));
+    Ok(())
+}
+
+fn header() -> Vec<&'static str> {
+    let names = METRICS.iter().map(|metric| metric.0);
+    ["workload", "kernel"].into_iter().chain(names).chain(["bound by", "misses"]).collect()
+}
+
+const EXPLANATION: &str = "\
+# What can be said of each kernel without a device
+
+Made by `pretext kernels scorecard`; `pretext kernels scorecard --check` fails where a number is worse by more than 3 %. No
+figure here was measured on a GPU: registers and instructions are the compiler's (NVRTC, nvdisasm), counts are of one run
+of each family's workloads on the emulated device, and times are a model's.
+
+- `registers`: of a thread, for sm_80 and sm_90. `spilled`: bytes written and read back for want of them, of both.
+  `shared`: bytes of shared memory of a block. `occupancy`: warps that fit a multiprocessor (A100, H100), of 64.
+- `mma % of loop`, `mma:ldmatrix`, `16-byte %`: of the instructions of the hottest loop (sm_90) the part that are tensor cores',
+  those over the loads of their fragments, and of the accesses to global memory in it the part that take 16 bytes.
+- `conflicts %`: passes over the banks of shared memory that conflicts add, of all passes.
+- `moved/bytes`: different bytes of device memory that are read or written, over those of the launcher's formula.
+- `us`: the time that an H100 (SXM) needs at least, and what it waits for. The model takes the largest of: different
+  half-lines at 3.0 TB/s; `mma` at 63 % of the data sheet's rate, which is what mma.sync reaches there (arXiv 2501.12084);
+  passes over shared memory, one a cycle; instructions of the PTX, four a cycle; special functions, 16 threads a cycle;
+  each of the latter on as many of 132 multiprocessors as there are blocks. Latencies, launches and the second-level
+  cache are not in it: it is a number to compare with itself.
+- `misses`: spills; less than 25 % mma in the loop; less than 4 mma a load of fragments in matrix products and convolutions;
+  less than 90 % of 16-byte accesses in the loop; more than 2 % conflicts; more than 1.05 of the formula's bytes.
+";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn row(workload: &str, us: f64, share: Option<f64>) -> Row {
+        let mut metrics = [Some(1.0); METRICS.len()];
+        metrics[6] = share;
+        metrics[11] = Some(us);
+        let [family, kernel, bound] = ["f", "f_add_f32", "memory"].map(String::from);
+        Row { family, workload: workload.into(), kernel, metrics, bound, misses: "spills, conflicts".into() }
+    }
+
+    #[test]
+    fn the_page_says_all_of_it() {
+        let rows = [row("add 3x4 f32", 1.25, None), row("add, b transposed", 2.0, Some(33.33))];
+        let mut text = format!("{EXPLANATION}\n## f\n\n| {} |\n|---|\n", header().join(" | "));
+        rows.iter().for_each(|row| text.push_str(&format!("| {} |\n", row.cells().join(" | "))));
+        assert_eq!(parse(&text), rows);
+        let without = Row { misses: String::new(), ..rows[0].clone() };
+        assert_eq!(Row::parse("f", &format!("| {} |", without.cells().join(" | "))), Some(without));
+    }
+
+    #[test]
+    fn what_is_worse_is_named_and_what_is_better_is_not() {
+        let old = [row("a", 100.0, Some(50.0)), row("b", 1.0, None)];
+        assert!(regressions(&old, &old).is_empty());
+        let near = [row("a", 102.9, Some(48.6)), row("b", 0.5, None)];
+        assert!(regressions(&old, &near).is_empty());
+        let worse = [row("a", 103.2, Some(48.4)), row("c", 1.0, None)];
+        assert_eq!(
+            regressions(&old, &worse),
+            [
+                "a: f_add_f32: mma % of loop 50 -> 48.4",
+                "a: f_add_f32: us 100 -> 103.2",
+                "c: f_add_f32 is not in the file",
+                "b: f_add_f32 is gone"
+            ]
+        );
+        assert_eq!(regressions(&old, &[row("a", 100.0, None), row("b", 1.0, None)]).len(), 1);
+    }
+
+    #[test]
+    fn what_a_good_kernel_has_is_asked_for() {
+        let mut metrics = [Some(100.0); METRICS.len()];
+        metrics[2] = Some(0.0);
+        metrics[9] = Some(0.0);
+        metrics[10] = Some(1.0);
+        assert_eq!(misses("matmul_x", &metrics), "");
+        metrics[7] = Some(2.0);
+        metrics[10] = Some(1.06);
+        assert_eq!(misses("matmul_x", &metrics), "many ldmatrix, moves too much");
+        assert_eq!(misses("attention_x", &metrics), "moves too much");
+    }
+}
