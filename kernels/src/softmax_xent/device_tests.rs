@@ -44,7 +44,7 @@ fn many_classes_are_read_once() {
             let Some(counters) = record.counters else { continue }; // hardware counts nothing
             // Every warp of a row reads the row's label, loss and lse.
             let near = |sectors: u64, matrices: usize| {
-                100 * (32 * sectors).abs_diff((matrices * matrix) as u64) < matrix as u64
+                50 * (32 * sectors).abs_diff((matrices * matrix) as u64) < matrix as u64
             };
             assert!(near(counters.global_load_sectors, read), "{kernel} {dtype}: {counters:?}");
             assert!(near(counters.global_store_sectors, written), "{kernel} {dtype}: {counters:?}");
