@@ -36,7 +36,8 @@ def arguments(argv=None):
     parser.add_argument("--device", choices=("cuda", "emulated"), default="cuda")
     parser.add_argument("--library", default=os.path.join(ROOT, "target/release/libgpu_bench.so"), help="libgpu_bench.so")
     parser.add_argument("--program", default=os.path.join(ROOT, "target/release/pretext"), help="pretext")
-    parser.add_argument("--golden", default=os.path.join(ROOT, "emulator/golden"), help="the folder of recorded instructions to replay; where there are none, they are recorded")
+    parser.add_argument("--golden", default=os.path.join(ROOT, "emulator/golden"),
+                        help="the folder of recorded instructions to replay; where there are none, they are recorded")
     parser.add_argument("--out", required=True, help="the folder of results: a run goes on with what is there")
     parser.add_argument("--minutes", type=float, default=7.5, help="for everything; what is not reached is left for the next run")
     parser.add_argument("--seconds", type=float, default=3.0, help="for a case, of which a third is timed")

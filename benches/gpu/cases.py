@@ -87,7 +87,8 @@ def _norms(dtype="bf16"):
                 yield _case(f"layer norm {direction}", "layer_norm", dtype, direction=direction, rows=TOKENS, width=width, residual=residual)
     for side, channels, residual in ((56, 64, False), (56, 256, True), (28, 512, True), (7, 2048, True)):
         for direction in ("backward", "forward"):
-            yield _case(f"batch norm {direction}", "batch_norm", dtype, direction=direction, images=256, side=side, channels=channels, residual=residual)
+            yield _case(f"batch norm {direction}", "batch_norm", dtype, direction=direction, images=256, side=side, channels=channels,
+                        residual=residual)
 
 
 def _losses():
@@ -127,15 +128,26 @@ def _convolutions():
             # Nobody needs the gradient of the images.
             if channels == 3 and which == "input_gradient":
                 continue
-            yield _case(f"conv2d {which.replace('_', ' ')}", "conv2d", **{"pass": which}, images=256, side=side, channels=channels, filters=filters, kernel=kernel, stride=stride)
+            yield _case(f"conv2d {which.replace('_', ' ')}", "conv2d", **{"pass": which}, images=256, side=side, channels=channels,
+                        filters=filters, kernel=kernel, stride=stride)
 
 
 def full():
-    """All cases for hardware, most important first. The yardstick of memory's rate is among the first."""
-    products, convolutions, memory = list(_products()), list(_convolutions()), list(_memory())
-    many = len(convolutions) // 2
-    return (products[:10] + memory[:1] + list(_attention()) + convolutions[:many] + list(_norms()) + list(_losses()) + list(_optimisers())
-            + list(_ntxent()) + memory[1:] + products[10:] + list(_compiled()) + convolutions[many:])
+    """All cases for hardware, most important first: some of every family, then the rest, then what PyTorch compiles."""
+    groups = [
+        (list(_products()), lambda case: case["family"] in ("linear", "matmul") and case["case"].get("n") not in (1024, 2048, 8192)),
+        (list(_attention()), lambda case: case["case"]["tokens"] == 197 and case["case"]["size"] == 64),
+        (list(_convolutions()), lambda case: case["case"]["kernel"] == 3 and case["case"]["stride"] == 1),
+        (list(_norms()), lambda case: case["case"]["direction"] == "backward"
+         and case["case"].get("width", 768) == 768 and case["case"].get("side", 56) == 56),
+        (list(_losses()), lambda case: case["case"]["rows"] == 4096),
+        (list(_optimisers()), lambda case: True),
+        (list(_ntxent()), lambda case: case["case"]["pairs"] == 4096),
+        (list(_memory()), lambda case: case["case"]["what"] == "scale"),
+    ]
+    first = [case for group, chosen in groups for case in group if chosen(case)]
+    rest = [case for group, chosen in groups for case in group if not chosen(case)]
+    return first + rest + list(_compiled())
 
 
 def toy():
@@ -156,7 +168,8 @@ def toy():
             add(f"batch norm {direction}", "batch_norm", direction=direction, images=3, side=5, channels=24, residual=True)
         for which in ("forward", "input_gradient", "weight_gradient"):
             for channels, kernel, stride in ((16, 3, 1), (16, 1, 1), (8, 3, 2), (3, 7, 2)):
-                add(f"conv2d {which.replace('_', ' ')}", "conv2d", **{"pass": which}, images=2, side=9, channels=channels, filters=16, kernel=kernel, stride=stride)
+                add(f"conv2d {which.replace('_', ' ')}", "conv2d", **{"pass": which}, images=2, side=9, channels=channels, filters=16,
+                    kernel=kernel, stride=stride)
         for direction in ("forward", "backward", "both"):
             add("softmax cross-entropy", "cross_entropy", direction=direction, rows=9, classes=130)
             add("nt-xent", "ntxent", direction=direction, pairs=21, width=32)

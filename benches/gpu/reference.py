@@ -81,7 +81,8 @@ def _linear_gelu(torch, sets, m, n, k, compile=False):
 def _attention(torch, sets, direction, samples, tokens, heads, size, compile=False):
     from torch.nn.attention import SDPBackend, sdpa_kernel
     attend = torch.nn.functional.scaled_dot_product_attention
-    backends = {"SDPA flash": SDPBackend.FLASH_ATTENTION, "SDPA cuDNN": SDPBackend.CUDNN_ATTENTION, "SDPA memory-efficient": SDPBackend.EFFICIENT_ATTENTION}
+    backends = {"SDPA flash": SDPBackend.FLASH_ATTENTION, "SDPA cuDNN": SDPBackend.CUDNN_ATTENTION,
+                "SDPA memory-efficient": SDPBackend.EFFICIENT_ATTENTION}
     if sets[0]["qkv"].device.type == "cpu":
         backends = {"SDPA math": SDPBackend.MATH}
     def split(qkv):
@@ -274,7 +275,8 @@ def _cross_entropy(torch, sets, direction, rows, classes, compile=False):
             onehot = (torch.arange(classes, device=x.device)[None] == label[:, None]).float()
             return loss, (((x - lse[:, None]).exp() - onehot) * dloss[:, None]).to(logits.dtype)
         compiled = torch.compile(chain, dynamic=False)
-        ways["torch.compile"] = Way(lambda i: compiled(sets[i]["logits"], labels[i], sets[i]["dloss"]), lambda results: dict(zip(("loss", "dlogits"), results)))
+        run = lambda i: compiled(sets[i]["logits"], labels[i], sets[i]["dloss"])
+        ways["torch.compile"] = Way(run, lambda results: dict(zip(("loss", "dlogits"), results)))
     def expected():
         x = sets[0]["logits"].double().detach().requires_grad_(direction != "forward")
         return dict(zip(names, passes(x, labels[0], sets[0]["dloss"].double(), _same)))

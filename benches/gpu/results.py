@@ -64,7 +64,8 @@ def markdown(lines, key, planned, note=""):
     cases = latest(lines, key)
     emulated = machine.get("emulated", False)
     text = ["# Kernels beside PyTorch", ""]
-    text.append(f"Device: {machine.get('device', 'unknown')}. Commit {key.get('commit', 'unknown')}, library {key.get('library', 'unknown')}. {_versions(machine)}")
+    built = f"Commit {key.get('commit', 'unknown')}, library {key.get('library', 'unknown')}"
+    text.append(f"Device: {machine.get('device', 'unknown')}. {built}. {_versions(machine)}")
     if emulated:
         text += ["", f"**{EMULATED.capitalize()}.** Results at toy sizes are checked; nothing is measured."]
     complete = sum("failed" not in case for case in cases)
@@ -146,7 +147,8 @@ def _table(cases):
         roofline = f"{case['roofline_percent']:.0f}" if case.get("roofline_percent") is not None else "-"
         marks = "".join(mark for mark, on in (("c", case.get("clock_moved")), ("e", case.get("mode") != "graph"), ("h", case.get("hot"))) if on)
         verified = "yes" if case.get("verified") else "**no**"
-        rows.append(f"| {case['id']} | {case['us']:.1f} | {case['gb_per_s']:.0f} | {case['tflop_per_s']:.1f} | {roofline} | {reference} | {name} | {ratio} | {verified} | {marks} |")
+        cells = [case["id"], f"{case['us']:.1f}", f"{case['gb_per_s']:.0f}", f"{case['tflop_per_s']:.1f}", roofline, reference, name, ratio, verified, marks]
+        rows.append("| " + " | ".join(cells) + " |")
     if not rows:
         return []
     head = ["", "## Cases", "", "Medians; times faster with its bootstrap 95 % interval. Marks: c, the clock moved by more than 2 %; e, launched one by "

@@ -78,7 +78,8 @@ def verify(ours, expected, theirs):
                 wrong.append(f"{name}: {what} {mine[i]:.2e}, allowed {allowed:.2e}")
         errors["ours"] = max(errors["ours"], mine[0])
         errors["reference"] = max([errors["reference"], *(pair[0] for pair in others)])
-    return wrong, errors
+    # JSON has no infinity.
+    return wrong, {name: error if math.isfinite(error) else None for name, error in errors.items()}
 
 
 class Ours:
@@ -157,7 +158,10 @@ def time_case(torch, lib, case, machine, seconds, seed):
     finally:
         sets.clear()
         gc.collect()
-        lib("close", handle=handle)
+        try:
+            lib("close", handle=handle)
+        except library.LibraryError as error:
+            say("trouble", text=short(error))
         torch.cuda.empty_cache()
 
 
