@@ -188,6 +188,7 @@ fn the_emulated_device_is_as_recorded_hardware() {
         let output = run(&["record", "--device", "emulated", "--replay", file.to_str().unwrap()]);
         assert!(output.status.success(), "{}: {}{}", file.display(), stdout(&output), stderr(&output));
     }
+}
 
 /// A page that says less is found to be worse than.
 #[test]

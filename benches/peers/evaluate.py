@@ -5,6 +5,9 @@
     python benches/peers/evaluate.py features.safetensors --pretext target/release/pretext
 
 Prints a Markdown table: test top-1 of both, and the difference. Exits with 1 if one differs by more than --allow points.
+With --same-choice the peer trains with the rate or C, and on the features, that pretext chose, instead of choosing on a held-out
+tenth of its own: a fraction of the time, and differences are of training alone.
+
 Written from the protocols' descriptions (docs/evaluation.md) alone: order of samples, initial weights and the held-out
 tenth are PyTorch's own, so that differences are those of two correct programs.
 """
@@ -133,7 +136,14 @@ def logreg(x, y, c):
     return lambda v: torch.tensor(fit.predict(v.double().numpy()))
 
 
-def probe(protocol, tensors, parts, seed):
+def choice(text, pairs):
+    """What pretext chose, such as "rate 0.1, class tokens of the last 4 blocks": the input's number and the rate or C."""
+    strength, _, name = text.partition(", ")
+    several, average = "blocks" in name or "stages" in name, "average of patches" in name
+    return (2 * several + average if len(pairs) == 4 else int(several) if len(pairs) == 2 else 0), float(strength.split()[1])
+
+
+def probe(protocol, tensors, parts, seed, chosen=None):
     y, truth = tensors["train_labels"].long(), tensors["test_labels"].long()
     classes, n = int(y.max()) + 1, len(y)
     order = torch.randperm(n, generator=torch.Generator().manual_seed(seed))
@@ -150,7 +160,7 @@ def probe(protocol, tensors, parts, seed):
         i, strength = candidate
         predict = fit(pairs[i][0][rest], y[rest], strength)
         return (predict(pairs[i][0][held_out]) == y[held_out]).double().mean().item()
-    best = max(candidates, key=score)
+    best = choice(chosen, pairs) if chosen else max(candidates, key=score)
     predict = fit(pairs[best[0]][0], y, best[1])
     return 100 * (predict(pairs[best[0]][1]) == truth).double().mean().item(), best
 
@@ -166,6 +176,7 @@ if __name__ == "__main__":
     ap.add_argument("--pretext", default="target/release/pretext")
     ap.add_argument("--protocols", default="sgd,moco,mae,dino,dinov2-sweep,logreg")
     ap.add_argument("--seeds", type=int, default=3, help="of both programs, for the probes whose training is random")
+    ap.add_argument("--same-choice", action="store_true")
     ap.add_argument("--allow", type=float, default=.3)
     a = ap.parse_args()
     torch.set_num_threads(1)
@@ -178,7 +189,7 @@ if __name__ == "__main__":
     for protocol in a.protocols.split(","):
         # The held-out tenth differs between the programs in every protocol, so that each is run with several.
         mine = [ours(a.pretext, ["probe", a.features, "--protocol", protocol, "--seed", str(s)]) for s in range(1, a.seeds + 1)]
-        peer = [probe(protocol, tensors, parts, s) for s in range(1, a.seeds + 1)]
+        peer = [probe(protocol, tensors, parts, s, mine[s - 1]["chosen"] if a.same_choice else None) for s in range(1, a.seeds + 1)]
         chosen = f"{mine[0]['chosen']} / {peer[0][1][1]:.3g}"
         rows.append((protocol, np.mean([m["top1"] for m in mine]), np.mean([p[0] for p in peer]), chosen))
         print(protocol, [m["top1"] for m in mine], [round(p[0], 2) for p in peer], file=sys.stderr)

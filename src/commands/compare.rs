@@ -190,7 +190,6 @@ fn finish(
         results.floors.iter().find(|(kind, _)| kind.key == best.key).map(|(_, floors)| *floors);
     if let (Some(floors), Some(scratch)) = (floors, of_kind(&results.scratch)) {
         results.recommendation = recommend::recommend(&Evidence {
-            data: &setting.plan.data,
             images,
             few: (&setting.plan.labels, labelled),
             budget: &setting.plan.budget.describe(),
@@ -217,7 +216,8 @@ fn amortise(
     let weights = format!("{:016x}", features::checksum(trained.encoder.as_mut())?);
     let plan = TasksPlan { weights, budget: budget(args)?, seed: args.seed };
     settle(&plan, &folder)?;
-    let setting = tasks::Setting { folder: &folder, plan: &plan, machine };
+    let duplicates = Duplicates::allowed(args.allow_duplicates);
+    let setting = tasks::Setting { folder: &folder, plan: &plan, machine, duplicates };
     let mut amortised = Amortised {
         method: trained.origin.clone(),
         pretraining: Cost::read(&RunFolder::at(encoder).cost_path())?,

@@ -47,10 +47,10 @@ pub fn steps(
         let task = Task { config: &config, folder: &folder, train, labelled, resume: false };
         let mut objective = objective()?;
         let begun = Instant::now();
-        let ended = train::run(objective.as_mut(), &task, machine, &quiet)?;
+        let ended = train::run(objective.as_mut(), &task, machine, &quiet);
         let seconds = begun.elapsed().as_secs_f64();
         std::fs::remove_dir_all(scratch).map_err(|e| Error::io("measure a step", scratch, e))?;
-        match ended {
+        match ended? {
             Ended::Complete => Ok(seconds),
             Ended::Stopped(_) => {
                 Err(Error::new(ErrorKind::Interrupted, "compare", "stopped while it measured a step"))

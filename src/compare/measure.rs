@@ -1,14 +1,16 @@
 //! What an encoder's features are worth in a comparison: with all labels, with few, and by neighbours.
 
-use crate::evaluate::features::{self, Trained};
+use crate::evaluate::features;
 use crate::evaluate::inputs::{Input, Source};
 use crate::evaluate::probe::{self, Settings};
 use crate::evaluate::{Labelled, knn};
 use crate::finetune::labels::{self, Labels};
-use data::Splits;
+use data::{Dataset, Splits};
 use engine::Result;
+use kernels::augment::Recipe;
 use models::Encoder;
 use serde::{Deserialize, Serialize};
+use std::sync::Arc;
 
 /// Accuracies in percent. What is held out is of the training images, and is what choices are made by.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
@@ -72,16 +74,15 @@ pub fn choices(splits: &Splits, few: Labels, seed: u64) -> Result<Vec<Vec<usize>
     (0..SEEDS).map(|i| labels::indices(splits.train.as_ref(), few, seed.wrapping_add(i))).collect()
 }
 
-/// Scores of an encoder that sees images as `trained` does.
+/// Scores of an encoder on training and test images as it sees them.
 pub fn encoder(
     encoder: &mut dyn Encoder,
-    trained: &Trained,
-    splits: &Splits,
+    input: &Recipe,
+    [train, test]: [&Arc<dyn Dataset>; 2],
     chosen: &[Vec<usize>],
     seed: u64,
 ) -> Result<Scores> {
-    let (train, test) = (trained.sees(&splits.train)?, trained.sees(&splits.test)?);
-    let (train, _) = features::labelled(encoder, Source::Own, &trained.input, &train)?;
-    let (test, _) = features::labelled(encoder, Source::Own, &trained.input, &test)?;
+    let (train, _) = features::labelled(encoder, Source::Own, input, train)?;
+    let (test, _) = features::labelled(encoder, Source::Own, input, test)?;
     scores(&train, &test, chosen, seed)
 }

@@ -144,19 +144,11 @@ fn pretrain(setting: &Setting, method: &Method, path: &Path, output: &Output) ->
     engine::memory::trim();
     let mut trained = features::load(&folder.encoder_path())?;
     module::to_device(trained.encoder.as_mut(), machine.device)?;
-    let scores = scores(setting, &mut trained)?;
+    let (train, test) = (trained.sees(&splits.train)?, trained.sees(&splits.test)?);
+    let (encoder, chosen) = (trained.encoder.as_mut(), &setting.chosen);
+    let scores = measure::encoder(encoder, &trained.input, [&train, &test], chosen, plan.seed)?;
     let arch = trained.encoder.arch().name.clone();
     Ok(Found { method: method.name.into(), arch, key: key(&trained)?, cost, scores })
-}
-
-fn scores(setting: &Setting, trained: &mut Trained) -> Result<Scores> {
-    // The encoder is lent out of what says how it sees images, and put back.
-    let stand_in = models::build(trained.encoder.arch(), trained.encoder.image(), 0)?;
-    let mut encoder = std::mem::replace(&mut trained.encoder, stand_in);
-    let scores =
-        measure::encoder(encoder.as_mut(), trained, setting.splits, &setting.chosen, setting.plan.seed);
-    trained.encoder = encoder;
-    scores
 }
 
 /// What encoders share that are built, fed and probed alike: 64-bit FNV-1a, hexadecimal.
@@ -178,10 +170,11 @@ pub fn floors(setting: &Setting, found: &Found) -> Result<Floors> {
         let (train, test) = (trained.sees(&splits.train)?, trained.sees(&splits.test)?);
         let mut unset = None;
         if floors::has_statistics(random.as_mut()) {
-            unset = Some(measure::encoder(random.as_mut(), &trained, splits, chosen, plan.seed)?);
+            unset =
+                Some(measure::encoder(random.as_mut(), &trained.input, [&train, &test], chosen, plan.seed)?);
             features::calibrate(random.as_mut(), &trained.input, &train, plan.seed)?;
         }
-        let random = measure::encoder(random.as_mut(), &trained, splits, chosen, plan.seed)?;
+        let random = measure::encoder(random.as_mut(), &trained.input, [&train, &test], chosen, plan.seed)?;
         let (train, test) =
             (features::pixels(&trained.input, &train)?, features::pixels(&trained.input, &test)?);
         Ok(Floors { random, unset, pixels: measure::scores(&train, &test, chosen, plan.seed)? })

@@ -13,8 +13,6 @@ use serde::{Deserialize, Serialize};
 /// What a recommendation is made of.
 #[derive(Debug, Clone)]
 pub struct Evidence<'a> {
-    /// The data's name.
-    pub data: &'a str,
     /// Training and test images.
     pub images: [usize; 2],
     /// Few labels as the user named them, and how many images have them.
@@ -229,7 +227,6 @@ mod tests {
     fn given(methods: &[Found], tuned: [f64; 2], scratch: [f64; 2], images: [usize; 2]) -> Recommendation {
         let reached = |top1| Reached { top1, cost: None };
         recommend(&Evidence {
-            data: "sample",
             images,
             few: ("1%", 100),
             budget: "2 minutes",

@@ -110,6 +110,8 @@ pub struct Setting<'a> {
     pub plan: &'a TasksPlan,
     /// Where to compute.
     pub machine: Machine,
+    /// What to do about test images in the training set.
+    pub duplicates: leak::Duplicates,
 }
 
 /// Transfers an encoder to a task in each way, and trains from scratch beside it. A result that is there is not made again.
@@ -123,7 +125,7 @@ pub fn transfer(
     let name: String = task.to_string().chars().map(|c| if c.is_alphanumeric() { c } else { '-' }).collect();
     let folder = setting.folder.join(&name);
     std::fs::create_dir_all(&folder).map_err(|e| Error::io("make the folder", &folder, e))?;
-    leak::check(splits, leak::Duplicates::Refuse, output)?;
+    leak::check(splits, setting.duplicates, output)?;
     let splits =
         Splits { train: encoder.sees(&splits.train)?, test: encoder.sees(&splits.test)?, notes: Vec::new() };
     labels::require_labelled(&splits)?;
