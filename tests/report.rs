@@ -212,6 +212,7 @@ fn what_is_not_there_is_said() {
     let said = missing(&page);
     assert!(said.iter().filter(|m| m.contains("The data cannot be opened")).count() >= 8, "{said:?}");
     assert!(page.contains("chart-simclr-loss") && page.contains("chart-mae-loss"));
+    assert!(page.contains("after step 12"), "pictures that the run left need no data");
 
     std::fs::create_dir(stage.path("empty")).unwrap();
     for wrong in ["empty", "nowhere"] {

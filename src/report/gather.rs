@@ -212,6 +212,11 @@ impl Gathered {
             };
             if found.is_empty() { Err(none) } else { Ok(found) }
         });
+        // What the run left can be seen without its data.
+        let predictions = match (predictions, Predictions::kept(&folder)) {
+            (Err(_), Ok(kept)) if splits.is_err() && !kept.is_empty() => Ok(kept),
+            (predictions, _) => predictions,
+        };
         drop(objective);
         engine::memory::trim();
         let cost = said(Cost::read(&folder.cost_path()));

@@ -77,8 +77,8 @@ impl Maps {
     pub fn draw(&self, h: &mut Html, space: &Space, id: &str, sheet: usize) {
         let kind = if space.tested { "test" } else { "training" };
         h.note(&format!(
-            "Features of {} {kind} images, scaled to length 1. Under the pointer: the image. Both maps lose most of what {} \
-             dimensions hold; classes that overlap here may be apart there.",
+            "Features of {} {kind} images, scaled to length 1. Under the pointer: the image. Two dimensions cannot hold what {} do: classes \
+             that overlap here may be apart there.",
             self.indices.len(),
             space.queries.dim
         ));

@@ -10,7 +10,7 @@ use crate::train::{Machine, checkpoint};
 use data::Dataset;
 use engine::{Device, Result};
 use objectives::Objective;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 /// Pixels of a picture at most: larger ones are shrunk.
@@ -30,8 +30,18 @@ pub struct Predictions {
 }
 
 impl Predictions {
-    /// Pictures from the run's folder, and of the checkpoint if the last of them is of another step. Empty for a method that
-    /// predicts no pixels, or a run that has neither.
+    /// The first and the last picture in the run's folder; empty if there is none.
+    pub fn kept(folder: &RunFolder) -> Result<Predictions> {
+        let kept = kept(&folder.path().join("pictures"))?;
+        let ends = kept.first().into_iter().chain(kept.iter().skip(1).next_back());
+        let state = |(step, columns, path): &(u64, Vec<String>, PathBuf)| {
+            State::new(*step, columns.clone(), Picture::of(&data::decode::read(path)?))
+        };
+        Ok(Predictions { states: ends.map(state).collect::<Result<_>>()? })
+    }
+
+    /// The first picture in the run's folder, and one of the checkpoint, or the folder's last where there is no checkpoint. Empty
+    /// for a method that predicts no pixels, or a run that has neither.
     pub fn new(
         config: &Config,
         folder: &RunFolder,
@@ -39,18 +49,8 @@ impl Predictions {
         train: &Arc<dyn Dataset>,
         device: Device,
     ) -> Result<Predictions> {
-        let mut kept = kept(&folder.path().join("pictures"))?;
-        let mut states = Vec::new();
-        if let Some((step, columns, path)) = kept.first() {
-            let image = data::decode::read(path)?;
-            states.push(State::new(*step, columns.clone(), Picture::of(&image))?);
-        }
+        let Predictions { mut states } = Predictions::kept(folder)?;
         if !folder.checkpoint_path().exists() {
-            if kept.len() > 1
-                && let Some((step, columns, path)) = kept.pop()
-            {
-                states.push(State::new(step, columns, Picture::of(&data::decode::read(&path)?))?);
-            }
             return Ok(Predictions { states });
         }
         let step = checkpoint::load_networks(&folder.checkpoint_path(), objective)?.step;
@@ -61,6 +61,7 @@ impl Predictions {
         if let Some(pictures) = album.pictures(objective)? {
             let (size, pixels) = grid(&pictures)?;
             let columns = pictures.columns.iter().map(|c| c.0.to_string()).collect();
+            states.truncate(1);
             states.retain(|state| state.step != step);
             states.push(State::new(step, columns, Picture { size, pixels })?);
         }
@@ -106,7 +107,7 @@ impl State {
 }
 
 /// Step, columns and path of each picture in a folder, by step.
-fn kept(folder: &Path) -> Result<Vec<(u64, Vec<String>, std::path::PathBuf)>> {
+fn kept(folder: &Path) -> Result<Vec<(u64, Vec<String>, PathBuf)>> {
     let Ok(entries) = std::fs::read_dir(folder) else { return Ok(Vec::new()) };
     let mut found = Vec::new();
     for path in entries.filter_map(|e| Some(e.ok()?.path())) {
