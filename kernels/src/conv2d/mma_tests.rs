@@ -52,7 +52,7 @@ const SIZES: [[usize; 9]; 9] = [
 #[test]
 fn every_tile_and_pass_is_exact_on_integers() {
     for [n, h, w, c, o, r, s, stride, padding] in SIZES {
-        let z = Case { n, h, w, c, o, r, s, g: Geometry { stride, padding } }.sizes().unwrap();
+        let z = Case { n, h, w, c, o, r, s, g: Geometry::new(stride, padding) }.sizes().unwrap();
         for tile in TILES {
             for pass in [Pass::Forward, Pass::InputGradient, Pass::WeightGradient] {
                 if pass != Pass::InputGradient || o.is_multiple_of(64) {
@@ -66,13 +66,13 @@ fn every_tile_and_pass_is_exact_on_integers() {
 /// What a pixel holds reaches the outputs whose windows hold it, and no others.
 #[test]
 fn nan_stays_in_its_windows() {
-    let z = Sizes::new("test", &[1, 6, 7, 8], &[16, 3, 3, 8], Geometry { stride: 1, padding: 1 }).unwrap();
+    let z = Sizes::new("test", &[1, 6, 7, 8], &[16, 3, 3, 8], Geometry::new(1, 1)).unwrap();
     let mut x = Array::<f64>::random(&z.input(), 1, 1.0);
     let at = x.at(&[0, 2, 3, 5]);
     x.data[at] = f64::NAN;
     let put = |x: &Array<f64>| on_device(x, DType::BF16, device()).unwrap();
     let (x, w) = (put(&x), put(&Array::random(&z.weight(), 2, 1.0)));
-    let y = forward(&x, &w, Geometry { stride: 1, padding: 1 }).unwrap();
+    let y = forward(&x, &w, Geometry::new(1, 1)).unwrap();
     let y = Array::<f64>::from_tensor(&y).unwrap();
     for p in 0..6usize {
         for q in 0..7usize {
@@ -95,7 +95,7 @@ fn what_tensor_cores_do_not_take() {
         ([1, 8, 8, 3], [64, 3, 3, 3], [false, false, false]),
         ([1, 8, 8, 8], [64, 6, 6, 8], [false, false, false]),
     ] {
-        let z = Sizes::new("test", &input, &weight, Geometry { stride: 1, padding: 0 }).unwrap();
+        let z = Sizes::new("test", &input, &weight, Geometry::new(1, 0)).unwrap();
         let (x, w, dy) = (zeros(z.input()), zeros(z.weight()), zeros(z.output()));
         let found = [
             applies(&z, Pass::Forward, [&x, &w]),
@@ -118,7 +118,7 @@ proptest! {
         (r, s) in (1..6usize, 1..6usize),
         (stride, padding) in (1..4usize, 0..4usize),
     ) {
-        let case = Case { n, h, w, c: 8 * c, o: 64 * o, r, s, g: Geometry { stride, padding } };
+        let case = Case { n, h, w, c: 8 * c, o: 64 * o, r, s, g: Geometry::new(stride, padding) };
         if let Ok(z) = case.sizes() {
             for pass in [Pass::Forward, Pass::InputGradient, Pass::WeightGradient] {
                 check(TILES[number], &z, pass);
