@@ -2,7 +2,8 @@
 //!
 //! `[M, K] x [K, N]` costs `2 M N K` operations ([`flops`]) and moves at least `M K + K N + M N` elements
 //! ([`bytes`]). The CPU backend ([`cpu`]) is one register-tiled microkernel that also computes every
-//! convolution of [`crate::conv2d`]; so is the loop of the CUDA kernels, `common/tile.cuh`.
+//! convolution of [`crate::conv2d`]; so is each of the two
+//! loops of the CUDA kernels, `common/tile.cuh` for the ordinary cores and `common/mma_tile.cuh` for tensor cores.
 
 pub mod cases;
 pub(crate) mod check;
