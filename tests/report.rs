@@ -12,6 +12,7 @@ use common::methods::{command, pretrain};
 use common::{Stage, stderr, stdout, succeeded, write_mnist};
 use objectives::METHODS;
 use serde_json::Value;
+use std::io::Write;
 use std::path::Path;
 use structure::{check, unescape};
 
@@ -88,7 +89,9 @@ fn structure_text(text: &str) -> String {
 /// The page in Chromium: no complaint, nothing refused, drawings answer a pointer and keys, nothing is wider than a phone.
 fn use_in_browser(stage: &Stage, page: &str, runs: usize) {
     let Some(browser) = browser::find() else {
-        eprintln!("no Chromium found (PRETEXT_CHROMIUM, PATH): the page in a browser is NOT CHECKED");
+        // Past the test harness, which hides what a passing test prints.
+        let text = "no Chromium found (PRETEXT_CHROMIUM, PATH): the report in a browser is not checked\n";
+        std::io::stderr().write_all(text.as_bytes()).unwrap();
         return;
     };
     let file = stage.path("used.html");

@@ -114,15 +114,15 @@ fn list(values: &[f32]) -> String {
         .join(", ")
 }
 
-/// How pixels were made from what the network saw.
+/// How pixels were made from what the loader gave.
 fn normalisation(recipes: &[Recipe]) -> String {
     match recipes.iter().find_map(|r| r.normalize.as_ref()) {
         Some(Normalize { mean, std }) => format!(
-            "The network saw (x - mean) / deviation with mean {} and deviation {} by channel; this is undone here.",
+            "The loader gave (x - mean) / deviation with mean {} and deviation {} by channel; this is undone here.",
             list(mean),
             list(std)
         ),
-        None => "The network saw these values of 0 to 1 as they are.".into(),
+        None => "The loader gave these values of 0 to 1 as they are.".into(),
     }
 }
 
