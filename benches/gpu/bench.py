@@ -163,7 +163,9 @@ def main():
     try:
         run.checks()
         left = run.time()
-        if left:
+        if left and time.monotonic() < run.deadline:
+            run.right, note = False, f"; workers cannot go on, {left} are left: see worker.log"
+        elif left:
             cut, note = True, f"; the time was over with {left} to go: run again to go on"
     except CutShort as signal_name:
         cut, note = True, f"; cut short by {signal_name}: run again to go on"

@@ -77,6 +77,9 @@ def markdown(lines, key, planned, note=""):
     for title, some, reason in (("Wrong", wrong, "why"), ("Failed", failed, "failed")):
         if some:
             text += ["", f"## {title}", ""] + [f"- {case['id']}: {_one_line(case.get(reason))}" for case in some]
+    trouble = [line for line in mine if line.get("event") in ("trouble", "sticky")]
+    if trouble:
+        text += ["", "## Trouble", ""] + [f"- {_one_line(line.get('text') or line.get('why'))}" for line in trouble]
     left_out = [(case["id"], name, why) for case in cases for name, why in case.get("left_out", {}).items()]
     if left_out:
         text += ["", "## Left out of PyTorch's ways", ""] + [f"- {case}: {name}: {_one_line(why)}" for case, name, why in left_out]

@@ -206,10 +206,10 @@ class Kept(unittest.TestCase):
         machine = {"event": "machine", "device": "GPU X", "torch": "2.0", **KEY}
         lines = [machine, case_line("a", 2.0, roofline_percent=41.6), case_line("b", verified=False, why="y: too far"),
                  case_line("c", failed="out of memory"), case_line("d", left_out={"cuDNN": "no kernel"}),
-                 {"event": "check", "family": "norm", "cases": 7, **KEY}, {"event": "check", "family": "pool", "error": "bad", **KEY}]
+                 {"event": "trouble", "text": "a worker died", **KEY}, {"event": "check", "family": "norm", "cases": 7, **KEY}, {"event": "check", "family": "pool", "error": "bad", **KEY}]
         page = results.markdown(lines, KEY, 9, "; cut short")
         for part in ("GPU X", "torch 2.0", "3 of 9 cases; cut short.", "| f | 1 | 2.00 |", "| 42 | 20.0 | mm | 2.00 [2.00, 2.00] | yes |",
-                     "- b: y: too far", "- c: out of memory", "- d: cuDNN: no kernel", "norm (7)", "**pool is wrong**: bad"):
+                     "- b: y: too far", "- c: out of memory", "- d: cuDNN: no kernel", "- a worker died", "norm (7)", "**pool is wrong**: bad"):
             self.assertIn(part, page)
 
     def test_an_emulated_page_has_no_times(self):

@@ -99,7 +99,7 @@ class Rehearsal(unittest.TestCase):
     def time(self, case, lib=None):
         # Replays on the emulated device are slow: few of them are enough here.
         cuda = {"ExternalStream": Stream, "stream": lambda _: contextlib.nullcontext(), "Event": Event, "CUDAGraph": Graph,
-                "graph": lambda graph, stream: contextlib.nullcontext(), "synchronize": lambda: None, "empty_cache": lambda: None}
+                "graph": lambda graph, stream: contextlib.nullcontext(), "synchronize": lambda: None, "_sleep": lambda clocks: None, "empty_cache": lambda: None}
         machine = {"stream": 1, "cache": 1, "peaks": {"bytes_per_second": 1e12, "bf16_flops": 1e15, "f32_flops": 1e14}, "sensors": Sensors()}
         quick = lambda runners, timer, budget, seed: timing.measure(runners, timer, 0.0, seed, warm=0.0)
         fake_timing = types.SimpleNamespace(**{**vars(timing), "measure": quick})
