@@ -28,9 +28,11 @@ pub(crate) const HEADERS: &[(&str, &str)] = &[
     ("common/reduce.cuh", include_str!("../common/reduce.cuh")),
     ("common/tile.cuh", include_str!("../common/tile.cuh")),
     ("common/tensor_list.cuh", include_str!("../common/tensor_list.cuh")),
+    ("common/vector_tiles.cuh", include_str!("../common/vector_tiles.cuh")),
     ("common/step_numbers.cuh", include_str!("../common/step_numbers.cuh")),
     ("distill/row.cuh", include_str!("distill/row.cuh")),
     ("distill/scaling.cuh", include_str!("distill/scaling.cuh")),
+    ("ntxent/problem.cuh", include_str!("ntxent/problem.cuh")),
     ("ntxent/tile.cuh", include_str!("ntxent/tile.cuh")),
 ];
 

@@ -1,42 +1,15 @@
-// Gradients of attention in bf16 on tensor cores, 16 rows against 16 rows at a time. With p_ts = exp(scale q_t . k_s - lse_t):
+// Gradients of attention in bf16 on tensor cores, 16 rows against 16 rows at a time. With p_ts = exp(scale q_t . k_s -
+// lse_t):
 //
 //     dv_s = sum_t p_ts dout_t        delta_t = dout_t . out_t        e_ts = p_ts (dout_t . v_s - delta_t)
 //     dq_t = scale sum_s e_ts k_s     dk_s = scale sum_t e_ts q_t
 //
-// A warp owns 16 queries, and sums over keys, or 16 keys, and sums over queries. Both make the scores again: 7 products where
-// one pass would need 5, but every sum has one owner, stays in registers and has one order, so the same bits come out each time,
-// in whatever tiles the others come.
+// A warp owns 16 queries, and sums over keys, or 16 keys, and sums over queries. Both make the scores again: 7 products
+// where one pass would need 5, but every sum has one owner, stays in registers and has one order, so the same bits come
+// out each time, in whatever tiles the others come.
 #pragma once
 
 #include "attention/fragments.cuh"
-
-// 16 own vectors as left operand: kept in registers, or loaded again each time where these are few.
-template <bool KEPT> struct Own {
-    Tile tile;
-    u32 row;
-    Operand kept;
-    __device__ __forceinline__ Own(u32 at, u32 row) : tile(at), row(row) {
-        if (KEPT) load_operand(tile, row, kept);
-    }
-    // s = own . other for the 16 rows of a tile from `other` on.
-    __device__ __forceinline__ void inner(const Tile &others, u32 other, float (&s)[2][4]) const {
-#pragma unroll
-        for (int e = 0; e < 4; e++) s[0][e] = s[1][e] = 0.0f;
-#pragma unroll
-        for (int step = 0; step < STEPS; step++) {
-            u32 a[4], b[4];
-            if constexpr (KEPT) {
-#pragma unroll
-                for (int i = 0; i < 4; i++) a[i] = kept[step][i];
-            } else {
-                load_step(tile, row, step, a);
-            }
-            load_others(others, other, step, b);
-            mma_bf16(s[0], a, b[0], b[1]);
-            mma_bf16(s[1], a, b[2], b[3]);
-        }
-    }
-};
 
 // exp(score * scale - lse), where lse of a row that sees nothing is given as infinity. The product is rounded as it was
 // when lse was made: where one key dominates, both are equal and its weight is exactly 1, however large they are.
@@ -52,8 +25,8 @@ struct OwnQueries {
 
     // Rows from `row` on of tiles, and from row_lse and row_delta on of what belongs to them.
     __device__ __forceinline__ OwnQueries(u32 queries, u32 upstreams, u32 row, const float *row_lse,
-                                          const float *row_delta)
-        : query(queries, row), upstream(upstreams, row) {
+                                          const float *row_delta) {
+        query.load(queries, row), upstream.load(upstreams, row);
 #pragma unroll
         for (int half = 0; half < 2; half++) {
             lse[half] = row_lse[own_group() + 8 * half];
@@ -92,10 +65,12 @@ struct OwnKeys {
     Own<(HEAD <= 64)> key, value;
     Sums dkey = {}, dvalue = {};
 
-    __device__ __forceinline__ OwnKeys(u32 keys, u32 values, u32 row) : key(keys, row), value(values, row) {}
+    __device__ __forceinline__ OwnKeys(u32 keys, u32 values, u32 row) {
+        key.load(keys, row), value.load(values, row);
+    }
 
-    // Takes in 16 queries in a tile's rows from `row` on, and from row_lse and row_delta on; of rows behind the last, lse is
-    // infinity and the others are 0.
+    // Takes in 16 queries in a tile's rows from `row` on, and from row_lse and row_delta on; of rows behind the last,
+    // lse is infinity and the others are 0.
     __device__ __forceinline__ void take(const Tile &queries, const Tile &upstreams, u32 row, const float *row_lse,
                                          const float *row_delta, float scale) {
         float s[2][4], dp[2][4];
@@ -137,9 +112,9 @@ struct OwnKeys {
     }
 };
 
-// Puts `count` rows of dout from `first` on into a tile, zeros behind the last, and delta = dout . out of each into row_delta; if
-// `delta` is not null, there too. On the way through registers, since out is needed for that alone. By all threads of the
-// block; the lanes that have a row's packs add up in a fixed order.
+// Puts `count` rows of dout from `first` on into a tile, zeros behind the last, and delta = dout . out of each into
+// row_delta; if `delta` is not null, there too. On the way through registers, since out is needed for that alone. By
+// all threads of the block; the lanes that have a row's packs add up in a fixed order.
 __device__ __forceinline__ void load_upstream(u32 tile, const element *dout, const element *out, u32 first, u32 count,
                                               float *row_delta, float *delta, const Problem &p) {
     for (u32 i = threadIdx.x; i < count * PACKS; i += blockDim.x) {

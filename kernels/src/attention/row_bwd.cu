@@ -1,5 +1,5 @@
-// Gradients of attention (gradients.cuh) where a head's queries, keys, values and upstream gradients fit into shared memory:
-// each is read once, and a block that has them all needs no other.
+// Gradients of attention (gradients.cuh) where a head's queries, keys, values and upstream gradients fit into shared
+// memory: each is read once, and a block that has them all needs no other.
 //
 // A block has `together` heads. While queries, keys and values come, it reads dout and out and makes delta. After the one
 // barrier its warps never meet: each takes 16 keys of a head after the other, then 16 queries.
@@ -13,7 +13,7 @@ constexpr int WARPS = HEAD > 64 ? 4 : 6; // so that two blocks of a multiprocess
 KERNEL __launch_bounds__(32 * WARPS, 2)
     HEAD_ENTRY(attention_bwd_row)(const element *qkv, const i32 *valid, const element *out, const element *dout,
                                   const float *lse, element *dqkv, Problem p, u32 pairs, u32 together) {
-    extern __shared__ __align__(128) uint4 shared[];
+    extern __shared__ __align__(512) uint4 shared[];
     const u32 first_pair = blockIdx.x * together, heads = min(together, pairs - first_pair);
     const u32 rows = 16 * p.tiles, all_rows = together * rows, tasks = heads * p.tiles;
     const u32 queries = shared_address(shared);             // (together, rows, HEAD)

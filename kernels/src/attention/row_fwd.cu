@@ -1,11 +1,11 @@
-// out[b, t, h] = sum_s softmax_s(scale q_t . k_s) v_s and lse[b, h, t] = log sum_s exp(scale q_t . k_s) in bf16 on tensor
-// cores, for up to KEYS tokens: a row of scores is whole in registers, so that its softmax needs neither a second look nor a
-// running maximum.
+// out[b, t, h] = sum_s softmax_s(scale q_t . k_s) v_s and lse[b, h, t] = log sum_s exp(scale q_t . k_s) in bf16 on
+// tensor cores, for up to KEYS tokens: a row of scores is whole in registers, so that its softmax needs neither a
+// second look nor a running maximum.
 //
 // A block has `together` heads: all their keys and values come to shared memory at once, at 16-row granularity, and lie
-// there to the end. After that one barrier its warps never meet: each takes 16 queries of a head after the other. It has 16 x KEYS
-// scores in registers, makes weights of them in place, rounds these to bf16 and has with that the left operand of the
-// product with the values. The next queries are on the way meanwhile.
+// there to the end. After that one barrier its warps never meet: each takes 16 queries of a head after the other. It
+// has 16 x KEYS scores in registers, makes weights of them in place, rounds these to bf16 and has with that the left
+// operand of the product with the values. The next queries are on the way meanwhile.
 
 #include "attention/fragments.cuh"
 
@@ -21,7 +21,7 @@ constexpr int GROUPS = KEYS / 16;
 KERNEL __launch_bounds__(32 * WARPS, BLOCKS)
     WITH_KEYS(attention_fwd_row, KEYS)(const element *qkv, const i32 *valid, element *out, float *lse, Problem p,
                                        u32 pairs, u32 together) {
-    extern __shared__ __align__(128) uint4 shared[];
+    extern __shared__ __align__(512) uint4 shared[];
     const u32 first_pair = blockIdx.x * together, heads = min(together, pairs - first_pair);
     const u32 rows = 16 * p.tiles, warps = blockDim.x / 32, tasks = heads * p.tiles;
     const u32 key_tiles = shared_address(shared);                        // (together, rows, HEAD)

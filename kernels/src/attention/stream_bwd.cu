@@ -1,7 +1,7 @@
-// Gradients of attention (gradients.cuh) for heads that do not fit into shared memory: attention_bwd_stream_q has 64 queries of
-// a head a block and streams keys and values past them, 64 at a time and the next ones on the way; attention_bwd_stream_kv,
-// launched after it, has 64 keys and streams queries and upstream gradients. The first leaves delta for the second. The bits
-// are those of row_bwd.cu.
+// Gradients of attention (gradients.cuh) for heads that do not fit into shared memory: attention_bwd_stream_q has 64
+// queries of a head a block and streams keys and values past them, 64 at a time and the next ones on the way;
+// attention_bwd_stream_kv, launched after it, has 64 keys and streams queries and upstream gradients. The first leaves
+// delta for the second. The bits are those of row_bwd.cu.
 
 #include "attention/gradients.cuh"
 
@@ -21,7 +21,7 @@ __device__ __forceinline__ void copy_tile(u32 tile, const element *rows, u64 str
 KERNEL __launch_bounds__(32 * WARPS, 2)
     HEAD_ENTRY(attention_bwd_stream_q)(const element *qkv, const i32 *valid, const element *out, const element *dout,
                                        const float *lse, element *dqkv, float *delta, Problem p) {
-    extern __shared__ __align__(128) uint4 shared[];
+    extern __shared__ __align__(512) uint4 shared[];
     const u32 queries = shared_address(shared);      // (TILE, HEAD)
     const u32 upstreams = queries + TILE_BYTES;      // (TILE, HEAD)
     const u32 key_tiles = upstreams + TILE_BYTES;    // (2, TILE, HEAD)
@@ -70,7 +70,7 @@ KERNEL __launch_bounds__(32 * WARPS, 2)
 KERNEL __launch_bounds__(32 * WARPS, 2)
     HEAD_ENTRY(attention_bwd_stream_kv)(const element *qkv, const i32 *valid, const element *dout, const float *lse,
                                         const float *delta, element *dqkv, Problem p) {
-    extern __shared__ __align__(128) uint4 shared[];
+    extern __shared__ __align__(512) uint4 shared[];
     const u32 keys = shared_address(shared);                // (TILE, HEAD)
     const u32 values = keys + TILE_BYTES;                   // (TILE, HEAD)
     const u32 query_tiles = values + TILE_BYTES;            // (2, TILE, HEAD)

@@ -1,7 +1,7 @@
-// The same as row_fwd.cu for any number of tokens: a block has 64 or 128 queries of a head and streams its keys and values
-// past them, 64 at a time and the next ones on the way, with a running maximum (Milakov and Gimelshein, "Online normalizer
-// calculation for softmax", 2018; Dao, "FlashAttention-2", 2023). A warp has 16 or 32 of the queries in registers, and each
-// fragment of a key or value that it loads serves all of them.
+// The same as row_fwd.cu for any number of tokens: a block has 64 or 128 queries of a head and streams its keys and
+// values past them, 64 at a time and the next ones on the way, with a running maximum (Milakov and Gimelshein, "Online
+// normalizer calculation for softmax", 2018; Dao, "FlashAttention-2", 2023). A warp has 16 or 32 of the queries in
+// registers, and each fragment of a key or value that it loads serves all of them.
 
 #include "attention/fragments.cuh"
 
@@ -104,7 +104,7 @@ __device__ __forceinline__ void attend(Rows &own, const Tile &keys, const Tile &
 // p.tiles: of ROWS rows in T
 KERNEL __launch_bounds__(32 * WARPS)
     HEAD_ENTRY(attention_fwd_stream)(const element *qkv, const i32 *valid, element *out, float *lse, Problem p) {
-    extern __shared__ __align__(128) uint4 shared[];
+    extern __shared__ __align__(512) uint4 shared[];
     const u32 query_tile = shared_address(shared);              // (ROWS, HEAD)
     const u32 key_tiles = query_tile + ROWS * ROW_BYTES;        // (2, TILE, HEAD)
     const u32 value_tiles = key_tiles + 2 * TILE_BYTES;         // (2, TILE, HEAD)

@@ -1,8 +1,8 @@
 //! Launches of the bf16 kernels on tensor cores: `row_fwd.cu` and `row_bwd.cu` for sequences that fit into registers and
 //! shared memory, `stream_fwd.cu` and `stream_bwd.cu` for all others.
 //!
-//! Head sizes that are a multiple of 8 are padded with zeros to 32, 64 or 128, each a variant of its own that is compiled at
-//! its first use.
+//! Head sizes that are a multiple of 8 are padded with zeros to 32, 64 or 128, each a variant of its own that is
+//! compiled at its first use.
 
 use super::cuda::{Problem, number};
 use super::{Forward, Sizes};
