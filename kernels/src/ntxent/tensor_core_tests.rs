@@ -43,7 +43,8 @@ fn every_size_agrees_with_the_reference() {
         (63, 65, 128, false, None),
         (65, 17, 72, true, None),
         (129, 5, 128, false, Some(1)),
-        (40, 70, 16, false, Some(15)),
+        // Hidden columns in the corners of tiles, which nothing else makes special.
+        (40, 70, 16, true, Some(15)),
         (40, 70, 16, true, Some(17)),
         (3, 700, 128, true, None),
     ] {
