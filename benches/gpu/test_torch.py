@@ -1,6 +1,7 @@
 """Tests that need PyTorch, on the CPU, and the built library: a rehearsal of the hardware path on the emulated device."""
 import contextlib
 import ctypes
+import gc
 import os
 import struct
 import sys
@@ -85,6 +86,7 @@ class Rehearsal(unittest.TestCase):
         cls.lib = library.Library(LIBRARY)
         cls.lib("open", device="emulated")
         cls.driver = ctypes.CDLL("libcuda.so")
+        gc.freeze()
 
     def copy(self, tensor):
         """What a view would show, copied."""
@@ -99,8 +101,10 @@ class Rehearsal(unittest.TestCase):
     def time(self, case, lib=None):
         # Replays on the emulated device are slow: few of them are enough here.
         cuda = {"ExternalStream": Stream, "stream": lambda _: contextlib.nullcontext(), "Event": Event, "CUDAGraph": Graph,
-                "graph": lambda graph, stream: contextlib.nullcontext(), "synchronize": lambda: None, "_sleep": lambda clocks: None, "empty_cache": lambda: None}
-        machine = {"stream": 1, "cache": 1, "peaks": {"bytes_per_second": 1e12, "bf16_flops": 1e15, "f32_flops": 1e14}, "sensors": Sensors()}
+                "graph": lambda graph, stream: contextlib.nullcontext(), "synchronize": lambda: None,
+                "_sleep": lambda clocks: None, "empty_cache": lambda: None}
+        peaks = {"bytes_per_second": 1e12, "bf16_flops": 1e15, "f32_flops": 1e14}
+        machine = {"stream": 1, "cache": 1, "peaks": peaks, "sensors": Sensors()}
         quick = lambda runners, timer, budget, seed: timing.measure(runners, timer, 0.0, seed, warm=0.0)
         fake_timing = types.SimpleNamespace(**{**vars(timing), "measure": quick})
         with mock.patch.multiple(torch.cuda, **cuda), mock.patch.multiple(worker, timing=fake_timing, LOAD=1), \

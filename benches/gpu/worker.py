@@ -338,6 +338,8 @@ def open_machine(settings):
                 "multiprocessors": opened["multiprocessors"], "compute_capability": opened["compute_capability"],
                 "driver": ".".join(map(str, opened["driver_version"])), "python": sys.version.split()[0]}
     say("machine", device=opened["name"], **machine)
+    # What was imported stays: collections between cases need not look at it.
+    gc.freeze()
     sensors = None if emulated else timing.Sensors()
     return torch, lib, {**machine, "stream": opened["stream"], "sensors": sensors}
 
