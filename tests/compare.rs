@@ -7,7 +7,7 @@ mod common;
 use common::{Stage, stderr, stdout, succeeded};
 use serde_json::Value;
 use std::path::Path;
-use std::time::Duration;
+use std::time::Instant;
 
 /// A comparison of a second or two: two methods that can be trained on grey images, and one that cannot.
 const ARGS: &[&str] = &[
@@ -101,11 +101,14 @@ fn a_comparison_has_floors_a_recommendation_and_a_page() {
     );
 }
 
-/// Killed at many moments, a comparison comes to the results of one that was left alone.
+/// Killed at many moments, a comparison comes to the results of one that was left alone. The moments are parts of what that one
+/// took, so that they come in time on any machine.
 #[test]
 fn a_killed_comparison_goes_on() {
     let stage = Stage::new();
+    let started = Instant::now();
     succeeded(&compare(&stage, "whole", &[]));
+    let took = started.elapsed();
     let data = stage.data();
     let args = [&["compare", "--data", &data, "--out", "killed"], ARGS].concat();
     let mut kills = 0;
@@ -116,7 +119,7 @@ fn a_killed_comparison_goes_on() {
             .stderr(std::process::Stdio::null())
             .spawn()
             .unwrap();
-        std::thread::sleep(Duration::from_millis(60 + 130 * moment));
+        std::thread::sleep(took.mul_f64(0.04 + 0.05 * f64::from(moment)));
         // The one child that was started here, by its handle: SIGKILL.
         child.kill().unwrap();
         kills += usize::from(!child.wait().unwrap().success());

@@ -58,7 +58,7 @@ pub fn page(results: &Results) -> String {
 
 /// Height of a bar with its gap, where bars begin, and how long 100 % is, in the picture's units.
 const HEIGHT: f64 = 24.0;
-const LEFT: f64 = 260.0;
+const LEFT: f64 = 420.0;
 const LENGTH: f64 = 420.0;
 
 /// A bar a row, of a percentage and its deviation.
