@@ -22,37 +22,34 @@ struct Entry {
     rows: usize,
     columns: usize,
     threads: usize,
-    /// Blocks that a multiprocessor of 228 KB of shared memory and 65,536 registers holds.
-    resident: usize,
     /// Time of a product in a full device, in relative terms: the bytes that a warp's and a block's tile must read from
     /// shared memory for it, 128 / WARP_M + 128 / WARP_N + 128 / TILE_M + 128 / TILE_N, in halves of the least.
     cost: usize,
 }
 
-const fn entry(
-    tile: MmaTile,
-    rows: usize,
-    columns: usize,
-    threads: usize,
-    resident: usize,
-    cost: usize,
-) -> Entry {
-    Entry { tile, rows, columns, threads, resident, cost }
+const fn entry(tile: MmaTile, rows: usize, columns: usize, threads: usize, cost: usize) -> Entry {
+    Entry { tile, rows, columns, threads, cost }
 }
 
 /// From the most to the least efficient.
 const TILES: [Entry; 5] = [
-    entry(MmaTile::T128x256, 128, 256, 256, 1, 11),
-    entry(MmaTile::T128x128, 128, 128, 128, 2, 12),
-    entry(MmaTile::T128x64, 128, 64, 64, 3, 14),
-    entry(MmaTile::T64x128, 64, 128, 64, 3, 14),
-    entry(MmaTile::T64x64, 64, 64, 128, 4, 24),
+    entry(MmaTile::T128x256, 128, 256, 256, 11),
+    entry(MmaTile::T128x128, 128, 128, 128, 12),
+    entry(MmaTile::T128x64, 128, 64, 64, 14),
+    entry(MmaTile::T64x128, 64, 128, 64, 14),
+    entry(MmaTile::T64x64, 64, 64, 128, 24),
 ];
 
 /// Multiprocessors of the device that the table is for.
 const PROCESSORS: usize = 132;
-/// Steps of a sum below which a part does not pay for the second pass.
+/// Steps of a sum that a part has at least.
 const LEAST: usize = 256;
+/// Parts of a sum at most: each needs room for all results in float32.
+const MOST: usize = 32;
+/// What a result of a part takes to be written and read again, and what the launch that adds them takes, in the units of
+/// [`Entry::cost`]: 8 bytes at 3 TB/s and 3 us, where an H100 takes 290 us for the product of two 4096 x 4096 matrices.
+const PARTIAL: usize = 52;
+const LAUNCH: usize = 60_000_000;
 /// Steps of a tile.
 pub(crate) const STEPS: usize = 64;
 /// Rows of tiles that are computed together: `GROUP` of `mma.cu`.
@@ -75,13 +72,9 @@ impl MmaTile {
     /// The best of some tiles for that.
     pub(crate) fn best_of(tiles: &[MmaTile], batch: usize, m: usize, n: usize, k: usize) -> MmaTile {
         let time = |tile: &&MmaTile| {
-            let entry = tile.entry();
             let blocks = batch.saturating_mul(tile.down(m)).saturating_mul(tile.across(n));
             let (count, steps) = tile.parts(blocks, k);
-            // Blocks that share a multiprocessor share its tensor cores.
-            let rounds = blocks.saturating_mul(count).div_ceil(PROCESSORS);
-            let block = (entry.rows * entry.columns * entry.cost).saturating_mul(steps.min(k));
-            rounds.saturating_mul(block)
+            tile.time(blocks, count, steps.min(k))
         };
         tiles.iter().min_by_key(time).copied().unwrap_or(MmaTile::T128x128)
     }
@@ -111,12 +104,26 @@ impl MmaTile {
         STAGES * (entry.rows + entry.columns) * STEPS * 2 + entry.columns * 4
     }
 
-    /// The parts of a sum of `k` steps where `blocks` tiles do not fill a device: how many, and the steps of each.
+    /// How long `blocks` tiles in `count` parts of `steps` each take, in the units of [`Entry::cost`].
+    fn time(self, blocks: usize, count: usize, steps: usize) -> usize {
+        let entry = self.entry();
+        let results = blocks.saturating_mul(entry.rows * entry.columns);
+        // Blocks that share a multiprocessor share its tensor cores.
+        let rounds = blocks.saturating_mul(count).div_ceil(PROCESSORS);
+        let products = rounds.saturating_mul(entry.rows * entry.columns * entry.cost).saturating_mul(steps);
+        let adding = results.saturating_mul(count).saturating_mul(PARTIAL).saturating_add(LAUNCH);
+        products.saturating_add(if count > 1 { adding } else { 0 })
+    }
+
+    /// The parts of a sum of `k` steps for `blocks` tiles: how many, and the steps of each. As many as let the last round
+    /// of blocks fill the device best, less what adding them takes.
     pub(crate) fn parts(self, blocks: usize, k: usize) -> (usize, usize) {
-        let full = PROCESSORS * self.entry().resident;
-        let wanted = (full / blocks.max(1)).min(k / LEAST).max(1);
-        let steps = k.div_ceil(wanted).next_multiple_of(STEPS).max(STEPS);
-        (k.div_ceil(steps).max(1), steps)
+        let cut = |wanted: usize| {
+            let steps = k.div_ceil(wanted).next_multiple_of(STEPS).max(STEPS);
+            (k.div_ceil(steps).max(1), steps)
+        };
+        let all = (1..=(k / LEAST).clamp(1, MOST)).map(cut);
+        all.min_by_key(|&(count, steps)| self.time(blocks, count, steps.min(k))).unwrap_or_else(|| cut(1))
     }
 }
 
@@ -144,10 +151,19 @@ mod tests {
         for (number, entry) in TILES.iter().enumerate() {
             assert_eq!(entry.tile as usize, number);
             assert_eq!(MmaTile::ALL[number], entry.tile);
-            assert!(entry.resident * (entry.tile.shared() + 1024) <= 228 * 1024);
             assert!(entry.tile.shared() <= 163 * 1024, "sm_80 has less");
-            assert!(entry.resident * entry.threads <= 512, "at 128 registers or more a thread");
         }
+    }
+
+    /// Weight gradients: 72 or 144 tiles leave half of the last round idle unless their sums are cut.
+    #[test]
+    fn sums_are_cut_where_that_fills_the_last_round() {
+        for (tile, blocks, k) in [(MmaTile::T128x256, 72, 50_432), (MmaTile::T128x128, 144, 12_544)] {
+            let (count, steps) = tile.parts(blocks, k);
+            let (whole, cut) = (tile.time(blocks, 1, k), tile.time(blocks, count, steps));
+            assert!(count > 1 && 10 * cut < 8 * whole, "{count} parts take {cut}, one takes {whole}");
+        }
+        assert_eq!(MmaTile::T128x256.parts(512, 4096).0, 1, "a full device");
     }
 
     #[test]

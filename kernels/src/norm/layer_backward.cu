@@ -11,7 +11,8 @@
 //   norm_layer_bwd_columns      wider: the parameters' sums over a block's rows -> partials
 //   norm_layer_bwd_wide_finish  these partials -> dweight, dbias
 //
-// Partials are put together in order: the same bits every time.
+// Partials are put together in order: the same bits every time. g is rounded by itself (__fmul_rn): an assembler that fuses
+// its product with the difference from the average leaves a rounding where all elements of a row are equal.
 
 #include "common/columns.cuh"
 #include "common/reduce.cuh"
@@ -70,7 +71,7 @@ __device__ __forceinline__ void warp_rows(const element *__restrict__ dy, const 
             weights(k, at, w);
 #pragma unroll
             for (int i = 0; i < PACK; i++) {
-                const float n = (v[i] - m) * r, g = d[i] * w[i];
+                const float n = (v[i] - m) * r, g = __fmul_rn(d[i], w[i]);
                 dweight[k][i] += d[i] * n;
                 dbias[k][i] += d[i];
                 average += g;
@@ -91,7 +92,7 @@ __device__ __forceinline__ void warp_rows(const element *__restrict__ dy, const 
             if (dsum) load_part(dsum + start + at, width - at, aligned, other);
 #pragma unroll
             for (int i = 0; i < PACK; i++)
-                v[i] = r * (d[i] * w[i] - average - (v[i] - m) * r * along) + other[i];
+                v[i] = r * (__fmul_rn(d[i], w[i]) - average - (v[i] - m) * r * along) + other[i];
             store_part(dx + start + at, width - at, aligned, v);
         });
     }
@@ -157,7 +158,7 @@ ENTRY(norm_layer_bwd_block)(const element *__restrict__ dy, const element *__res
         load_part(dy + start + at, width - at, aligned, g); // 0 behind the row's end
         if (weight) load_warp_floats(weight + at, width - at, aligned, w);
 #pragma unroll
-        for (int i = 0; i < PACK; i++) g[i] = weight ? g[i] * w[i] : g[i];
+        for (int i = 0; i < PACK; i++) g[i] = weight ? __fmul_rn(g[i], w[i]) : g[i];
     };
     float average = 0.0f, along = 0.0f;
     for (u32 base = begin; base < width; base += step) {
