@@ -1,8 +1,8 @@
 //! Launches of `conv2d.cu`: f32, and bf16 that tensor cores do not take. Other convolutions of bf16 are launches of
-//! [`mma`]; convolutions of one pixel to one pixel are launches of [`crate::matmul`].
+//! [`mma`], few channels by way of [`fold`]; convolutions of one pixel to one pixel are launches of [`crate::matmul`].
 
-use super::Sizes;
 use super::mma::{self, Pass as On};
+use super::{Sizes, fold};
 use crate::cuda::Typed;
 use crate::divisor::{Divisor, side};
 use crate::matmul::cuda::{Sizes as Product, TOGETHER, product, sum_parts};
@@ -132,6 +132,9 @@ pub(crate) fn forward(z: &Sizes, x: &Tensor, w: &Tensor, y: &mut Tensor) -> Resu
     if mma::applies(z, On::Forward, [x, w]) {
         return mma::run(name, z, On::Forward, [x, w], y);
     }
+    if fold::applies(z, On::Forward, [x, w]) {
+        return fold::forward(name, z, x, w, y);
+    }
     let tile = Tile::for_result(m, n);
     let pass = Pass {
         tile,
@@ -206,6 +209,9 @@ pub(crate) fn weight_gradient(z: &Sizes, x: &Tensor, dy: &Tensor, dw: &mut Tenso
     }
     if mma::applies(z, On::WeightGradient, [x, dy]) {
         return mma::run(name, z, On::WeightGradient, [x, dy], dw);
+    }
+    if fold::applies(z, On::WeightGradient, [x, dy]) {
+        return fold::weight_gradient(name, z, x, dy, dw);
     }
     let tile = Tile::for_result(m, n);
     let (count, part) = parts(blocks(tile, [m, n]), k);

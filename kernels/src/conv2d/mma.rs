@@ -99,10 +99,14 @@ fn product(z: &Sizes, pass: Pass) -> Product {
     }
 }
 
-/// Whether tensor cores compute a pass: bf16, whole packs of channels at multiples of 16 bytes, kernels of at most 32
-/// elements without dilation, and for the input gradient whole tiles of output channels. A stem of three channels is none of
-/// these.
+/// Whether tensor cores compute a pass: bf16, at multiples of 16 bytes, of sizes that [`fits`] takes.
 pub(crate) fn applies(z: &Sizes, pass: Pass, tensors: [&Tensor; 2]) -> bool {
+    tensors.iter().all(|tensor| tensor.dtype() == DType::BF16 && tensor.is_aligned(16)) && fits(z, pass)
+}
+
+/// The sizes that the kernels take: whole packs of channels, kernels of at most 32 elements without dilation, and for the
+/// input gradient whole tiles of output channels. A stem of three channels is none of these ([`super::fold`]).
+pub(crate) fn fits(z: &Sizes, pass: Pass) -> bool {
     /// Elements of a tensor, which kernels count in 32 bits with a window's overhang.
     const MOST: usize = 1 << 30;
     let pixels = (z.n * (z.h + 2 * z.padding + z.r) * (z.w + 2 * z.padding + z.s)).max(z.n * z.p * z.q);
@@ -112,8 +116,7 @@ pub(crate) fn applies(z: &Sizes, pass: Pass, tensors: [&Tensor; 2]) -> bool {
         Pass::InputGradient => 64,
         Pass::WeightGradient => 8,
     };
-    tensors.iter().all(|tensor| tensor.dtype() == DType::BF16 && tensor.is_aligned(16))
-        && z.c.is_multiple_of(8)
+    z.c.is_multiple_of(8)
         && z.o.is_multiple_of(outputs)
         && z.r * z.s <= 32
         && z.dilation == 1

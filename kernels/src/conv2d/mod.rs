@@ -10,6 +10,9 @@ pub mod cpu;
 pub(crate) mod cuda;
 #[cfg(test)]
 mod device_tests;
+pub(crate) mod fold;
+#[cfg(test)]
+mod fold_tests;
 pub(crate) mod mma;
 #[cfg(test)]
 mod mma_tests;
