@@ -235,29 +235,67 @@ KERNEL __launch_bounds__(THREADS, 1) NAMED(dgrad, TILE_M, TILE_N)(
 #endif
 
 #if defined(PASS_WGRAD)
+// Where an output pixel's window begins in x, in elements, and a bit for each kernel element that lies inside the image.
+struct alignas(8) Place {
+    i32 corner;
+    u32 meets;
+};
+
+// The lowest n bits, of 32.
+__device__ __forceinline__ u32 lowest(i32 n) { return n > 31 ? 0xffffffff : (1u << n) - 1; }
+
 // Operand B of wgrad: a row is (kernel row, kernel column, input channel), its steps are output pixels. Reads
-// x: [N, H, W, C] along C. A pixel's place is found anew for each pack, with multiplications (Divisor).
+// x: [N, H, W, C] along C. The places of a tile's pixels are found once a block, by as many threads, a tile before they are
+// used; a ring in shared memory holds them.
 struct Pixels {
     using Packs = Share<TILE_N, false>;
     static constexpr int COUNT = Packs::COUNT;
-    const bf16 *x; // the channel of this thread's row
-    i32 h, w, c, stride, top, left; // of the kernel element: its row and column before the padding is taken off
-    u32 k, end_k;                   // pack 0's pixel
-    Divisor rows, columns;
+    static constexpr u32 RING = 4;    // tiles
+    const Convolution &z;
+    Place *places;                    // [RING][TILE_K]
+    const bf16 *x;                    // the kernel element and channel of this thread's row, in a window that begins at 0
+    u32 bit;                          // of the kernel element; 0 where the row does not exist
+    u32 rows;                         // a bit for the first element of every kernel row
+    u32 tile, pixel, end;             // the next tile to copy; this thread's pixel of the next places; behind the last one
 
-    __device__ __forceinline__ void copy(u32 tile, int from, int to, bool wanted) {
+    __device__ __forceinline__ Place place() const {
+        const Digits at = digits(pixel, z.rows, z.columns); // image, row, column
+        const i32 top = at.middle * z.stride - z.padding, left = at.inner * z.stride - z.padding;
+        const u32 columns = lowest(max(0, min(z.s, z.w - left))) & ~lowest(max(0, -left));
+        const u32 inside = rows & lowest(max(0, min(z.r, z.h - top)) * z.s) & ~lowest(max(0, -top) * z.s);
+        if (pixel >= end) return {0, 0};
+        return {((at.outer * z.h + top) * z.w + left) * z.c, columns * inside};
+    }
+
+    // Pixels from `first` to `end_k`; `row` is this thread's first of the weights' R S C. All threads call it.
+    __device__ __forceinline__ Pixels(
+        const bf16 *base, const Convolution &convolution, Place *ring, u32 row, u32 first, u32 end_k
+    ) : z(convolution), places(ring), tile(0), pixel(first + threadIdx.x), end(end_k) {
+        const Digits tap = digits(row, u32(z.s), z.channels); // kernel row, kernel column, channel
+        x = base + ((tap.outer * z.w + tap.middle) * z.c + tap.inner);
+        bit = tap.outer < z.r ? 1u << (tap.outer * z.s + tap.middle) : 0;
+        rows = 0;
+        for (i32 r = 0; r < z.r; r++) rows |= 1u << r * z.s;
+        for (u32 i = threadIdx.x; i < 3 * TILE_K; i += THREADS, pixel += THREADS) places[i] = place();
+        pixel = first + 3 * TILE_K + threadIdx.x;
+        __syncthreads(); // the places of the first three tiles are known
+    }
+
+    __device__ __forceinline__ void copy(u32 to, int from, int behind, bool wanted) {
+        const Place *ring = places + tile % RING * TILE_K + Packs::outer();
 #pragma unroll
-        for (int j = from; j < to; j++) {
-            const u32 pixel = k + j * Packs::JUMP;
-            const Digits at = digits(pixel, rows, columns); // image, row, column
-            const i32 y = at.middle * stride + top, x_at = at.inner * stride + left;
-            const bool meets = pixel < end_k && inside(y, x_at, h, w);
-            const i32 from_x = meets ? ((at.outer * h + y) * w + x_at) * c : 0;
-            copy_async_if(wanted, tile + Packs::place(j), x + from_x, meets ? 16 : 0);
+        for (int j = from; j < behind; j++) {
+            const Place at = ring[j * Packs::JUMP];
+            copy_async_if(wanted, to + Packs::place(j), x + at.corner, at.meets & bit ? 16 : 0);
         }
     }
 
-    __device__ __forceinline__ void advance() { k += TILE_K; }
+    // The loop's barrier lies between this and the next tile's copies, but for the first two.
+    __device__ __forceinline__ void advance() {
+        if (++tile < 3 || threadIdx.x >= TILE_K) return;
+        places[tile % RING * TILE_K + threadIdx.x] = place();
+        pixel += TILE_K;
+    }
 };
 
 // x: [N, H, W, C], dy: [N, P, Q, O], dw: [O, R, S, C], partial: [parts, O, R, S, C] or null. Blocks: tiles of R S C,
@@ -274,14 +312,9 @@ KERNEL __launch_bounds__(THREADS, 1) NAMED(wgrad, TILE_M, TILE_N)(
     const u32 end_k = min(first_k + z.part, u32(z.n * z.p * z.q));
 
     DenseOperand<TILE_M, false> gradient(dy, z.o, first_m, z.o, first_k, end_k);
-    Pixels pixels;
-    using Packs = Pixels::Packs;
-    const u32 row = first_n + Packs::inner();
-    const Digits tap = digits(min(row, rows - 8), u32(z.s), z.channels);
-    pixels.x = x + tap.inner, pixels.h = z.h, pixels.w = z.w, pixels.c = z.c, pixels.stride = z.stride;
-    pixels.top = tap.outer - z.padding, pixels.left = tap.middle - z.padding;
-    pixels.rows = z.rows, pixels.columns = z.columns;
-    pixels.k = first_k + Packs::outer(), pixels.end_k = row < rows ? end_k : 0;
+    __shared__ Place places[Pixels::RING * TILE_K];
+    const u32 row = first_n + Pixels::Packs::inner();
+    Pixels pixels(x, z, places, row, first_k, end_k);
     Sums sums = {};
     NoRowSums nothing;
     const u32 steps = (end_k - first_k + TILE_K - 1) / TILE_K;
