@@ -75,16 +75,25 @@ __device__ __forceinline__ void load_others_transposed(const Tile &tile, u32 row
     load_matrices_transposed((tile.rows ^ 32 * step) + row * ROW_BYTES, b);
 }
 
-// s = own . other for the 16 rows of a tile from `row` on.
-__device__ __forceinline__ void inner_products(const Operand &own, const Tile &tile, u32 row, float (&s)[2][4]) {
+// s[j] = own . other for 16 rows of a tile each, `count` times 16 from `row` on; own(step, a) gives the left operand of a
+// step. Step by step, so that neighbouring products do not wait for each other.
+template <typename F>
+__device__ __forceinline__ void inner_products_of(F own, const Tile &tile, u32 row, float (*s)[2][4], int count) {
 #pragma unroll
-    for (int e = 0; e < 4; e++) s[0][e] = s[1][e] = 0.0f;
+    for (int j = 0; j < count; j++)
+#pragma unroll
+        for (int e = 0; e < 4; e++) s[j][0][e] = s[j][1][e] = 0.0f;
 #pragma unroll
     for (int step = 0; step < STEPS; step++) {
-        u32 b[4];
-        load_others(tile, row, step, b);
-        mma_bf16(s[0], own[step], b[0], b[1]);
-        mma_bf16(s[1], own[step], b[2], b[3]);
+        u32 a[4];
+        own(step, a);
+#pragma unroll
+        for (int j = 0; j < count; j++) {
+            u32 b[4];
+            load_others(tile, row + 16 * j, step, b);
+            mma_bf16(s[j][0], a, b[0], b[1]);
+            mma_bf16(s[j][1], a, b[2], b[3]);
+        }
     }
 }
 
@@ -105,18 +114,9 @@ template <bool KEPT> struct Own {
             load_step(tile, row, step, a);
         }
     }
-    // s = own . other for the 16 rows of a tile from `other` on.
-    __device__ __forceinline__ void inner(const Tile &others, u32 other, float (&s)[2][4]) const {
-#pragma unroll
-        for (int e = 0; e < 4; e++) s[0][e] = s[1][e] = 0.0f;
-#pragma unroll
-        for (int step = 0; step < STEPS; step++) {
-            u32 a[4], b[4];
-            this->step(step, a);
-            load_others(others, other, step, b);
-            mma_bf16(s[0], a, b[0], b[1]);
-            mma_bf16(s[1], a, b[2], b[3]);
-        }
+    // s[j] = own . other for `count` times 16 rows of a tile from `other` on.
+    __device__ __forceinline__ void inner(const Tile &others, u32 other, float (*s)[2][4], int count) const {
+        inner_products_of([&](int step, u32(&a)[4]) { this->step(step, a); }, others, other, s, count);
     }
 };
 

@@ -33,26 +33,36 @@ struct OwnQueries {
             delta[half] = row_delta[own_group() + 8 * half];
         }
     }
-    // Takes in the keys and values in a tile's rows from `row` on: 16, or `columns`.
+    // Takes in the keys and values in a tile's rows from `row` on: COUNT times 16, or `columns`.
+    template <int COUNT>
     __device__ __forceinline__ void take(const Tile &keys, const Tile &values, u32 row, u32 columns, float scale) {
-        float s[2][4], dp[2][4];
-        query.inner(keys, row, s);
-        upstream.inner(values, row, dp);
+        float s[COUNT][2][4], dp[COUNT][2][4];
+        query.inner(keys, row, s, COUNT);
+        upstream.inner(values, row, dp, COUNT);
 #pragma unroll
-        for (int h = 0; h < 2; h++)
+        for (int j = 0; j < COUNT; j++)
+            over_tile([&](int h, int e) {
+                s[j][h][e] = weight_of(s[j][h][e], scale, lse[e / 2]) * (dp[j][h][e] - delta[e / 2]);
+            });
+        if (columns < 16 * COUNT) {
 #pragma unroll
-            for (int e = 0; e < 4; e++)
-                s[h][e] = weight_of(s[h][e], scale, lse[e / 2]) * (dp[h][e] - delta[e / 2]);
-        if (columns < 16) {
-#pragma unroll
-            for (int h = 0; h < 2; h++)
-#pragma unroll
-                for (int e = 0; e < 4; e++)
-                    if (8 * h + own_pair() + e % 2 >= columns) s[h][e] = 0.0f;
+            for (int j = 0; j < COUNT; j++)
+                over_tile([&](int h, int e) {
+                    if (16 * j + 8 * h + own_pair() + e % 2 >= columns) s[j][h][e] = 0.0f;
+                });
         }
-        u32 weights[4];
-        to_operand(s, weights);
-        weighted_sum(weights, keys, row, dquery);
+#pragma unroll
+        for (int j = 0; j < COUNT; j++) {
+            u32 weights[4];
+            to_operand(s[j], weights);
+            weighted_sum(weights, keys, row + 16 * j, dquery);
+        }
+    }
+    // Takes in the first `count` keys and values of tiles; rows up to a multiple of 16 are there.
+    __device__ __forceinline__ void take_all(const Tile &keys, const Tile &values, u32 count, float scale) {
+        u32 row = 0;
+        for (; row + 16 < count; row += 32) take<2>(keys, values, row, count - row, scale);
+        if (row < count) take<1>(keys, values, row, count - row, scale);
     }
     __device__ __forceinline__ void store(float factor, element *rows, u32 first, const Problem &p) const {
         const float factors[2] = {factor, factor};
@@ -69,30 +79,47 @@ struct OwnKeys {
         key.load(keys, row), value.load(values, row);
     }
 
-    // Takes in 16 queries in a tile's rows from `row` on, and from row_lse and row_delta on; of rows behind the last,
-    // lse is infinity and the others are 0.
+    // Takes in COUNT times 16 queries in a tile's rows from `row` on, and from row_lse and row_delta on; of rows behind the
+    // last, lse is infinity and the others are 0.
+    template <int COUNT>
     __device__ __forceinline__ void take(const Tile &queries, const Tile &upstreams, u32 row, const float *row_lse,
                                          const float *row_delta, float scale) {
-        float s[2][4], dp[2][4];
-        u32 weights[4];
-        key.inner(queries, row, s);
-        value.inner(upstreams, row, dp);
+        float s[COUNT][2][4], dp[COUNT][2][4];
+        key.inner(queries, row, s, COUNT);
+        value.inner(upstreams, row, dp, COUNT);
 #pragma unroll
-        for (int h = 0; h < 2; h++) {
-            const float2 lse = *reinterpret_cast<const float2 *>(row_lse + 8 * h + own_pair());
+        for (int j = 0; j < COUNT; j++) {
 #pragma unroll
-            for (int e = 0; e < 4; e++) s[h][e] = weight_of(s[h][e], scale, e % 2 ? lse.y : lse.x);
+            for (int h = 0; h < 2; h++) {
+                const float2 lse = *reinterpret_cast<const float2 *>(row_lse + 16 * j + 8 * h + own_pair());
+#pragma unroll
+                for (int e = 0; e < 4; e++) s[j][h][e] = weight_of(s[j][h][e], scale, e % 2 ? lse.y : lse.x);
+            }
+            u32 weights[4];
+            to_operand(s[j], weights);
+            weighted_sum(weights, upstreams, row + 16 * j, dvalue);
         }
-        to_operand(s, weights);
-        weighted_sum(weights, upstreams, row, dvalue);
 #pragma unroll
-        for (int h = 0; h < 2; h++) {
-            const float2 delta = *reinterpret_cast<const float2 *>(row_delta + 8 * h + own_pair());
+        for (int j = 0; j < COUNT; j++) {
 #pragma unroll
-            for (int e = 0; e < 4; e++) s[h][e] *= dp[h][e] - (e % 2 ? delta.y : delta.x);
+            for (int h = 0; h < 2; h++) {
+                const float2 delta = *reinterpret_cast<const float2 *>(row_delta + 16 * j + 8 * h + own_pair());
+#pragma unroll
+                for (int e = 0; e < 4; e++) s[j][h][e] *= dp[j][h][e] - (e % 2 ? delta.y : delta.x);
+            }
+            u32 weights[4];
+            to_operand(s[j], weights);
+            weighted_sum(weights, queries, row + 16 * j, dkey);
         }
-        to_operand(s, weights);
-        weighted_sum(weights, queries, row, dkey);
+    }
+    // Takes in the first `count` queries of tiles, a multiple of 16.
+    __device__ __forceinline__ void take_all(const Tile &queries, const Tile &upstreams, u32 count,
+                                             const float *row_lse, const float *row_delta, float scale) {
+        constexpr int TOGETHER = HEAD > 64 ? 1 : 2; // what registers leave room for
+        u32 row = 0;
+        for (; row + 16 * (TOGETHER - 1) < count; row += 16 * TOGETHER)
+            take<TOGETHER>(queries, upstreams, row, row_lse + row, row_delta + row, scale);
+        if (row < count) take<1>(queries, upstreams, row, row_lse + row, row_delta + row, scale);
     }
     // Keys that are not seen have gradient 0, or NaN where the number of those that are is wrong.
     __device__ __forceinline__ void store(const Keys &keys, element *dkeys, element *dvalues, u32 first,

@@ -31,6 +31,12 @@ struct Place {
 __device__ __forceinline__ Place place_of(u32 pair, const Problem &p) {
     return {pair / p.heads, pair % p.heads, 0, pair};
 }
+// `pairs` further on.
+__device__ __forceinline__ Place further(Place at, u32 pairs, const Problem &p) {
+    at.pair += pairs;
+    for (at.head += pairs; at.head >= p.heads; at.head -= p.heads) at.sample++;
+    return at;
+}
 // Of block ((sample * heads) + head) * tiles + tile, whose tile has `rows` own rows.
 __device__ __forceinline__ Place place(u32 rows, const Problem &p) {
     const u32 pair = blockIdx.x / p.tiles;

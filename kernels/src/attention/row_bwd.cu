@@ -54,16 +54,13 @@ KERNEL __launch_bounds__(32 * WARPS, 2)
             OwnKeys own(keys + offset, values + offset, first);
             Tile query(queries + offset), upstream(upstreams + offset);
             query.keep(), upstream.keep();
-            if (first < seen.count)
-                for (u32 row = 0; row < rows; row += 16)
-                    own.take(query, upstream, row, head_lse + row, head_delta + row, p.scale);
+            if (first < seen.count) own.take_all(query, upstream, rows, head_lse, head_delta, p.scale);
             own.store(seen, part_of(dqkv, 1, at, p), part_of(dqkv, 2, at, p), first, p);
         } else {
             OwnQueries own(queries + offset, upstreams + offset, first, head_lse + first, head_delta + first);
             Tile key(keys + offset), value(values + offset);
             key.keep(), value.keep();
-            for (u32 row = 0; row < seen.count; row += 16)
-                own.take(key, value, row, seen.count - row, p.scale);
+            own.take_all(key, value, seen.count, p.scale);
             own.store(seen.wrong ? NOT_A_NUMBER : p.scale, part_of(dqkv, 0, at, p), first, p);
         }
     }

@@ -57,8 +57,7 @@ KERNEL __launch_bounds__(32 * WARPS, 2)
         const u32 columns = min(keys.count - start, u32(TILE));
         Tile key(key_tiles + stage * TILE_BYTES), value(value_tiles + stage * TILE_BYTES);
         key.keep(), value.keep();
-        for (u32 row = 0; row < columns; row += 16)
-            own.take(key, value, row, columns - row, p.scale);
+        own.take_all(key, value, columns, p.scale);
     }
     if (at.first + own_row >= p.tokens) return;
     own.store(keys.wrong ? NOT_A_NUMBER : p.scale, part_of(dqkv, 0, at, p), at.first + own_row, p);
@@ -107,10 +106,8 @@ KERNEL __launch_bounds__(32 * WARPS, 2)
         if (!has_keys) continue;
         Tile query(query_tiles + stage * TILE_BYTES), upstream(upstream_tiles + stage * TILE_BYTES);
         query.keep(), upstream.keep();
-        for (u32 row = 0; row < TILE && start + row < p.tokens; row += 16) {
-            const u32 at = stage * TILE + row;
-            own.take(query, upstream, row, row_lse + at, row_delta + at, p.scale);
-        }
+        const u32 rows = min((p.tokens - start + 15) / 16 * 16, u32(TILE));
+        own.take_all(query, upstream, rows, row_lse + stage * TILE, row_delta + stage * TILE, p.scale);
     }
     copy_wait<0>();
     if (at.first + own_row >= p.tokens) return;

@@ -98,10 +98,10 @@ macro_rules! variant {
     };
 }
 
-variant!(d32: 32, row K64 64 K208 208 K272 272, backward 6);
-variant!(d64: 64, row K64 64 K208 208 K272 272, backward 6);
+variant!(d32: 32, row K48 48 K64 64 K208 208 K272 272, backward 6);
+variant!(d64: 64, row K48 48 K64 64 K208 208 K272 272, backward 6);
 // With more keys a head of this size has not the shared memory that every device has.
-variant!(d128: 128, row K64 64, backward 4);
+variant!(d128: 128, row K48 48 K64 64, backward 4);
 
 /// Which of the two kinds of kernels: those that hold whole rows, where they can, or those that stream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -180,9 +180,10 @@ impl Plan {
     /// Forward with whole rows in registers, if that can be.
     fn row_forward(&self) -> Option<WholeHeads> {
         let (together, head) = (self.together(), self.variant.head);
+        let &(keys, kernel) = self.variant.row.iter().find(|(keys, _)| self.sizes.tokens <= *keys)?;
         let warps = Plan::warps(together * self.rows() / 16, WARPS);
-        let shared = vectors(head, 2 * together * self.rows() + 32 * warps);
-        let &(_, kernel) = self.variant.row.iter().find(|(keys, _)| self.sizes.tokens <= *keys)?;
+        let rows = self.sizes.tokens.next_multiple_of(TILE).min(keys); // of keys, with zeros behind the last
+        let shared = vectors(head, 2 * together * rows + 32 * warps);
         (self.choice == Choice::Best && shared <= FORWARD_SHARED).then_some(WholeHeads {
             kernel,
             together,

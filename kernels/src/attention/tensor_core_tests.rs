@@ -60,7 +60,7 @@ fn agree(case: &Case) {
     }
 }
 
-/// Lengths at which tiles of 16 and 64, the kernels' 64, 208 and 272, and blocks of several heads end.
+/// Lengths at which tiles of 16 and 64, the kernels' 48, 64, 208 and 272, and blocks of several heads end.
 #[test]
 fn every_length_agrees_with_the_reference() {
     for (samples, tokens, heads, size) in [
@@ -69,6 +69,7 @@ fn every_length_agrees_with_the_reference() {
         (1, 16, 1, 128),
         (3, 17, 3, 8),
         (1, 37, 3, 64),
+        (2, 48, 1, 64),
         (1, 50, 1, 88),
         (1, 63, 3, 32),
         (1, 64, 1, 128),

@@ -91,7 +91,7 @@ __device__ __forceinline__ void gradient(const element *own_vectors, int own_cou
         tile.keep();
         for (int at = half * OTHER / 2; at < (half + 1) * OTHER / 2 && start + at < other_count; at += 16) {
             float s[2][4];
-            own.inner(tile, at, s);
+            own.inner(tile, at, &s, 1);
             // Few tiles have a column that a row does not see, or its positive. Among 16 x 16, 31 differences are.
             const int other = start + at, own_first = first + own_row;
             const int difference = BY_ROW ? other - own_first : own_first - other; // of the first column and row
