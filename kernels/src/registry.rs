@@ -92,9 +92,15 @@ families! {
     ],
     attention: [
         crate::attention::cuda::KERNELS,
-        crate::attention::tensor_core::d32::KERNELS,
-        crate::attention::tensor_core::d64::KERNELS,
-        crate::attention::tensor_core::d128::KERNELS
+        crate::attention::tensor_core::d32::KERNELS[0],
+        crate::attention::tensor_core::d32::KERNELS[1],
+        crate::attention::tensor_core::d32::KERNELS[2],
+        crate::attention::tensor_core::d64::KERNELS[0],
+        crate::attention::tensor_core::d64::KERNELS[1],
+        crate::attention::tensor_core::d64::KERNELS[2],
+        crate::attention::tensor_core::d128::KERNELS[0],
+        crate::attention::tensor_core::d128::KERNELS[1],
+        crate::attention::tensor_core::d128::KERNELS[2]
     ],
     ntxent: [
         crate::ntxent::cuda::forward::KERNELS,

@@ -106,7 +106,7 @@ fn attention(case: &Case) {
         cat(&[&x, &missing], 1).unwrap()
     };
     let qkv = Var::leaf(cat(&[&packed("q"), &packed("k"), &packed("v")], 2).unwrap());
-    let out = ops::attention(&qkv, heads, None, None).unwrap();
+    let out = ops::attention(&qkv, heads, None, ops::SeenKeys::default()).unwrap();
     out.backward_from(packed("grad_out")).unwrap();
     let dqkv = qkv.gradient().unwrap();
     // Part of [B, T, parts H D] -> [B, N, D, H], which is what the checks make of [B, H, N, D].

@@ -38,10 +38,12 @@ __device__ __forceinline__ float own_delta(const float *upstream, const float *o
 }
 
 // qkv: [B, T, 3, H, D], valid: [B] or null, out, dout: [B, T, H, D], lse: [B, H, T]
+// masks: [1 or B, 1 or H, T, T] or null
 // dqkv: [B, T, 3, H, D], of which the queries' third is written; delta: [B, H, T], written
 KERNEL __launch_bounds__(THREADS, BLOCKS)
     HEAD_ENTRY(attention_bwd_q)(const element *qkv, const i32 *valid, const element *out, const element *dout,
-                                const float *lse, element *dqkv, float *delta, Problem p) {
+                                const float *lse, element *dqkv, float *delta, const float *masks, Problem p,
+                                MaskStrides strides) {
     extern __shared__ float4 shared[];
     float *query = reinterpret_cast<float *>(shared); // (TILE, STRIDE)
     float *upstream = query + TILE_FLOATS;            // (TILE, STRIDE)
@@ -51,6 +53,7 @@ KERNEL __launch_bounds__(THREADS, BLOCKS)
 
     const Place at = place(TILE, p);
     const Keys keys = keys_of(valid, at.sample, p);
+    const Score score(masks, strides, at, p);
     const bool has_rows = at.first + warp_id() * 8 < p.tokens;
 
     load_tile(query, part_of(qkv, 0, at, p), token_stride(p), at.first, p.tokens, p);
@@ -78,12 +81,13 @@ KERNEL __launch_bounds__(THREADS, BLOCKS)
 
         float s[4][GROUPS], dp[4][GROUPS];
         inner_products(query, key, columns, s);
+        const float scale = add_mask<false>(score, at.first, start, s);
         inner_products(upstream, value, columns, dp);
 #pragma unroll
         for (int i = 0; i < 4; i++)
 #pragma unroll
             for (int j = 0; j < GROUPS; j++) {
-                const float e = weight_of(s[i][j], p.scale, row_lse[i]) * (dp[i][j] - row_delta[i]);
+                const float e = weight_of(s[i][j], scale, row_lse[i]) * (dp[i][j] - row_delta[i]);
                 s[i][j] = own_column() + 16 * j < columns ? e : 0.0f;
             }
         share_weights(weights, columns, s);
@@ -96,10 +100,11 @@ KERNEL __launch_bounds__(THREADS, BLOCKS)
 }
 
 // qkv: [B, T, 3, H, D], valid: [B] or null, dout: [B, T, H, D], lse, delta: [B, H, T]
+// masks: [1 or B, 1 or H, T, T] or null
 // dqkv: [B, T, 3, H, D], of which the keys' and values' thirds are written
 KERNEL __launch_bounds__(THREADS, BLOCKS)
     HEAD_ENTRY(attention_bwd_kv)(const element *qkv, const i32 *valid, const element *dout, const float *lse,
-                                 const float *delta, element *dqkv, Problem p) {
+                                 const float *delta, element *dqkv, const float *masks, Problem p, MaskStrides strides) {
     extern __shared__ float4 shared[];
     float *key = reinterpret_cast<float *>(shared); // (TILE, STRIDE)
     float *value = key + TILE_FLOATS;               // (TILE, STRIDE)
@@ -111,6 +116,7 @@ KERNEL __launch_bounds__(THREADS, BLOCKS)
 
     const Place at = place(TILE, p);
     const Keys keys = keys_of(valid, at.sample, p);
+    const Score score(masks, strides, at, p);
     const bool has_keys = at.first + warp_id() * 8 < keys.count;
     float dkey[4][CHUNKS][WIDTH] = {}, dvalue[4][CHUNKS][WIDTH] = {};
 
@@ -133,12 +139,13 @@ KERNEL __launch_bounds__(THREADS, BLOCKS)
 
             float s[4][GROUPS], dp[4][GROUPS];
             inner_products(key, query, columns, s);
+            const float scale = add_mask<true>(score, at.first, start, s);
 #pragma unroll
             for (int j = 0; j < GROUPS; j++) {
                 const int column = own_column() + 16 * j;
 #pragma unroll
                 for (int i = 0; i < 4; i++)
-                    s[i][j] = column < columns ? weight_of(s[i][j], p.scale, row_lse[column]) : 0.0f;
+                    s[i][j] = column < columns ? weight_of(s[i][j], scale, row_lse[column]) : 0.0f;
             }
             share_weights(weights, columns, s);
             weighted_sum(weights, upstream, columns, dvalue);

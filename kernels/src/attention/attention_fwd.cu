@@ -10,9 +10,10 @@
 
 #include "attention/tile.cuh"
 
-// qkv: [B, T, 3, H, D], valid: [B] or null, out: [B, T, H, D], lse: [B, H, T]
+// qkv: [B, T, 3, H, D], valid: [B] or null, out: [B, T, H, D], lse: [B, H, T], masks: [1 or B, 1 or H, T, T] or null
 KERNEL __launch_bounds__(THREADS, BLOCKS)
-    HEAD_ENTRY(attention_fwd)(const element *qkv, const i32 *valid, element *out, float *lse, Problem p) {
+    HEAD_ENTRY(attention_fwd)(const element *qkv, const i32 *valid, element *out, float *lse, const float *masks,
+                              Problem p, MaskStrides strides) {
     extern __shared__ float4 shared[];
     float *query = reinterpret_cast<float *>(shared); // (TILE, STRIDE)
     float *key = query + TILE_FLOATS;                 // (TILE, STRIDE)
@@ -21,6 +22,7 @@ KERNEL __launch_bounds__(THREADS, BLOCKS)
 
     const Place at = place(TILE, p);
     const Keys keys = keys_of(valid, at.sample, p);
+    const Score score(masks, strides, at, p);
     const bool has_rows = at.first + warp_id() * 8 < p.tokens;
 
     float largest[4], total[4], sum[4][CHUNKS][WIDTH] = {};
@@ -38,12 +40,13 @@ KERNEL __launch_bounds__(THREADS, BLOCKS)
 
         float s[4][GROUPS];
         inner_products(query, key, columns, s);
+        const float scale = add_mask<false>(score, at.first, start, s);
 #pragma unroll
         for (int i = 0; i < 4; i++) {
             float tile_max = -INFINITE;
 #pragma unroll
             for (int j = 0; j < GROUPS; j++) {
-                s[i][j] = own_column() + 16 * j < columns ? __fmul_rn(s[i][j], p.scale) : -INFINITE;
+                s[i][j] = own_column() + 16 * j < columns ? __fmul_rn(s[i][j], scale) : -INFINITE;
                 tile_max = fmaxf(tile_max, s[i][j]);
             }
             const float before = largest[i];

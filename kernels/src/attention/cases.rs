@@ -1,8 +1,8 @@
 //! Shapes and values that tests and benchmarks share.
 
-use super::scale_of;
+use super::{Scores, scale_of};
 use crate::array::Array;
-use engine::{Result, Tensor};
+use engine::{Device, Result, Tensor};
 
 /// What queries, keys, values and upstream gradients look like.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -14,6 +14,23 @@ pub enum Values {
     /// Integers; each token's query has a score of thousands with the token's own key and is far below with all others,
     /// so every weight is 0 or 1. T must be below 2^D.
     Dominant,
+}
+
+/// [`Scores`] with tensors of its own.
+pub struct OwnedScores {
+    /// i32 [B]
+    pub valid: Option<Tensor>,
+    /// f32 [1 or B, 1 or H, T, T]
+    pub mask: Option<Tensor>,
+    /// 1 / sqrt(D) if absent.
+    pub scale: Option<f32>,
+}
+
+impl OwnedScores {
+    /// As launchers take it.
+    pub fn scores(&self) -> Scores<'_> {
+        Scores { valid: self.valid.as_ref(), mask: self.mask.as_ref(), scale: self.scale }
+    }
 }
 
 /// One problem.
@@ -29,6 +46,8 @@ pub struct Case {
     pub size: usize,
     /// Whether samples have padding: the first has none, the last no key at all.
     pub padded: bool,
+    /// The samples and heads that a mask has, if there is one.
+    pub masked: Option<[usize; 2]>,
     /// Of the scores; 1 / sqrt(D) if absent.
     pub scale: Option<f32>,
     /// The inputs.
@@ -38,7 +57,8 @@ pub struct Case {
 impl Case {
     /// Normal values, no padding.
     pub const fn new(samples: usize, tokens: usize, heads: usize, size: usize) -> Case {
-        Case { samples, tokens, heads, size, padded: false, scale: None, values: Values::Normal(1.0) }
+        let values = Values::Normal(1.0);
+        Case { samples, tokens, heads, size, padded: false, masked: None, scale: None, values }
     }
 
     /// qkv [B, T, 3, H, D].
@@ -82,13 +102,29 @@ impl Case {
         self.padded.then(|| (0..self.samples).map(|i| self.tokens - i * self.tokens / last).collect())
     }
 
-    /// The same as an i32 tensor [B].
-    pub fn valid_tensor(&self) -> Result<Option<Tensor>> {
-        let tensor = |valid: Vec<usize>| {
+    /// What the scores are made of, as tensors on a device.
+    pub fn scores_on(&self, device: Device) -> Result<OwnedScores> {
+        let lengths = |valid: Vec<usize>| {
             let valid: Vec<i32> = valid.into_iter().map(|n| n as i32).collect();
-            Tensor::from_slice(&valid, &[valid.len()])
+            Tensor::from_slice(&valid, &[valid.len()])?.to_device(device)
         };
-        self.valid().map(tensor).transpose()
+        Ok(OwnedScores {
+            valid: self.valid().map(lengths).transpose()?,
+            mask: self.mask().map(|mask| mask.to_tensor()?.to_device(device)).transpose()?,
+            scale: self.scale,
+        })
+    }
+
+    /// The mask: normal values, a third of all minus infinity, and one row of nothing else.
+    pub fn mask(&self) -> Option<Array<f64>> {
+        let [samples, heads] = self.masked?;
+        let mut mask = Array::random(&[samples, heads, self.tokens, self.tokens], 3, 1.0);
+        for (i, x) in mask.data.iter_mut().enumerate() {
+            if i % 3 == 1 || i / self.tokens % self.tokens == self.tokens / 2 {
+                *x = f64::NEG_INFINITY;
+            }
+        }
+        Some(mask)
     }
 
     /// The scale of the scores.
@@ -123,6 +159,10 @@ pub fn cases() -> Vec<Case> {
     for (samples, tokens, heads, size) in [(5, 37, 1, 16), (4, 66, 1, 64), (3, 34, 1, 128), (3, 2, 3, 1)] {
         all.push(Case { padded: true, ..Case::new(samples, tokens, heads, size) });
     }
+    for (masked, tokens, size) in [([1, 1], 37, 64), ([2, 1], 66, 16), ([1, 3], 17, 7), ([2, 3], 33, 72)] {
+        all.push(Case { masked: Some(masked), ..Case::new(2, tokens, 3, size) });
+    }
+    all.push(Case { masked: Some([1, 1]), padded: true, scale: Some(-0.5), ..Case::new(3, 70, 1, 24) });
     for scale in [0.0, -0.5, 1.0] {
         all.push(Case { scale: Some(scale), ..Case::new(2, 19, 1, 24) });
     }

@@ -22,22 +22,19 @@ pub(super) fn expected<T: crate::array::Real>(
     qkv: &Array<f64>,
     dout: &Array<f64>,
 ) -> [Array<T>; 5] {
-    let (qkv, dout, valid) = (qkv.cast(), dout.cast(), case.valid());
-    let problem = reference::Problem { qkv: &qkv, valid: valid.as_deref(), scale: case.scale() };
+    let (qkv, dout, valid, mask) =
+        (qkv.cast(), dout.cast(), case.valid(), case.mask().map(|mask| mask.cast()));
+    let (valid, mask) = (valid.as_deref(), mask.as_ref());
+    let problem = reference::Problem { qkv: &qkv, valid, mask, scale: case.scale() };
     let (out, lse) = reference::forward(problem);
     let dqkv = reference::backward(&dout, problem);
     [out, lse, part(&dqkv, 0), part(&dqkv, 1), part(&dqkv, 2)]
 }
 
 /// All results of the launchers.
-pub(super) fn actual(
-    case: &Case,
-    qkv: &Tensor,
-    dout: &Tensor,
-    valid: Option<&Tensor>,
-) -> Result<[Tensor; 5]> {
-    let (out, lse) = forward(qkv, valid, case.scale)?;
-    let dqkv = backward(dout, Forward { qkv, valid, scale: case.scale, out: &out, lse: &lse })?;
+pub(super) fn actual(qkv: &Tensor, dout: &Tensor, scores: Scores) -> Result<[Tensor; 5]> {
+    let (out, lse) = forward(qkv, scores)?;
+    let dqkv = backward(dout, Forward { qkv, scores, out: &out, lse: &lse })?;
     on_the_cpu(out, lse, dqkv)
 }
 
@@ -71,8 +68,8 @@ fn check_case(device: Device, case: &Case) -> Result<()> {
         let (naive, oracle) = (expected(case, &qkv, &dout), expected(case, &qkv, &dout));
         for (place, put) in [("", on_device as fn(&_, _, _) -> _), (" misaligned", misaligned)] {
             let results = guarded(device, || {
-                let valid = case.valid_tensor()?.map(|valid| valid.to_device(device)).transpose()?;
-                actual(case, &put(&qkv, dtype, device)?, &put(&dout, dtype, device)?, valid.as_ref())
+                let scores = case.scores_on(device)?;
+                actual(&put(&qkv, dtype, device)?, &put(&dout, dtype, device)?, scores.scores())
             })?;
             compare_all(place, dtype, &results, &naive, &oracle)?;
         }

@@ -12,8 +12,8 @@ use crate::matmul::cpu::{Mat, gemm_serial};
 use crate::multiversion;
 use crate::parallel::{GRAIN, chunks};
 use crate::softmax_xent::lanes::maximum;
-use engine::Result;
 use engine::memory::Scratch;
+use engine::{Result, Tensor};
 use rayon::prelude::*;
 
 /// The arguments, checked.
@@ -25,8 +25,35 @@ pub struct Problem<'a> {
     pub sizes: Sizes,
     /// [B], each in 0 ..= T
     pub valid: Option<&'a [i32]>,
+    /// Added to the scaled scores.
+    pub mask: Option<Mask<'a>>,
     /// Of the scores.
     pub scale: f32,
+}
+
+/// A mask [1 or B, 1 or H, T, T].
+#[derive(Clone, Copy)]
+pub struct Mask<'a> {
+    values: &'a [f32],
+    samples: usize,
+    heads: usize,
+    tokens: usize,
+}
+
+impl<'a> Mask<'a> {
+    /// Of a tensor of that shape.
+    #[track_caller]
+    pub fn new(mask: &'a Tensor) -> Result<Mask<'a>> {
+        let [samples, heads, tokens] = [0, 1, 2].map(|i| mask.shape()[i]);
+        Ok(Mask { values: mask.as_slice()?, samples, heads, tokens })
+    }
+
+    /// The matrix [T, T] of a sample and head.
+    fn of(&self, sample: usize, head: usize) -> &'a [f32] {
+        let number = sample % self.samples * self.heads + head % self.heads;
+        let len = self.tokens * self.tokens;
+        &self.values[number * len..(number + 1) * len]
+    }
 }
 
 /// The matrices [T, D] of one sample and head.
@@ -37,6 +64,8 @@ struct Head<'a> {
     value: Mat<'a>,
     /// Keys that are seen.
     keys: usize,
+    /// [T, T]
+    mask: Option<&'a [f32]>,
 }
 
 impl<'a> Problem<'a> {
@@ -49,7 +78,8 @@ impl<'a> Problem<'a> {
             Mat { data: &self.qkv[first..], row_stride: 3 * heads * size, column_stride: 1 }
         };
         let keys = self.valid.map_or(tokens, |valid| valid[sample] as usize);
-        Head { query: part(0), key: part(1), value: part(2), keys }
+        let mask = self.mask.map(|mask| mask.of(sample, head));
+        Head { query: part(0), key: part(1), value: part(2), keys, mask }
     }
 
     /// The matrix [T, D] of a head in x [B, T, H, D].
@@ -59,11 +89,17 @@ impl<'a> Problem<'a> {
         Mat { data: &x[first..], row_stride: heads * size, column_stride: 1 }
     }
 
-    /// The scores of a head [T, keys], before the scale.
+    /// The scores of a head [T, keys].
     fn scores(&self, head: &Head) -> Result<Scratch<f32>> {
         let Sizes { tokens, size, .. } = self.sizes;
         let mut s = Scratch::<f32>::new(tokens * head.keys)?;
         gemm_serial(tokens, head.keys, size, head.query, head.key.transposed(), false, &mut s, head.keys)?;
+        scale_in_place(&mut s, self.scale);
+        if let Some(mask) = head.mask {
+            for (s, mask) in s.chunks_mut(head.keys).zip(mask.chunks(tokens)) {
+                s.iter_mut().zip(mask).for_each(|(s, mask)| *s += mask);
+            }
+        }
         Ok(s)
     }
 }
@@ -128,8 +164,7 @@ multiversion! {
 }
 
 /// Scores to weights in place; returns lse. Zeros and minus infinity if all scores are minus infinity.
-fn softmax(s: &mut [f32], scale: f32) -> f32 {
-    scale_in_place(s, scale);
+fn softmax(s: &mut [f32]) -> f32 {
     let largest = maximum(s);
     let total = exponentials(s, if largest == f32::NEG_INFINITY { 0.0 } else { largest });
     if total == 0.0 {
@@ -156,7 +191,7 @@ pub fn forward(p: &Problem, out: &mut [f32], lse: &mut [f32]) -> Result<()> {
             }
             let mut s = p.scores(&head)?;
             for (s, lse) in s.chunks_mut(head.keys).zip(lse) {
-                *lse = softmax(s, p.scale);
+                *lse = softmax(s);
             }
             gemm_serial(tokens, size, head.keys, Mat::rows(&s, head.keys), head.value, false, out, size)
         },
@@ -188,7 +223,7 @@ pub fn backward(p: &Problem, dout: &[f32], dqkv: &mut [f32]) -> Result<()> {
         let dout = p.rows(dout, pair);
         let mut weights = p.scores(&head)?;
         weights.chunks_mut(keys).for_each(|s| {
-            softmax(s, p.scale);
+            softmax(s);
         });
         let transposed = Mat::rows(&weights, keys).transposed();
         gemm_serial(keys, size, tokens, transposed, dout, false, dvalue, size)?;

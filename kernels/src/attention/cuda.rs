@@ -4,7 +4,7 @@
 //! Head sizes are padded with zeros to 32, 64 or 128, each a variant of its own that is compiled at its first use.
 
 use super::tensor_core::{Choice, Plan as TensorCorePlan};
-use super::{Forward, Sizes};
+use super::{Forward, Scores, Sizes};
 use crate::cuda::{HEADERS, Typed};
 use engine::cuda::{Kernel, Launch, Module};
 use engine::{DType, Error, Result, Tensor};
@@ -95,6 +95,25 @@ pub(super) struct Problem {
 }
 const _: () = assert!(size_of::<Problem>() == 24);
 
+/// As `MaskStrides` in `problem.cuh`.
+#[repr(C)]
+#[derive(Clone, Copy, Default, bytemuck::NoUninit)]
+pub(super) struct MaskStrides {
+    sample: u64,
+    head: u64,
+}
+
+impl MaskStrides {
+    /// Of a mask [1 or B, 1 or H, T, T].
+    pub fn of(mask: Option<&Tensor>) -> MaskStrides {
+        let Some(&[samples, heads, t, s]) = mask.map(|mask| mask.shape()) else {
+            return MaskStrides::default();
+        };
+        let stride = |count: usize, n: usize| if count > 1 { n as u64 } else { 0 };
+        MaskStrides { sample: stride(samples, heads * t * s), head: stride(heads, t * s) }
+    }
+}
+
 /// A number that kernels count with.
 #[track_caller]
 pub(super) fn number(name: &str, n: usize) -> Result<u32> {
@@ -136,9 +155,11 @@ impl Plan {
     }
 
     #[track_caller]
-    fn run(&self, launch: Launch, kernel: &Kernel) -> Result<()> {
+    fn run(&self, launch: Launch, kernel: &Kernel, mask: Option<&Tensor>) -> Result<()> {
         launch
+            .read_optional(mask)?
             .value(self.problem)
+            .value(MaskStrides::of(mask))
             .grid(self.blocks)
             .block(4 * tile(self.variant.head))
             .shared(kernel.dynamic_shared)
@@ -150,31 +171,31 @@ impl Plan {
 #[track_caller]
 pub fn forward(
     qkv: &Tensor,
-    valid: Option<&Tensor>,
+    scores: Scores,
     sizes: Sizes,
     scale: f32,
     out: &mut Tensor,
     lse: &mut Tensor,
 ) -> Result<()> {
     if let Some(plan) = TensorCorePlan::new(sizes, scale, &[qkv, out], Choice::Best) {
-        return plan.forward(qkv, valid, out, lse);
+        return plan.forward(qkv, scores, out, lse);
     }
     let plan = Plan::new("attention", sizes, scale, &[qkv, out])?;
     let kernel = plan.variant.forward.of("attention", qkv.dtype())?;
     let launch = Launch::new(kernel, qkv.device())?
         .read(qkv)?
-        .read_optional(valid)?
+        .read_optional(scores.valid)?
         .write(out)?
         .write(lse)?
         .flops(sizes.flops(2.0));
-    plan.run(launch, kernel)
+    plan.run(launch, kernel, scores.mask)
 }
 
 /// `dqkv`: the queries' third and delta first, then the others.
 #[track_caller]
 pub fn backward(dout: &Tensor, of: Forward, sizes: Sizes, scale: f32, dqkv: &mut Tensor) -> Result<()> {
     const OP: &str = "attention_backward";
-    let Forward { qkv, valid, out, lse, .. } = of;
+    let Forward { qkv, scores: Scores { valid, mask, .. }, out, lse } = of;
     if let Some(plan) = TensorCorePlan::new(sizes, scale, &[dout, qkv, out, dqkv], Choice::Best) {
         return plan.backward(dout, of, dqkv);
     }
@@ -182,7 +203,7 @@ pub fn backward(dout: &Tensor, of: Forward, sizes: Sizes, scale: f32, dqkv: &mut
     let mut delta = Tensor::empty(lse.shape(), DType::F32, qkv.device())?;
     // One of the three parts of qkv, and a number for each row and head.
     let (part, scalars) = (out.len() * out.dtype().size(), 4 * lse.len());
-    let lengths = valid.map_or(0, |valid| 4 * valid.len());
+    let lengths = valid.map_or(0, |valid| 4 * valid.len()) + mask.map_or(0, |mask| 4 * mask.len());
 
     let kernel = plan.variant.backward_query.of(OP, qkv.dtype())?;
     let launch = Launch::new(kernel, qkv.device())?
@@ -195,7 +216,7 @@ pub fn backward(dout: &Tensor, of: Forward, sizes: Sizes, scale: f32, dqkv: &mut
         .write(&mut delta)?
         .bytes(6 * part + 2 * scalars + lengths)
         .flops(sizes.flops(3.0));
-    plan.run(launch, kernel)?;
+    plan.run(launch, kernel, mask)?;
 
     let kernel = plan.variant.backward_key_value.of(OP, qkv.dtype())?;
     let launch = Launch::new(kernel, qkv.device())?
@@ -207,5 +228,5 @@ pub fn backward(dout: &Tensor, of: Forward, sizes: Sizes, scale: f32, dqkv: &mut
         .write(dqkv)?
         .bytes(6 * part + 2 * scalars + lengths)
         .flops(sizes.flops(4.0));
-    plan.run(launch, kernel)
+    plan.run(launch, kernel, mask)
 }

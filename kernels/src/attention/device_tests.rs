@@ -9,9 +9,9 @@ use crate::testing::device;
 
 /// Results of a case on the device, in f32 or bf16.
 fn run(case: &Case, qkv: &Array<f64>, dtype: DType) -> [Tensor; 5] {
-    let valid = case.valid_tensor().unwrap().map(|valid| valid.to_device(device()).unwrap());
+    let scores = case.scores_on(device()).unwrap();
     let (qkv, dout) = (on_device(qkv, dtype, device()), on_device(&case.dout(), dtype, device()));
-    actual(case, &qkv.unwrap(), &dout.unwrap(), valid.as_ref()).unwrap()
+    actual(&qkv.unwrap(), &dout.unwrap(), scores.scores()).unwrap()
 }
 
 fn values(x: &Tensor) -> Vec<f32> {
@@ -40,7 +40,8 @@ fn equal_scores_give_the_exact_mean() {
     let case = Case { values: Values::Integers, ..Case::new(1, 64, 1, 32) };
     let mut qkv = case.qkv();
     qkv.data.chunks_mut(3 * case.size).for_each(|token| token[..case.size].fill(0.0));
-    let (oracle, _) = reference::forward(reference::Problem { qkv: &qkv, valid: None, scale: case.scale() });
+    let (oracle, _) =
+        reference::forward(reference::Problem { qkv: &qkv, valid: None, mask: None, scale: case.scale() });
     assert_eq!(values(&run(&case, &qkv, DType::F32)[0]), oracle.cast::<f32>().data);
 }
 
@@ -106,7 +107,7 @@ fn a_wrong_number_of_tokens_makes_its_sample_nan() {
     let dout = on_device(&case.dout(), DType::F32, device()).unwrap();
     for wrong in [7, -1] {
         let valid = Tensor::from_slice(&[6i32, wrong, 3], &[3]).unwrap().to_device(device()).unwrap();
-        for result in actual(&case, &qkv, &dout, Some(&valid)).unwrap() {
+        for result in actual(&qkv, &dout, Scores { valid: Some(&valid), ..Scores::default() }).unwrap() {
             let values = values(&result);
             for (i, sample) in values.chunks(values.len() / 3).enumerate() {
                 assert!(sample.iter().all(|x| x.is_nan() == (i == 1)), "sample {i}: {sample:?}");
@@ -118,15 +119,17 @@ fn a_wrong_number_of_tokens_makes_its_sample_nan() {
 #[test]
 fn wrong_arguments_are_named() {
     let zeros = |shape: &[usize], dtype| Tensor::zeros(shape, dtype, device()).unwrap();
-    let error = |qkv: &Tensor, valid: Option<&Tensor>| forward(qkv, valid, None).unwrap_err().to_string();
+    let error = |qkv: &Tensor, valid: Option<&Tensor>| {
+        forward(qkv, Scores { valid, ..Scores::default() }).unwrap_err().to_string()
+    };
     assert!(error(&zeros(&[1, 2, 3, 1, 129], DType::F32), None).contains("head sizes up to 128"));
     assert!(error(&zeros(&[1, 2, 3, 1, 8], DType::I32), None).contains("f32 or bf16"));
     let elsewhere = Tensor::from_slice(&[1i32], &[1]).unwrap();
     let text = error(&zeros(&[1, 2, 3, 1, 8], DType::F32), Some(&elsewhere));
     assert!(text.contains("valid"), "{text}");
     let qkv = zeros(&[1, 2, 3, 1, 8], DType::BF16);
-    let (out, lse) = forward(&qkv, None, None).unwrap();
-    let of = Forward { qkv: &qkv, valid: None, scale: None, out: &out, lse: &lse };
+    let (out, lse) = forward(&qkv, Scores::default()).unwrap();
+    let of = Forward { qkv: &qkv, scores: Scores::default(), out: &out, lse: &lse };
     let text = backward(&zeros(&[1, 2, 1, 8], DType::F32), of).unwrap_err().to_string();
     assert!(text.contains("dout"), "{text}");
 }

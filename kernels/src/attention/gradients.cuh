@@ -7,25 +7,36 @@
 // A warp owns 16 queries, and sums over keys, or 16 keys, and sums over queries. Both make the scores again: 7 products
 // where one pass would need 5, but every sum has one owner, stays in registers and has one order, so the same bits come
 // out each time, in whatever tiles the others come.
+//
+// Defines: MASKED where there is a mask.
 #pragma once
 
 #include "attention/fragments.cuh"
 
-// exp(score * scale - lse), where lse of a row that sees nothing is given as infinity. The product is rounded as it was
-// when lse was made: where one key dominates, both are equal and its weight is exactly 1, however large they are.
-__device__ __forceinline__ float weight_of(float score, float scale, float lse) {
-    return exp2_fast(__fadd_rn(__fmul_rn(score, scale), -lse) * LOG2_E);
+#if defined(MASKED)
+constexpr bool IS_MASKED = true;
+#else
+constexpr bool IS_MASKED = false;
+#endif
+
+// exp(score - lse), where lse of a row that sees nothing is given as infinity. The score is rounded as it was when lse was
+// made: where one key dominates, both are equal and its weight is exactly 1, however large they are.
+__device__ __forceinline__ float weight_of(float product, const Score &score, u32 query, u32 key, float lse) {
+    const float x = IS_MASKED ? score.masked(product, query, key) : __fmul_rn(product, score.scale);
+    return exp2_fast(__fadd_rn(x, -lse) * LOG2_E);
 }
 
 // 16 queries of a warp, and the sum that is their gradient.
 struct OwnQueries {
     Own<true> query, upstream;
     float lse[2], delta[2];
+    u32 first; // token
     Sums dquery = {};
 
-    // Rows from `row` on of tiles, and from row_lse and row_delta on of what belongs to them.
-    __device__ __forceinline__ OwnQueries(u32 queries, u32 upstreams, u32 row, const float *row_lse,
+    // Rows from `row` on of tiles, which begin with token `start`, and from row_lse and row_delta on of what belongs to them.
+    __device__ __forceinline__ OwnQueries(u32 queries, u32 upstreams, u32 row, u32 start, const float *row_lse,
                                           const float *row_delta) {
+        first = start + row;
         query.load(queries, row), upstream.load(upstreams, row);
 #pragma unroll
         for (int half = 0; half < 2; half++) {
@@ -33,16 +44,20 @@ struct OwnQueries {
             delta[half] = row_delta[own_group() + 8 * half];
         }
     }
-    // Takes in the keys and values in a tile's rows from `row` on: COUNT times 16, or `columns`.
+    // Takes in the keys and values in a tile's rows from `row` on: COUNT times 16, or `columns`. The tile begins with token
+    // `start`.
     template <int COUNT>
-    __device__ __forceinline__ void take(const Tile &keys, const Tile &values, u32 row, u32 columns, float scale) {
+    __device__ __forceinline__ void take(const Tile &keys, const Tile &values, u32 row, u32 start, u32 columns,
+                                         const Score &score) {
         float s[COUNT][2][4], dp[COUNT][2][4];
         query.inner(keys, row, s, COUNT);
         upstream.inner(values, row, dp, COUNT);
 #pragma unroll
         for (int j = 0; j < COUNT; j++)
             over_tile([&](int h, int e) {
-                s[j][h][e] = weight_of(s[j][h][e], scale, lse[e / 2]) * (dp[j][h][e] - delta[e / 2]);
+                const u32 own = first + own_group() + 8 * (e / 2);
+                const u32 other = start + row + 16 * j + 8 * h + own_pair() + e % 2;
+                s[j][h][e] = weight_of(s[j][h][e], score, own, other, lse[e / 2]) * (dp[j][h][e] - delta[e / 2]);
             });
         if (columns < 16 * COUNT) {
 #pragma unroll
@@ -59,10 +74,11 @@ struct OwnQueries {
         }
     }
     // Takes in the first `count` keys and values of tiles; rows up to a multiple of 16 are there.
-    __device__ __forceinline__ void take_all(const Tile &keys, const Tile &values, u32 count, float scale) {
+    __device__ __forceinline__ void take_all(const Tile &keys, const Tile &values, u32 start, u32 count,
+                                             const Score &score) {
         u32 row = 0;
-        for (; row + 16 < count; row += 32) take<2>(keys, values, row, count - row, scale);
-        if (row < count) take<1>(keys, values, row, count - row, scale);
+        for (; row + 16 < count; row += 32) take<2>(keys, values, row, start, count - row, score);
+        if (row < count) take<1>(keys, values, row, start, count - row, score);
     }
     __device__ __forceinline__ void store(float factor, element *rows, u32 first, const Problem &p) const {
         const float factors[2] = {factor, factor};
@@ -73,17 +89,19 @@ struct OwnQueries {
 // 16 keys of a warp with their values, and the sums that are their gradients.
 struct OwnKeys {
     Own<(HEAD <= 64)> key, value;
+    u32 first; // token
     Sums dkey = {}, dvalue = {};
 
-    __device__ __forceinline__ OwnKeys(u32 keys, u32 values, u32 row) {
+    __device__ __forceinline__ OwnKeys(u32 keys, u32 values, u32 row, u32 start) {
+        first = start + row;
         key.load(keys, row), value.load(values, row);
     }
 
     // Takes in COUNT times 16 queries in a tile's rows from `row` on, and from row_lse and row_delta on; of rows behind the
-    // last, lse is infinity and the others are 0.
+    // last, lse is infinity and the others are 0. The tile begins with token `start`.
     template <int COUNT>
-    __device__ __forceinline__ void take(const Tile &queries, const Tile &upstreams, u32 row, const float *row_lse,
-                                         const float *row_delta, float scale) {
+    __device__ __forceinline__ void take(const Tile &queries, const Tile &upstreams, u32 row, u32 start,
+                                         const float *row_lse, const float *row_delta, const Score &score) {
         float s[COUNT][2][4], dp[COUNT][2][4];
         key.inner(queries, row, s, COUNT);
         value.inner(upstreams, row, dp, COUNT);
@@ -93,7 +111,11 @@ struct OwnKeys {
             for (int h = 0; h < 2; h++) {
                 const float2 lse = *reinterpret_cast<const float2 *>(row_lse + 16 * j + 8 * h + own_pair());
 #pragma unroll
-                for (int e = 0; e < 4; e++) s[j][h][e] = weight_of(s[j][h][e], scale, e % 2 ? lse.y : lse.x);
+                for (int e = 0; e < 4; e++) {
+                    const u32 own = first + own_group() + 8 * (e / 2);
+                    const u32 other = start + row + 16 * j + 8 * h + own_pair() + e % 2;
+                    s[j][h][e] = weight_of(s[j][h][e], score, other, own, e % 2 ? lse.y : lse.x);
+                }
             }
             u32 weights[4];
             to_operand(s[j], weights);
@@ -113,13 +135,13 @@ struct OwnKeys {
         }
     }
     // Takes in the first `count` queries of tiles, a multiple of 16.
-    __device__ __forceinline__ void take_all(const Tile &queries, const Tile &upstreams, u32 count,
-                                             const float *row_lse, const float *row_delta, float scale) {
-        constexpr int TOGETHER = HEAD > 64 ? 1 : 2; // what registers leave room for
+    __device__ __forceinline__ void take_all(const Tile &queries, const Tile &upstreams, u32 start, u32 count,
+                                             const float *row_lse, const float *row_delta, const Score &score) {
+        constexpr int TOGETHER = HEAD > 64 || __CUDA_ARCH__ < 900 ? 1 : 2; // what registers leave room for
         u32 row = 0;
         for (; row + 16 * (TOGETHER - 1) < count; row += 16 * TOGETHER)
-            take<TOGETHER>(queries, upstreams, row, row_lse + row, row_delta + row, scale);
-        if (row < count) take<1>(queries, upstreams, row, row_lse + row, row_delta + row, scale);
+            take<TOGETHER>(queries, upstreams, row, start, row_lse + row, row_delta + row, score);
+        if (row < count) take<1>(queries, upstreams, row, start, row_lse + row, row_delta + row, score);
     }
     // Keys that are not seen have gradient 0, or NaN where the number of those that are is wrong.
     __device__ __forceinline__ void store(const Keys &keys, element *dkeys, element *dvalues, u32 first,

@@ -8,12 +8,12 @@
 //! ```
 //!
 //! Keys from the sample's number of valid tokens on are not seen: the tokens behind are padding, whose values, NaN
-//! included, reach nothing. Their own rows of the result are computed as all others. A row that sees no key, or whose
-//! scores are all minus infinity, has result 0, lse minus infinity and gradients 0. NaN in a query stays in its row; in
-//! a key or a value it reaches all rows of its head.
+//! included, reach nothing. Their own rows of the result are computed as all others. A mask is added to x; where it is minus
+//! infinity the key is not seen. A row that sees no key, or whose scores are all minus infinity, has result 0, lse minus
+//! infinity and gradients 0. NaN in a query stays in its row; in a key or a value it reaches all rows of its head.
 //!
 //! Must move, in elements: forward 4 B T H D and B H T of lse; backward 8 B T H D (qkv, out, dout read, dqkv written)
-//! and lse. FLOPs: [`flops`]. bf16 in head sizes that are a multiple of 8 runs on tensor cores. On CUDA devices nothing
+//! and lse; and a mask. FLOPs: [`flops`]. bf16 in head sizes that are a multiple of 8 runs on tensor cores. On CUDA devices nothing
 //! of size T x T is in global memory; the CPU has one head's matrix a thread.
 
 pub mod cases;
@@ -89,14 +89,21 @@ pub fn scale_of(scale: Option<f32>, size: usize) -> f32 {
     scale.unwrap_or((1.0 / (size as f64).sqrt()) as f32)
 }
 
-/// The sizes and the scale, if qkv, valid and scale are what they must be.
+/// What a call's scores are made of beside queries and keys.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Scores<'a> {
+    /// How many tokens of each sample are keys: i32 [B]; all if absent.
+    pub valid: Option<&'a Tensor>,
+    /// Added to the scaled scores: f32 [1 or B, 1 or H, T, T], of queries and keys. It gets no gradient.
+    pub mask: Option<&'a Tensor>,
+    /// 1 / sqrt(D) if absent.
+    pub scale: Option<f32>,
+}
+
+/// The sizes and the scale, if qkv and what is said of the scores are what they must be.
 #[track_caller]
-fn checked(
-    operation: &str,
-    qkv: &Tensor,
-    valid: Option<&Tensor>,
-    scale: Option<f32>,
-) -> Result<(Sizes, f32)> {
+fn checked(operation: &str, qkv: &Tensor, scores: Scores) -> Result<(Sizes, f32)> {
+    let Scores { valid, mask, scale } = scores;
     require_float(operation, "qkv", qkv)?;
     let &[samples, tokens, 3, heads, size] = qkv.shape() else {
         return Err(Error::shape(operation, "qkv must be [B, T, 3, H, D]").argument("qkv", qkv));
@@ -111,6 +118,17 @@ fn checked(
     if let Some(valid) = valid {
         valid.require_dtype(operation, "valid", DType::I32)?;
         valid.require_shape(operation, "valid", &[samples])?;
+    }
+    if let Some(mask) = mask {
+        mask.require_dtype(operation, "mask", DType::F32)?;
+        let fits = |n: usize, all: usize| n == 1 || n == all;
+        match *mask.shape() {
+            [b, h, t, s] if fits(b, samples) && fits(h, heads) && [t, s] == [tokens; 2] => {}
+            _ => {
+                let text = "the mask must be [1 or B, 1 or H, T, T]";
+                return Err(Error::shape(operation, text).argument("mask", mask).argument("qkv", qkv));
+            }
+        }
     }
     Ok((Sizes { samples, tokens, heads, size }, scale))
 }
@@ -132,26 +150,27 @@ fn lengths<'a>(operation: &str, valid: Option<&'a Tensor>, tokens: usize) -> Res
 
 /// Attention of qkv [B, T, 3, H, D]: `(out [B, T, H, D], lse [B, H, T])`.
 ///
-/// qkv is f32 (on CUDA devices bf16 too), contiguous; out has its type, lse is f32. `valid` (i32 [B]) is how many tokens
-/// of each sample are keys; all if absent. `scale` is 1 / sqrt(D) if absent.
+/// qkv is f32 (on CUDA devices bf16 too), contiguous; out has its type, lse is f32.
 ///
 /// Errors: shapes, types or devices that do not fit; on CUDA devices D above 128; on the CPU a number of valid tokens
 /// outside 0 ..= T, which on CUDA devices makes the sample's results NaN.
 #[track_caller]
-pub fn forward(qkv: &Tensor, valid: Option<&Tensor>, scale: Option<f32>) -> Result<(Tensor, Tensor)> {
+pub fn forward(qkv: &Tensor, scores: Scores) -> Result<(Tensor, Tensor)> {
     const OP: &str = "attention";
     let _op = memory::operation(OP);
-    let (sizes, scale) = checked(OP, qkv, valid, scale)?;
-    let device = common(OP, &["qkv", "valid"], &[qkv, valid.unwrap_or(qkv)])?;
+    let (sizes, scale) = checked(OP, qkv, scores)?;
+    let Scores { valid, mask, .. } = scores;
+    let device = common(OP, &["qkv", "valid", "mask"], &[qkv, valid.unwrap_or(qkv), mask.unwrap_or(qkv)])?;
     let mut out = Tensor::empty(&sizes.out(), qkv.dtype(), device)?;
     let mut lse = Tensor::empty(&sizes.lse(), DType::F32, device)?;
     match device {
         Device::Cpu => {
             let valid = lengths(OP, valid, sizes.tokens)?;
-            let problem = cpu::Problem { qkv: qkv.as_slice()?, sizes, valid, scale };
+            let mask = mask.map(cpu::Mask::new).transpose()?;
+            let problem = cpu::Problem { qkv: qkv.as_slice()?, sizes, valid, mask, scale };
             cpu::forward(&problem, out.as_mut_slice()?, lse.as_mut_slice()?)?;
         }
-        Device::Cuda(_) => cuda::forward(qkv, valid, sizes, scale, &mut out, &mut lse)?,
+        Device::Cuda(_) => cuda::forward(qkv, scores, sizes, scale, &mut out, &mut lse)?,
     }
     Ok((out, lse))
 }
@@ -161,10 +180,8 @@ pub fn forward(qkv: &Tensor, valid: Option<&Tensor>, scale: Option<f32>) -> Resu
 pub struct Forward<'a> {
     /// The input [B, T, 3, H, D].
     pub qkv: &'a Tensor,
-    /// i32 [B], as given.
-    pub valid: Option<&'a Tensor>,
     /// As given.
-    pub scale: Option<f32>,
+    pub scores: Scores<'a>,
     /// The result [B, T, H, D].
     pub out: &'a Tensor,
     /// f32 [B, H, T], as returned.
@@ -179,21 +196,24 @@ pub struct Forward<'a> {
 pub fn backward(dout: &Tensor, of: Forward) -> Result<Tensor> {
     const OP: &str = "attention_backward";
     let _op = memory::operation("attention");
-    let Forward { qkv, valid, scale, out, lse } = of;
-    let (sizes, scale) = checked(OP, qkv, valid, scale)?;
+    let Forward { qkv, scores, out, lse } = of;
+    let (sizes, scale) = checked(OP, qkv, scores)?;
+    let Scores { valid, mask, .. } = scores;
     for (name, x) in [("dout", dout), ("out", out)] {
         x.require_dtype(OP, name, qkv.dtype())?;
         x.require_shape(OP, name, &sizes.out())?;
     }
     lse.require_dtype(OP, "lse", DType::F32)?;
     lse.require_shape(OP, "lse", &sizes.lse())?;
-    let names = ["dout", "qkv", "valid", "out", "lse"];
-    let device = common(OP, &names, &[dout, qkv, valid.unwrap_or(qkv), out, lse])?;
+    let names = ["dout", "qkv", "valid", "mask", "out", "lse"];
+    let tensors = [dout, qkv, valid.unwrap_or(qkv), mask.unwrap_or(qkv), out, lse];
+    let device = common(OP, &names, &tensors)?;
     let mut dqkv = Tensor::empty(&sizes.qkv(), qkv.dtype(), device)?;
     match device {
         Device::Cpu => {
             let valid = lengths(OP, valid, sizes.tokens)?;
-            let problem = cpu::Problem { qkv: qkv.as_slice()?, sizes, valid, scale };
+            let mask = mask.map(cpu::Mask::new).transpose()?;
+            let problem = cpu::Problem { qkv: qkv.as_slice()?, sizes, valid, mask, scale };
             cpu::backward(&problem, dout.as_slice()?, dqkv.as_mut_slice()?)?;
         }
         Device::Cuda(_) => cuda::backward(dout, of, sizes, scale, &mut dqkv)?,

@@ -68,5 +68,26 @@ template <typename T> __device__ __forceinline__ T *rows_of(T *out, Place at, co
 }
 __device__ __forceinline__ u64 row_stride(const Problem &p) { return u64(p.heads) * p.size; }
 
+// What is added to scaled scores: a matrix [T, T] of queries and keys for each sample and head, or for all of either,
+// whose stride is 0 then. attention/cuda.rs has the same struct.
+struct MaskStrides {
+    u64 sample, head; // in elements
+};
+
+// The score of a query and a key, by their numbers: their product scaled, with an element of the place's mask where there is
+// one. Rounded step by step, so that forward and backward get the same bits.
+struct Score {
+    const float *mask; // null where there is none
+    float scale;
+    u32 tokens;
+    __device__ __forceinline__ Score(const float *masks, MaskStrides strides, Place at, const Problem &p)
+        : mask(masks ? masks + at.sample * strides.sample + at.head * strides.head : nullptr), scale(p.scale),
+          tokens(p.tokens) {}
+    __device__ __forceinline__ float masked(float product, u32 query, u32 key) const {
+        const bool exists = query < tokens && key < tokens;
+        return __fadd_rn(__fmul_rn(product, scale), exists ? mask[u64(query) * tokens + key] : 0.0f);
+    }
+};
+
 // A row without a key has lse minus infinity; with infinity instead, every weight of it is 0.
 __device__ __forceinline__ float lse_or_infinity(float lse) { return lse == -INFINITE ? INFINITE : lse; }

@@ -2,13 +2,15 @@
 
 use crate::array::{Array, Real};
 
-/// One problem: qkv [B, T, 3, H, D], the number of keys of each sample (all if absent), the scale of the scores.
+/// One problem: qkv [B, T, 3, H, D], the number of keys of each sample (all if absent), what is added to scores, their scale.
 #[derive(Clone, Copy)]
 pub struct Problem<'a, T> {
     /// [B, T, 3, H, D]
     pub qkv: &'a Array<T>,
     /// [B]
     pub valid: Option<&'a [usize]>,
+    /// [1 or B, 1 or H, T, T]
+    pub mask: Option<&'a Array<T>>,
     /// See [`super::scale_of`].
     pub scale: f32,
 }
@@ -37,6 +39,11 @@ impl<T: Real> Problem<'_, T> {
         let scale = T::of(f64::from(self.scale));
         let mut row: Vec<T> =
             (0..self.keys(b)).map(|s| dot(query, self.vector(b, s, 1, h)) * scale).collect();
+        if let Some(mask) = self.mask {
+            for (s, x) in row.iter_mut().enumerate() {
+                *x += mask.get(&[b % mask.shape[0], h % mask.shape[1], t, s]);
+            }
+        }
         let lowest = T::of(f64::NEG_INFINITY);
         let max = row.iter().fold(lowest, |m, &x| m.max(x));
         if max == lowest {

@@ -48,19 +48,20 @@ KERNEL __launch_bounds__(32 * WARPS, 2)
         const u32 number = of_keys ? task : task - tasks, i = number / p.tiles, first = number % p.tiles * 16;
         const Place at = place_of(first_pair + i, p);
         const Keys seen = keys_of(valid, at.sample, p);
+        const Score score(nullptr, {}, at, p);
         const u32 offset = i * rows * ROW_BYTES;
         const float *head_lse = row_lse + i * rows, *head_delta = row_delta + i * rows;
         if (of_keys) {
-            OwnKeys own(keys + offset, values + offset, first);
+            OwnKeys own(keys + offset, values + offset, first, 0);
             Tile query(queries + offset), upstream(upstreams + offset);
             query.keep(), upstream.keep();
-            if (first < seen.count) own.take_all(query, upstream, rows, head_lse, head_delta, p.scale);
+            if (first < seen.count) own.take_all(query, upstream, 0, rows, head_lse, head_delta, score);
             own.store(seen, part_of(dqkv, 1, at, p), part_of(dqkv, 2, at, p), first, p);
         } else {
-            OwnQueries own(queries + offset, upstreams + offset, first, head_lse + first, head_delta + first);
+            OwnQueries own(queries + offset, upstreams + offset, first, 0, head_lse + first, head_delta + first);
             Tile key(keys + offset), value(values + offset);
             key.keep(), value.keep();
-            own.take_all(key, value, seen.count, p.scale);
+            own.take_all(key, value, 0, seen.count, score);
             own.store(seen.wrong ? NOT_A_NUMBER : p.scale, part_of(dqkv, 0, at, p), first, p);
         }
     }

@@ -5,6 +5,12 @@
 
 #include "attention/gradients.cuh"
 
+#if defined(MASKED)
+#define NAME(of) attention_bwd_stream_masked_##of
+#else
+#define NAME(of) attention_bwd_stream_##of
+#endif
+
 constexpr int WARPS = 4;
 constexpr int TILE = 16 * WARPS; // rows, own and others
 constexpr u32 TILE_BYTES = TILE * ROW_BYTES;
@@ -15,12 +21,14 @@ __device__ __forceinline__ void copy_tile(u32 tile, const element *rows, u64 str
     copy_rows(tile, rows, stride, start, TILE, end, p.size, threadIdx.x, 32 * WARPS);
 }
 
-// qkv: [B, T, 3, H, D], valid: [B] or null, out, dout: [B, T, H, D], lse: [B, H, T]
+// qkv: [B, T, 3, H, D], valid: [B] or null, out, dout: [B, T, H, D], lse: [B, H, T], masks: [1 or B, 1 or H, T, T], or null if
+// not MASKED
 // dqkv: [B, T, 3, H, D], of which the queries' third is written; delta: [B, H, T], written
 // p.tiles: of TILE rows in T
 KERNEL __launch_bounds__(32 * WARPS, 2)
-    HEAD_ENTRY(attention_bwd_stream_q)(const element *qkv, const i32 *valid, const element *out, const element *dout,
-                                       const float *lse, element *dqkv, float *delta, Problem p) {
+    HEAD_ENTRY(NAME(q))(const element *qkv, const i32 *valid, const element *out, const element *dout,
+                                       const float *lse, element *dqkv, float *delta, const float *masks, Problem p,
+                                       MaskStrides strides) {
     extern __shared__ __align__(512) uint4 shared[];
     const u32 queries = shared_address(shared);      // (TILE, HEAD)
     const u32 upstreams = queries + TILE_BYTES;      // (TILE, HEAD)
@@ -30,6 +38,7 @@ KERNEL __launch_bounds__(32 * WARPS, 2)
     float *row_delta = row_lse + TILE;                                     // (TILE)
     const Place at = place(TILE, p);
     const Keys keys = keys_of(valid, at.sample, p);
+    const Score score(masks, strides, at, p);
     const u32 own_row = 16 * warp_id();
 
     const auto copy_others = [&](u32 start, u32 stage) {
@@ -45,7 +54,7 @@ KERNEL __launch_bounds__(32 * WARPS, 2)
     load_lse(row_lse, lse + at.pair * p.tokens, at.first, TILE, p);
     copy_wait<0>();
     __syncthreads(); // the own vectors, lse and delta are there, and the first tile
-    OwnQueries own(queries, upstreams, own_row, row_lse + own_row, row_delta + own_row);
+    OwnQueries own(queries, upstreams, own_row, at.first, row_lse + own_row, row_delta + own_row);
 
     u32 stage = 0;
     for (u32 start = 0; start < keys.count; start += TILE, stage ^= 1) {
@@ -57,18 +66,18 @@ KERNEL __launch_bounds__(32 * WARPS, 2)
         const u32 columns = min(keys.count - start, u32(TILE));
         Tile key(key_tiles + stage * TILE_BYTES), value(value_tiles + stage * TILE_BYTES);
         key.keep(), value.keep();
-        own.take_all(key, value, columns, p.scale);
+        own.take_all(key, value, start, columns, score);
     }
     if (at.first + own_row >= p.tokens) return;
     own.store(keys.wrong ? NOT_A_NUMBER : p.scale, part_of(dqkv, 0, at, p), at.first + own_row, p);
 }
 
-// qkv: [B, T, 3, H, D], valid: [B] or null, dout: [B, T, H, D], lse, delta: [B, H, T]
+// qkv: [B, T, 3, H, D], valid: [B] or null, dout: [B, T, H, D], lse, delta: [B, H, T], masks: as above
 // dqkv: [B, T, 3, H, D], of which the keys' and values' thirds are written
 // p.tiles: of TILE rows in T
 KERNEL __launch_bounds__(32 * WARPS, 2)
-    HEAD_ENTRY(attention_bwd_stream_kv)(const element *qkv, const i32 *valid, const element *dout, const float *lse,
-                                        const float *delta, element *dqkv, Problem p) {
+    HEAD_ENTRY(NAME(kv))(const element *qkv, const i32 *valid, const element *dout, const float *lse,
+                                        const float *delta, element *dqkv, const float *masks, Problem p, MaskStrides strides) {
     extern __shared__ __align__(512) uint4 shared[];
     const u32 keys = shared_address(shared);                // (TILE, HEAD)
     const u32 values = keys + TILE_BYTES;                   // (TILE, HEAD)
@@ -78,6 +87,7 @@ KERNEL __launch_bounds__(32 * WARPS, 2)
     float *row_delta = row_lse + 2 * TILE;                                 // (2, TILE)
     const Place at = place(TILE, p);
     const Keys seen = keys_of(valid, at.sample, p);
+    const Score score(masks, strides, at, p);
     const u32 own_row = 16 * warp_id();
     const bool has_keys = at.first + own_row < seen.count;
 
@@ -95,7 +105,7 @@ KERNEL __launch_bounds__(32 * WARPS, 2)
     copy_commit();
     copy_wait<0>();
     __syncthreads(); // the own vectors are there, and the first tile
-    OwnKeys own(keys, values, own_row);
+    OwnKeys own(keys, values, own_row, at.first);
 
     u32 stage = 0;
     for (u32 start = 0; start < p.tokens && at.first < seen.count; start += TILE, stage ^= 1) {
@@ -107,7 +117,7 @@ KERNEL __launch_bounds__(32 * WARPS, 2)
         Tile query(query_tiles + stage * TILE_BYTES), upstream(upstream_tiles + stage * TILE_BYTES);
         query.keep(), upstream.keep();
         const u32 rows = min((p.tokens - start + 15) / 16 * 16, u32(TILE));
-        own.take_all(query, upstream, rows, row_lse + stage * TILE, row_delta + stage * TILE, p.scale);
+        own.take_all(query, upstream, start, rows, row_lse + stage * TILE, row_delta + stage * TILE, score);
     }
     copy_wait<0>();
     if (at.first + own_row >= p.tokens) return;

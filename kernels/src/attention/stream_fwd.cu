@@ -3,10 +3,21 @@
 // normalizer calculation for softmax", 2018; Dao, "FlashAttention-2", 2023). A warp has 16 or 32 of the queries in
 // registers, and each fragment of a key or value that it loads serves all of them.
 
+//
+// Defines: MASKED where there is a mask.
+
 #include "attention/fragments.cuh"
 
+#if defined(MASKED)
+#define NAME attention_fwd_stream_masked
+constexpr bool IS_MASKED = true;
+#else
+#define NAME attention_fwd_stream
+constexpr bool IS_MASKED = false;
+#endif
+
 constexpr int WARPS = 4;
-constexpr int PARTS = HEAD > 64 ? 1 : 2; // of 16 queries that a warp has
+constexpr int PARTS = HEAD > 64 || IS_MASKED ? 1 : 2; // of 16 queries that a warp has
 constexpr int ROWS = 16 * PARTS * WARPS; // own rows of a block
 constexpr int TILE = 64;                 // keys of a tile
 constexpr u32 TILE_BYTES = TILE * ROW_BYTES;
@@ -17,10 +28,11 @@ struct Rows {
     float largest[PARTS][2], total[PARTS][2];
 };
 
-// Takes `columns` keys and values in: all 64, or with TAIL perhaps less.
+// Takes `columns` keys and values in: all 64, or with TAIL perhaps less. The warp's first query and the first key are tokens
+// `query` and `start`.
 template <bool TAIL>
 __device__ __forceinline__ void attend(Rows &own, const Tile &keys, const Tile &values, u32 columns,
-                                       const Softmax &softmax) {
+                                       const Softmax &softmax, const Score &score, u32 query, u32 start) {
     constexpr int GROUPS = TILE / 16;
     float s[PARTS][GROUPS][2][4];
 #pragma unroll
@@ -40,6 +52,14 @@ __device__ __forceinline__ void attend(Rows &own, const Tile &keys, const Tile &
                     mma_bf16(s[part][j][1], own.query[part][step], b[2], b[3]);
                 }
             }
+        }
+        if (IS_MASKED) {
+#pragma unroll
+            for (int part = 0; part < PARTS; part++)
+                over_tile([&](int h, int e) {
+                    s[part][j][h][e] = score.masked(s[part][j][h][e], query + 16 * part + own_group() + 8 * (e / 2),
+                                                    start + 16 * j + 8 * h + own_pair() + e % 2);
+                });
         }
         if (TAIL) {
 #pragma unroll
@@ -100,17 +120,20 @@ __device__ __forceinline__ void attend(Rows &own, const Tile &keys, const Tile &
     }
 }
 
-// qkv: [B, T, 3, H, D], valid: [B] or null, out: [B, T, H, D], lse: [B, H, T]
+// qkv: [B, T, 3, H, D], valid: [B] or null, out: [B, T, H, D], lse: [B, H, T], masks: [1 or B, 1 or H, T, T], or null if not
+// MASKED
 // p.tiles: of ROWS rows in T
 KERNEL __launch_bounds__(32 * WARPS)
-    HEAD_ENTRY(attention_fwd_stream)(const element *qkv, const i32 *valid, element *out, float *lse, Problem p) {
+    HEAD_ENTRY(NAME)(const element *qkv, const i32 *valid, element *out, float *lse, const float *masks, Problem p,
+                     MaskStrides strides) {
     extern __shared__ __align__(512) uint4 shared[];
     const u32 query_tile = shared_address(shared);              // (ROWS, HEAD)
     const u32 key_tiles = query_tile + ROWS * ROW_BYTES;        // (2, TILE, HEAD)
     const u32 value_tiles = key_tiles + 2 * TILE_BYTES;         // (2, TILE, HEAD)
     const Place at = place(ROWS, p);
     const Keys keys = keys_of(valid, at.sample, p);
-    const Softmax softmax(p.scale);
+    const Score score(masks, strides, at, p);
+    const Softmax softmax(IS_MASKED ? 1.0f : p.scale); // a masked score is scaled already
     const u32 own_row = 16 * PARTS * warp_id();
     const bool has_rows = at.first + own_row < p.tokens;
 
@@ -148,9 +171,9 @@ KERNEL __launch_bounds__(32 * WARPS)
         Tile key(key_tiles + stage * TILE_BYTES), value(value_tiles + stage * TILE_BYTES);
         key.keep(), value.keep();
         if (columns >= TILE)
-            attend<false>(own, key, value, TILE, softmax);
+            attend<false>(own, key, value, TILE, softmax, score, at.first + own_row, start);
         else
-            attend<true>(own, key, value, columns, softmax);
+            attend<true>(own, key, value, columns, softmax, score, at.first + own_row, start);
     }
     copy_wait<0>(); // what is on its way to shared memory without keys
     if (!has_rows) return;

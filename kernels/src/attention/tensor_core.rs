@@ -1,11 +1,11 @@
 //! Launches of the bf16 kernels on tensor cores: `row_fwd.cu` and `row_bwd.cu` for sequences that fit into registers and
-//! shared memory, `stream_fwd.cu` and `stream_bwd.cu` for all others.
+//! shared memory, `stream_fwd.cu` and `stream_bwd.cu` for all others, and wherever there is a mask.
 //!
 //! Head sizes that are a multiple of 8 are padded with zeros to 32, 64 or 128, each a variant of its own that is
 //! compiled at its first use.
 
-use super::cuda::{Problem, number};
-use super::{Forward, Sizes};
+use super::cuda::{MaskStrides, Problem, number};
+use super::{Forward, Scores, Sizes};
 use engine::cuda::{Kernel, Launch, context};
 use engine::{DType, Device, Result, Tensor};
 
@@ -21,8 +21,8 @@ const WARPS: usize = 4;
 const TILE: usize = 64;
 
 /// Rows of a block of `stream_fwd.cu`.
-const fn own_rows(head: usize) -> usize {
-    if head > 64 { 64 } else { 128 }
+const fn own_rows(head: usize, masked: bool) -> usize {
+    if head > 64 || masked { 64 } else { 128 }
 }
 
 /// Bytes of `rows` vectors of a head size.
@@ -35,24 +35,70 @@ struct Variant {
     head: usize,
     /// Each with the tokens that it is for at most.
     row: &'static [(usize, &'static Kernel)],
-    stream: &'static Kernel,
     row_backward: &'static Kernel,
     /// Warps of a block of it at most.
     row_backward_warps: usize,
-    stream_backward_query: &'static Kernel,
-    stream_backward_key_value: &'static Kernel,
+    stream: Stream,
+    /// With a mask.
+    masked: Stream,
+}
+
+/// The kernels that stream.
+struct Stream {
+    forward: &'static Kernel,
+    backward_query: &'static Kernel,
+    backward_key_value: &'static Kernel,
+}
+
+macro_rules! stream {
+    ($name:ident: $head:literal, $masked:literal, $is_masked:literal, $defines:expr) => {
+        mod $name {
+            use super::{HEADERS, Kernel, Module, Stream, TILE, own_rows, vectors};
+
+            static FORWARD_FILE: Module = Module::new(
+                "attention",
+                "kernels/src/attention/stream_fwd.cu",
+                include_str!("stream_fwd.cu"),
+                HEADERS,
+                $defines,
+                &[],
+            );
+            static BACKWARD_FILE: Module = Module::new(
+                "attention",
+                "kernels/src/attention/stream_bwd.cu",
+                include_str!("stream_bwd.cu"),
+                HEADERS,
+                $defines,
+                &[],
+            );
+            static FORWARD: Kernel =
+                Kernel::new(&FORWARD_FILE, concat!("attention_fwd_stream", $masked, "_d", $head, "_bf16"))
+                    .with_dynamic_shared(vectors($head, own_rows($head, $is_masked) + 4 * TILE));
+            static BACKWARD_QUERY: Kernel =
+                Kernel::new(&BACKWARD_FILE, concat!("attention_bwd_stream", $masked, "_q_d", $head, "_bf16"))
+                    .with_dynamic_shared(vectors($head, 6 * TILE) + 16 * TILE);
+            static BACKWARD_KEY_VALUE: Kernel = Kernel::new(
+                &BACKWARD_FILE,
+                concat!("attention_bwd_stream", $masked, "_kv_d", $head, "_bf16"),
+            )
+            .with_dynamic_shared(vectors($head, 6 * TILE) + 16 * TILE);
+            pub(super) const STREAM: Stream = Stream {
+                forward: &FORWARD,
+                backward_query: &BACKWARD_QUERY,
+                backward_key_value: &BACKWARD_KEY_VALUE,
+            };
+            pub(super) const KERNELS: &[&Kernel] = &[&FORWARD, &BACKWARD_QUERY, &BACKWARD_KEY_VALUE];
+        }
+    };
 }
 
 macro_rules! variant {
     ($name:ident: $head:literal, row $($row:ident $keys:literal)*, backward $warps:literal) => {
         pub(crate) mod $name {
-            use super::{BACKWARD_SHARED, FORWARD_SHARED, TILE, Variant, own_rows, vectors};
+            use super::{BACKWARD_SHARED, FORWARD_SHARED, Stream, TILE, Variant, own_rows, vectors};
             use crate::cuda::HEADERS;
             use engine::cuda::{Kernel, Module};
 
-            const fn module(file: &'static str, source: &'static str) -> Module {
-                Module::new("attention", file, source, HEADERS, &["ELEMENT_BF16", concat!("HEAD=", $head)], &[])
-            }
             $(static $row: Kernel = {
                 static MODULE: Module = Module::new(
                     "attention",
@@ -65,35 +111,31 @@ macro_rules! variant {
                 Kernel::new(&MODULE, concat!("attention_fwd_row_k", $keys, "_d", $head, "_bf16"))
                     .with_dynamic_shared(FORWARD_SHARED)
             };)*
-            static STREAM: Module =
-                module("kernels/src/attention/stream_fwd.cu", include_str!("stream_fwd.cu"));
-            static ROW_BACKWARD: Module =
-                module("kernels/src/attention/row_bwd.cu", include_str!("row_bwd.cu"));
-            static STREAM_BACKWARD: Module =
-                module("kernels/src/attention/stream_bwd.cu", include_str!("stream_bwd.cu"));
-            static FORWARD: Kernel = Kernel::new(&STREAM, concat!("attention_fwd_stream_d", $head, "_bf16"))
-                .with_dynamic_shared(vectors($head, own_rows($head) + 4 * TILE));
+            static ROW_BACKWARD: Module = Module::new(
+                "attention",
+                "kernels/src/attention/row_bwd.cu",
+                include_str!("row_bwd.cu"),
+                HEADERS,
+                &["ELEMENT_BF16", concat!("HEAD=", $head)],
+                &[],
+            );
             static BACKWARD: Kernel = Kernel::new(&ROW_BACKWARD, concat!("attention_bwd_row_d", $head, "_bf16"))
                 .with_dynamic_shared(BACKWARD_SHARED);
-            static BACKWARD_QUERY: Kernel =
-                Kernel::new(&STREAM_BACKWARD, concat!("attention_bwd_stream_q_d", $head, "_bf16"))
-                    .with_dynamic_shared(vectors($head, 6 * TILE) + 16 * TILE);
-            static BACKWARD_KEY_VALUE: Kernel =
-                Kernel::new(&STREAM_BACKWARD, concat!("attention_bwd_stream_kv_d", $head, "_bf16"))
-                    .with_dynamic_shared(vectors($head, 6 * TILE) + 16 * TILE);
+            stream!(stream: $head, "", false, &["ELEMENT_BF16", concat!("HEAD=", $head)]);
+            stream!(masked: $head, "_masked", true, &["ELEMENT_BF16", concat!("HEAD=", $head), "MASKED"]);
 
             pub(super) static VARIANT: Variant = Variant {
                 head: $head,
                 row: &[$(($keys, &$row)),*],
-                stream: &FORWARD,
                 row_backward: &BACKWARD,
                 row_backward_warps: $warps,
-                stream_backward_query: &BACKWARD_QUERY,
-                stream_backward_key_value: &BACKWARD_KEY_VALUE,
+                stream: stream::STREAM,
+                masked: masked::STREAM,
             };
+            /// Every kernel for this head size, but those that stream.
+            const ROW_KERNELS: &[&Kernel] = &[$(&$row,)* &BACKWARD];
             /// Every kernel for this head size.
-            pub(crate) static KERNELS: &[&Kernel] =
-                &[$(&$row,)* &FORWARD, &BACKWARD, &BACKWARD_QUERY, &BACKWARD_KEY_VALUE];
+            pub(crate) static KERNELS: [&[&Kernel]; 3] = [ROW_KERNELS, stream::KERNELS, masked::KERNELS];
         }
     };
 }
@@ -177,6 +219,11 @@ impl Plan {
         self.sizes.tokens.next_multiple_of(16)
     }
 
+    /// The kernels that stream.
+    fn stream(&self, mask: Option<&Tensor>) -> &'static Stream {
+        if mask.is_some() { &self.variant.masked } else { &self.variant.stream }
+    }
+
     /// Forward with whole rows in registers, if that can be.
     fn row_forward(&self) -> Option<WholeHeads> {
         let (together, head) = (self.together(), self.variant.head);
@@ -225,9 +272,11 @@ impl Plan {
     }
 
     #[track_caller]
-    fn run_stream(&self, launch: Launch, kernel: &Kernel, rows: usize) -> Result<()> {
+    fn run_stream(&self, launch: Launch, kernel: &Kernel, mask: Option<&Tensor>, rows: usize) -> Result<()> {
         launch
+            .read_optional(mask)?
             .value(self.problem(rows)?)
+            .value(MaskStrides::of(mask))
             .grid(self.sizes.pairs() * self.sizes.tokens.div_ceil(rows))
             .block(32 * WARPS)
             .shared(kernel.dynamic_shared)
@@ -236,15 +285,10 @@ impl Plan {
 
     /// `out` and `lse` of `qkv`.
     #[track_caller]
-    pub fn forward(
-        &self,
-        qkv: &Tensor,
-        valid: Option<&Tensor>,
-        out: &mut Tensor,
-        lse: &mut Tensor,
-    ) -> Result<()> {
-        let whole = self.row_forward();
-        let kernel = whole.as_ref().map_or(self.variant.stream, |of| of.kernel);
+    pub fn forward(&self, qkv: &Tensor, scores: Scores, out: &mut Tensor, lse: &mut Tensor) -> Result<()> {
+        let Scores { valid, mask, .. } = scores;
+        let whole = if mask.is_none() { self.row_forward() } else { None };
+        let kernel = whole.as_ref().map_or(self.stream(mask).forward, |of| of.kernel);
         let launch = Launch::new(kernel, self.device)?
             .read(qkv)?
             .read_optional(valid)?
@@ -253,7 +297,7 @@ impl Plan {
             .flops(self.sizes.flops(2.0));
         match whole {
             Some(of) => self.run_whole_heads(launch, &of),
-            None => self.run_stream(launch, kernel, own_rows(self.variant.head)),
+            None => self.run_stream(launch, kernel, mask, own_rows(self.variant.head, mask.is_some())),
         }
     }
 
@@ -261,8 +305,9 @@ impl Plan {
     /// the others.
     #[track_caller]
     pub fn backward(&self, dout: &Tensor, of: Forward, dqkv: &mut Tensor) -> Result<()> {
-        let Forward { qkv, valid, out, lse, .. } = of;
-        if let Some(of) = self.row_backward()? {
+        let Forward { qkv, scores: Scores { valid, mask, .. }, out, lse } = of;
+        let whole = if mask.is_none() { self.row_backward()? } else { None };
+        if let Some(of) = whole {
             let launch = Launch::new(of.kernel, self.device)?
                 .read(qkv)?
                 .read_optional(valid)?
@@ -276,8 +321,9 @@ impl Plan {
         let mut delta = Tensor::empty(lse.shape(), DType::F32, self.device)?;
         // One of the three parts of qkv, and a number for each row and head.
         let (part, scalars) = (out.len() * out.dtype().size(), 4 * lse.len());
-        let bytes = 6 * part + 2 * scalars + valid.map_or(0, |valid| 4 * valid.len());
-        let kernel = self.variant.stream_backward_query;
+        let given = valid.map_or(0, |valid| 4 * valid.len()) + mask.map_or(0, |mask| 4 * mask.len());
+        let bytes = 6 * part + 2 * scalars + given;
+        let kernel = self.stream(mask).backward_query;
         let launch = Launch::new(kernel, self.device)?
             .read(qkv)?
             .read_optional(valid)?
@@ -288,8 +334,8 @@ impl Plan {
             .write(&mut delta)?
             .bytes(bytes)
             .flops(self.sizes.flops(3.0));
-        self.run_stream(launch, kernel, TILE)?;
-        let kernel = self.variant.stream_backward_key_value;
+        self.run_stream(launch, kernel, mask, TILE)?;
+        let kernel = self.stream(mask).backward_key_value;
         let launch = Launch::new(kernel, self.device)?
             .read(qkv)?
             .read_optional(valid)?
@@ -299,6 +345,6 @@ impl Plan {
             .write(dqkv)?
             .bytes(bytes)
             .flops(self.sizes.flops(4.0));
-        self.run_stream(launch, kernel, TILE)
+        self.run_stream(launch, kernel, mask, TILE)
     }
 }

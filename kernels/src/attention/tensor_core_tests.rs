@@ -1,7 +1,7 @@
 //! The kernels on tensor cores, which take bf16 in head sizes that are a multiple of 8: those that hold whole rows and
 //! those that stream, each at the lengths where tiles end.
 
-use super::cases::{Case, Values};
+use super::cases::{Case, OwnedScores, Values};
 use super::check::{compare_all, expected, on_the_cpu};
 use super::tensor_core::{Choice, Plan};
 use super::*;
@@ -14,31 +14,36 @@ const BF16: DType = DType::BF16;
 
 /// All results of one kind of kernels for values that are rounded to bf16; memory is fenced and poisoned.
 fn run(case: &Case, qkv: &Array<f64>, dout: &Array<f64>, choice: Choice) -> [Tensor; 5] {
-    let valid = case.valid().map(|valid| valid.into_iter().map(|n| n as i32).collect::<Vec<_>>());
-    run_with(qkv, dout, valid.as_deref(), case.scale, choice)
+    run_with(qkv, dout, || case.scores_on(device()), choice)
         .unwrap_or_else(|e| panic!("{case:?} {choice:?}: {e}"))
 }
 
 fn run_with(
     qkv: &Array<f64>,
     dout: &Array<f64>,
-    valid: Option<&[i32]>,
-    scale: Option<f32>,
+    scores: impl FnOnce() -> Result<OwnedScores>,
     choice: Choice,
 ) -> Result<[Tensor; 5]> {
     guarded(device(), || {
         let (qkv, dout) = (on_device(qkv, BF16, device())?, on_device(dout, BF16, device())?);
-        let valid = valid.map(|v| Tensor::from_slice(v, &[v.len()])?.to_device(device())).transpose()?;
-        let (sizes, factor) = checked("attention", &qkv, valid.as_ref(), scale)?;
+        let owned = scores()?;
+        let scores = owned.scores();
+        let (sizes, factor) = checked("attention", &qkv, scores)?;
         let mut out = Tensor::empty(&sizes.out(), BF16, device())?;
         let mut lse = Tensor::empty(&sizes.lse(), DType::F32, device())?;
         let mut dqkv = Tensor::empty(&sizes.qkv(), BF16, device())?;
         let plan = Plan::new(sizes, factor, &[&qkv, &out, &dout, &dqkv], choice).expect("they take it");
-        plan.forward(&qkv, valid.as_ref(), &mut out, &mut lse)?;
-        let of = Forward { qkv: &qkv, valid: valid.as_ref(), scale, out: &out, lse: &lse };
+        plan.forward(&qkv, scores, &mut out, &mut lse)?;
+        let of = Forward { qkv: &qkv, scores, out: &out, lse: &lse };
         plan.backward(&dout, of, &mut dqkv)?;
         on_the_cpu(out, lse, dqkv)
     })
+}
+
+/// Numbers of valid tokens.
+fn lengths(valid: &[i32]) -> Result<OwnedScores> {
+    let valid = Some(Tensor::from_slice(valid, &[valid.len()])?.to_device(device())?);
+    Ok(OwnedScores { valid, mask: None, scale: None })
 }
 
 fn inputs(case: &Case) -> (Array<f64>, Array<f64>) {
@@ -84,6 +89,37 @@ fn every_length_agrees_with_the_reference() {
     ] {
         agree(&Case::new(samples, tokens, heads, size));
     }
+}
+
+/// Masks of all, of a sample's and of a head's own, beside padding, with rows that see nothing.
+#[test]
+fn masks_agree_with_the_reference() {
+    for (masked, tokens, heads, size) in
+        [([1, 1], 35, 1, 64), ([2, 1], 70, 2, 32), ([1, 2], 17, 2, 128), ([2, 2], 130, 2, 8)]
+    {
+        agree(&Case { masked: Some(masked), ..Case::new(2, tokens, heads, size) });
+        agree(&Case { masked: Some(masked), padded: true, ..Case::new(2, tokens, heads, size) });
+    }
+}
+
+/// A mask of zeros changes no bit of the streaming kernels, nor does one that hides what padding hides: the sums that a
+/// hidden key takes part in get zeros more.
+#[test]
+fn a_mask_hides_as_padding_does() {
+    let case = Case::new(1, 70, 1, 64);
+    let (qkv, dout) = inputs(&case);
+    let with = |valid: Option<i32>, mask: Option<usize>| {
+        let scores = || {
+            let element = |seen: usize| move |i: usize| if i % 70 < seen { 0.0 } else { f64::NEG_INFINITY };
+            let array =
+                |seen: usize| Array::<f64>::new(&[1, 1, 70, 70], (0..4900).map(element(seen)).collect());
+            let mask = mask.map(|seen| array(seen).to_tensor()?.to_device(device())).transpose()?;
+            Ok(OwnedScores { mask, ..lengths(&[valid.unwrap_or(70)])? })
+        };
+        run_with(&qkv, &dout, scores, Choice::Stream).unwrap().map(|x| values(&x))
+    };
+    assert!(with(None, Some(70)) == with(None, None));
+    assert!(with(None, Some(41)) == with(Some(41), None));
 }
 
 /// Samples with fewer keys, one without any; scales that are negative, 0 and large.
@@ -193,7 +229,7 @@ fn padding_changes_nothing() {
     for choice in [Choice::Best, Choice::Stream] {
         let alone = run(&case, &qkv, &dout, choice);
         let qkv = extended(&qkv, &[3.0, f64::NAN, f64::NAN]);
-        let padded = run_with(&qkv, &extended(&dout, &[0.0]), Some(&[short as i32]), None, choice).unwrap();
+        let padded = run_with(&qkv, &extended(&dout, &[0.0]), || lengths(&[short as i32]), choice).unwrap();
         for (alone, padded) in alone.iter().zip(&padded) {
             let (alone, padded) = (values(alone), values(padded));
             assert_eq!(alone, padded[..alone.len()], "{choice:?}");
@@ -223,7 +259,7 @@ fn nan_and_infinity_stay_where_they_are() {
         let case = Case::new(3, 6, 1, 8);
         let (qkv, dout) = inputs(&case);
         for wrong in [7, -1] {
-            for result in run_with(&qkv, &dout, Some(&[6, wrong, 3]), None, choice).unwrap() {
+            for result in run_with(&qkv, &dout, || lengths(&[6, wrong, 3]), choice).unwrap() {
                 let values = values(&result);
                 for (i, sample) in values.chunks(values.len() / 3).enumerate() {
                     assert!(sample.iter().all(|x| x.is_nan() == (i == 1)), "{choice:?} {i}: {sample:?}");

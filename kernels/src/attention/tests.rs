@@ -7,7 +7,7 @@ use proptest::prelude::*;
 
 /// Results of a case on the CPU.
 fn run(case: &Case, qkv: &Array<f64>, dout: &Array<f64>) -> Result<[Tensor; 5]> {
-    actual(case, &qkv.to_tensor()?, &dout.to_tensor()?, case.valid_tensor()?.as_ref())
+    actual(&qkv.to_tensor()?, &dout.to_tensor()?, case.scores_on(Device::Cpu)?.scores())
 }
 
 fn agrees(case: &Case) -> Result<()> {
@@ -34,9 +34,10 @@ proptest! {
 /// The reference's gradient against its own differences.
 #[test]
 fn the_reference_is_its_own_derivative() {
-    let case = Case { padded: true, ..Case::new(3, 4, 2, 3) };
-    let (qkv, dout, valid) = (case.qkv(), case.dout(), case.valid());
-    let problem = reference::Problem { qkv: &qkv, valid: valid.as_deref(), scale: case.scale() };
+    let case = Case { padded: true, masked: Some([1, 2]), ..Case::new(3, 4, 2, 3) };
+    let (qkv, dout, valid, mask) = (case.qkv(), case.dout(), case.valid(), case.mask());
+    let (valid, mask) = (valid.as_deref(), mask.as_ref());
+    let problem = reference::Problem { qkv: &qkv, valid, mask, scale: case.scale() };
     let dqkv = reference::backward(&dout, problem);
     let value = |qkv: &Array<f64>| -> f64 {
         let (out, _) = reference::forward(reference::Problem { qkv, ..problem });
@@ -62,7 +63,8 @@ fn equal_scores_give_the_exact_mean() {
     let row = case.heads * case.size;
     qkv.data.chunks_mut(3 * row).for_each(|token| token[..row].fill(0.0));
     let [out, lse, ..] = run(&case, &qkv, &case.dout()).unwrap();
-    let (oracle, _) = reference::forward(reference::Problem { qkv: &qkv, valid: None, scale: case.scale() });
+    let (oracle, _) =
+        reference::forward(reference::Problem { qkv: &qkv, valid: None, mask: None, scale: case.scale() });
     assert_eq!(Array::<f64>::from_tensor(&out).unwrap(), oracle);
     assert!(lse.to_vec::<f32>().unwrap().iter().all(|&x| (x - 16f32.ln()).abs() < 1e-6));
 }
@@ -133,7 +135,7 @@ fn nan_and_infinity_stay_in_their_row() {
     for token in 0..5 {
         qkv.data[(3 * token + 1) * row] = 1.0;
     }
-    let (out, lse) = forward(&qkv.to_tensor().unwrap(), None, None).unwrap();
+    let (out, lse) = forward(&qkv.to_tensor().unwrap(), Scores::default()).unwrap();
     let (out, lse) = (out.to_vec::<f32>().unwrap(), lse.to_vec::<f32>().unwrap());
     for token in [0, 2, 4] {
         assert!(lse[token].is_finite() && out[token * row..][..row].iter().all(|x| x.is_finite()));
@@ -146,22 +148,30 @@ fn nan_and_infinity_stay_in_their_row() {
 fn wrong_arguments_are_named() {
     let qkv = Tensor::zeros(&[2, 3, 3, 1, 4], DType::F32, Device::Cpu).unwrap();
     let lengths = |values: &[i32]| Tensor::from_slice(values, &[values.len()]).unwrap();
-    let error =
-        |qkv: &Tensor, valid: Option<&Tensor>, scale| forward(qkv, valid, scale).unwrap_err().to_string();
+    let error = |qkv: &Tensor, valid: Option<&Tensor>, scale| {
+        forward(qkv, Scores { valid, scale, mask: None }).unwrap_err().to_string()
+    };
     for bad in [4, -1] {
         let text = error(&qkv, Some(&lengths(&[0, bad])), None);
         assert!(text.contains(&format!("sample 1 has {bad} valid tokens")), "{text}");
     }
     assert!(error(&qkv, Some(&lengths(&[1])), None).contains("valid must have shape [2]"));
     assert!(error(&qkv, Some(&qkv), None).contains("valid"));
+    let masked = |shape: &[usize], dtype| {
+        let mask = Tensor::zeros(shape, dtype, Device::Cpu).unwrap();
+        forward(&qkv, Scores { mask: Some(&mask), ..Scores::default() }).unwrap_err().to_string()
+    };
+    assert!(masked(&[1, 1, 3, 4], DType::F32).contains("[1 or B, 1 or H, T, T]"));
+    assert!(masked(&[3, 1, 3, 3], DType::F32).contains("[1 or B, 1 or H, T, T]"));
+    assert!(masked(&[1, 1, 3, 3], DType::I32).contains("mask"));
     assert!(error(&qkv, None, Some(f32::NAN)).contains("scale must be finite"));
     let split = qkv.reshape(&[2, 3, 3, 4]).unwrap();
     assert!(error(&split, None, None).contains("[B, T, 3, H, D]"));
     let none = Tensor::zeros(&[2, 3, 3, 1, 0], DType::F32, Device::Cpu).unwrap();
     assert!(error(&none, None, None).contains("head size"));
     assert!(error(&qkv.transpose(0, 1).unwrap(), None, None).contains("contiguous"));
-    let (out, lse) = forward(&qkv, None, None).unwrap();
-    let of = Forward { qkv: &qkv, valid: None, scale: None, out: &out, lse: &lse };
+    let (out, lse) = forward(&qkv, Scores::default()).unwrap();
+    let of = Forward { qkv: &qkv, scores: Scores::default(), out: &out, lse: &lse };
     let text = backward(&lse, of).unwrap_err().to_string();
     assert!(text.contains("dout"), "{text}");
     let text = backward(&out, Forward { lse: &out, ..of }).unwrap_err().to_string();

@@ -159,6 +159,21 @@ __device__ __forceinline__ void inner_products(const float *own, const float *ot
     }
 }
 
+// Products to scores, and the scale that is left for them: where there is a mask, scale and mask are in the scores already.
+// Own row 4 y + i is token own_first + 4 y + i, column x + 16 j is token other_first + x + 16 j; own rows are queries, or keys.
+template <bool OWN_KEYS>
+__device__ __forceinline__ float add_mask(const Score &score, u32 own_first, u32 other_first, float (&s)[4][GROUPS]) {
+    if (!score.mask) return score.scale;
+#pragma unroll
+    for (int i = 0; i < 4; i++)
+#pragma unroll
+        for (int j = 0; j < GROUPS; j++) {
+            const u32 own = own_first + own_row() + i, other = other_first + own_column() + 16 * j;
+            s[i][j] = OWN_KEYS ? score.masked(s[i][j], other, own) : score.masked(s[i][j], own, other);
+        }
+    return 1.0f;
+}
+
 // weights[4 y + i][x + 16 j] = w[i][j], so that the other lanes of the row can read it.
 __device__ __forceinline__ void share_weights(float *weights, u32 columns, const float (&w)[4][GROUPS]) {
     weights += own_row() * WEIGHT_STRIDE + own_column();

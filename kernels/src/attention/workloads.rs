@@ -10,15 +10,15 @@ const MAE_DECODER: Case = Case::new(1, 197, 2, 32);
 
 fn run_forward(case: Case, device: Device, dtype: DType) -> Result<Run> {
     let qkv = on_device(&case.qkv(), dtype, device)?;
-    Ok(Box::new(move || forward(&qkv, None, None).map(drop)))
+    Ok(Box::new(move || forward(&qkv, Scores::default()).map(drop)))
 }
 
 fn run_backward(case: Case, device: Device, dtype: DType) -> Result<Run> {
     let qkv = on_device(&case.qkv(), dtype, device)?;
     let dout = on_device(&case.dout(), dtype, device)?;
-    let (out, lse) = forward(&qkv, None, None)?;
+    let (out, lse) = forward(&qkv, Scores::default())?;
     Ok(Box::new(move || {
-        let of = Forward { qkv: &qkv, valid: None, scale: None, out: &out, lse: &lse };
+        let of = Forward { qkv: &qkv, scores: Scores::default(), out: &out, lse: &lse };
         backward(&dout, of).map(drop)
     }))
 }

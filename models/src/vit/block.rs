@@ -34,7 +34,7 @@ impl Attention {
     }
 
     fn forward(&self, x: &Var) -> Result<Var> {
-        let mixed = ops::attention(&self.qkv.forward(x)?, self.heads, None, None)?;
+        let mixed = ops::attention(&self.qkv.forward(x)?, self.heads, None, ops::SeenKeys::default())?;
         self.proj.forward(&mixed)
     }
 

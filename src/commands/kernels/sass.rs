@@ -131,7 +131,8 @@ pub struct Loop {
     pub counts: [u32; CLASSES.len()],
 }
 
-/// Of the loops that hold no other loop: the one with most tensor core instructions, then with most instructions.
+/// The loop that has most tensor core instructions outside of the loops that it holds, without those; where there are none, of
+/// the loops that hold no other the one with most instructions.
 ///
 /// A loop is what lies between a label and a branch back to it. The branch to itself that ends a function is none.
 pub fn hottest_loop(function: &str) -> Loop {
@@ -157,12 +158,19 @@ pub fn hottest_loop(function: &str) -> Loop {
         loops.extend(start.filter(|&&start| start < opcodes.len()).map(|&start| (start, opcodes.len())));
         opcodes.push(opcode.trim_end_matches(';'));
     }
-    let holds_another = |&(start, end): &(usize, usize)| {
-        loops.iter().any(|&(s, e)| (s, e) != (start, end) && start <= s && e <= end && e - s < end - start)
+    let holds = |&(start, end): &(usize, usize), &(s, e): &(usize, usize)| {
+        (s, e) != (start, end) && start <= s && e <= end && e - s < end - start
     };
-    let counted = |&(start, end): &(usize, usize)| count(&opcodes[start..=end]);
-    let inner = loops.iter().filter(|l| !holds_another(l)).map(counted);
-    match inner.max_by_key(|counts| (counts[1], counts[0])) {
+    let own = |of: &(usize, usize)| {
+        let held: Vec<_> = loops.iter().filter(|inner| holds(of, inner)).collect();
+        let is_own = |i: &usize| !held.iter().any(|&&(start, end)| (start..=end).contains(i));
+        let opcodes: Vec<&str> = (of.0..=of.1).filter(is_own).map(|i| opcodes[i]).collect();
+        count(&opcodes)
+    };
+    let mma = |counts: &[u32; CLASSES.len()]| counts[1];
+    let products = loops.iter().map(own).filter(|counts| mma(counts) > 0);
+    let inner = loops.iter().filter(|of| !loops.iter().any(|other| holds(of, other))).map(own);
+    match products.max_by_key(mma).or_else(|| inner.max_by_key(|counts| counts[0])) {
         Some(counts) => Loop { is_loop: true, counts },
         None => Loop { is_loop: false, counts: count(&opcodes) },
     }
@@ -232,6 +240,14 @@ k_f32:
         assert_eq!(["all", "mma", "float", "global", "integer"].map(|c| of(&hot, c)), [3, 1, 1, 0, 0]);
         let without = hottest_loop(&all["k_f32"].replace("HMMA.16816.F32.BF16", "MOV"));
         assert_eq!(["all", "integer"].map(|c| of(&without, c)), [4, 3], "then the longest");
+    }
+
+    /// A loop with tensor core instructions that holds a short one without.
+    #[test]
+    fn what_a_loop_holds_is_not_counted_with_it() {
+        let text = TEXT.replace("HMMA.16816.F32.BF16", "MOV").replace("LDG.E.128", "HMMA.16816.F32.BF16");
+        let hot = hottest_loop(&functions(&text)["k_f32"]);
+        assert_eq!(["all", "mma", "float", "global"].map(|c| of(&hot, c)), [3, 1, 0, 1]);
     }
 
     #[test]

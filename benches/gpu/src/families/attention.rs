@@ -3,7 +3,7 @@
 use super::Direction;
 use crate::computation::{Computation, Source, Tensors, Work, named};
 use engine::Result;
-use kernels::attention::{self, Forward};
+use kernels::attention::{self, Forward, Scores};
 use serde::Deserialize;
 
 /// qkv [B, T, 3, H, D].
@@ -25,17 +25,17 @@ impl Computation for Attention {
             return Ok(named([("qkv", qkv)]));
         }
         let dout = source.uniform(&[samples, tokens, heads, size])?;
-        let (out, lse) = attention::forward(&qkv, None, None)?;
+        let (out, lse) = attention::forward(&qkv, Scores::default())?;
         Ok(named([("qkv", qkv), ("dout", dout), ("out", out), ("lse", lse)]))
     }
 
     fn run(&self, inputs: &mut Tensors) -> Result<Tensors> {
         let qkv = &inputs[0].1;
         if self.direction != Direction::Backward {
-            let (out, lse) = attention::forward(qkv, None, None)?;
+            let (out, lse) = attention::forward(qkv, Scores::default())?;
             return Ok(named([("out", out), ("lse", lse)]));
         }
-        let of = Forward { qkv, valid: None, scale: None, out: &inputs[2].1, lse: &inputs[3].1 };
+        let of = Forward { qkv, scores: Scores::default(), out: &inputs[2].1, lse: &inputs[3].1 };
         Ok(named([("dqkv", attention::backward(&inputs[1].1, of)?)]))
     }
 

@@ -4,7 +4,7 @@
 use super::cases::{Case, Values};
 use super::cuda::Problem;
 use super::tensor_core::{Choice, Plan};
-use super::{Sizes, checked, scale_of};
+use super::{Scores, Sizes, checked, scale_of};
 use crate::array::Array;
 use crate::check::{guarded, on_device};
 use crate::compare;
@@ -103,7 +103,8 @@ fn by_tiles(kernel: &'static Kernel, threads: usize, call: Call) -> Result<()> {
 
 fn of_the_family(choice: Choice, call: Call) -> Result<()> {
     let plan = Plan::new(call.sizes, call.scale, &[call.qkv, &*call.out], choice).expect("they take it");
-    plan.forward(call.qkv, call.valid, call.out, call.lse)
+    let scores = Scores { valid: call.valid, ..Scores::default() };
+    plan.forward(call.qkv, scores, call.out, call.lse)
 }
 
 /// A step's name and what launches it.
@@ -122,13 +123,13 @@ const STEPS: [Step; 6] = [
 fn run(step: fn(Call) -> Result<()>, case: &Case, qkv: &Array<f64>) -> Result<[Tensor; 2]> {
     guarded(device(), || {
         let qkv = on_device(qkv, DType::BF16, device())?;
-        let valid = case.valid_tensor()?.map(|valid| valid.to_device(device())).transpose()?;
-        let (sizes, scale) = checked("ladder", &qkv, valid.as_ref(), case.scale)?;
+        let scores = case.scores_on(device())?;
+        let (sizes, scale) = checked("ladder", &qkv, scores.scores())?;
         assert_eq!(scale, scale_of(case.scale, case.size));
         let mut out = Tensor::empty(&sizes.out(), DType::BF16, device())?;
         let mut lse = Tensor::empty(&sizes.lse(), DType::F32, device())?;
         let (out_of, lse_of) = (&mut out, &mut lse);
-        step(Call { qkv: &qkv, valid: valid.as_ref(), sizes, scale, out: out_of, lse: lse_of })?;
+        step(Call { qkv: &qkv, valid: scores.valid.as_ref(), sizes, scale, out: out_of, lse: lse_of })?;
         Ok([out.to_device(Device::Cpu)?, lse.to_device(Device::Cpu)?])
     })
 }
@@ -163,7 +164,8 @@ fn every_step_passes_the_same_cases() {
 
 fn expected<T: crate::array::Real>(case: &Case, qkv: &Array<f64>) -> [Array<T>; 2] {
     let (qkv, valid) = (qkv.cast(), case.valid());
-    let problem = super::reference::Problem { qkv: &qkv, valid: valid.as_deref(), scale: case.scale() };
+    let problem =
+        super::reference::Problem { qkv: &qkv, valid: valid.as_deref(), mask: None, scale: case.scale() };
     super::reference::forward(problem).into()
 }
 
