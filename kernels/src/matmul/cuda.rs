@@ -1,7 +1,8 @@
 //! Launches of `matmul.cu` and `sum_parts.cu`: products on the ordinary cores, in f32 and of bf16 operands whose rows are
 //! not aligned. Other products of bf16 are launches of [`mma`].
 
-use super::mma;
+use super::mma::{self, Beside};
+use super::mma_tile::MmaTile;
 use super::tile::{Tile, parts};
 use crate::cuda::{THREADS, Typed, typed_kernels};
 use crate::divisor::{Divisor, side};
@@ -110,9 +111,32 @@ pub(crate) fn product(
     bias: Option<&Tensor>,
     out: &mut Tensor,
 ) -> Result<()> {
-    if mma::applies(&sizes, a, b) {
-        return mma::product(name, sizes, a, b, bias, out);
+    match mma::applies(&sizes, a, b) {
+        true => mma::product(name, sizes, a, b, bias, out),
+        false => on_ordinary_cores(name, sizes, a, b, bias, out, false),
     }
+}
+
+/// out += a b, out in f32.
+#[track_caller]
+pub(crate) fn accumulate(name: &str, sizes: Sizes, a: &Tensor, b: &Tensor, out: &mut Tensor) -> Result<()> {
+    if mma::applies(&sizes, a, b) {
+        let tile = MmaTile::for_result(sizes.batch, sizes.m, sizes.n, sizes.k);
+        return mma::product_by(name, tile, sizes, a, b, None, out, Beside::Accumulate);
+    }
+    on_ordinary_cores(name, sizes, a, b, None, out, true)
+}
+
+#[track_caller]
+fn on_ordinary_cores(
+    name: &str,
+    sizes: Sizes,
+    a: &Tensor,
+    b: &Tensor,
+    bias: Option<&Tensor>,
+    out: &mut Tensor,
+    accumulate: bool,
+) -> Result<()> {
     let Sizes { batch, m, n, k, transpose_a, transpose_b } = sizes;
     let tile = Tile::for_result(m, n);
     let (across, down) = (tile.across(n), tile.down(m));
@@ -138,13 +162,16 @@ pub(crate) fn product(
         .block(tile.threads())
         .flops(batch as f64 * super::flops(m, n, k));
     let launch = launch.read(a)?.read(b)?;
-    if count == 1 {
+    if count == 1 && !accumulate {
         let bytes =
             batch as f64 * super::bytes(m, n, k, dtype) + (bias.map_or(0, Tensor::len) * dtype.size()) as f64;
         return launch.read_optional(bias)?.write(out)?.value(0u64).value(z).bytes(bytes as usize).run();
     }
     let mut partial = Tensor::empty(&[count, batch * m * n], DType::F32, device)?;
     launch.value(0u64).value(0u64).write(&mut partial)?.value(z).run()?;
+    if accumulate {
+        return add_parts(name, &partial, out);
+    }
     sum_parts(name, &partial, bias, n, out)
 }
 
@@ -157,7 +184,28 @@ pub(crate) fn sum_parts(
     columns: usize,
     out: &mut Tensor,
 ) -> Result<()> {
-    let n = out.len();
+    launch_sum_parts(name, partial, bias, columns, out, false)
+}
+
+/// out += the sum of `partial`'s rows, in order.
+#[track_caller]
+pub(crate) fn add_parts(name: &str, partial: &Tensor, out: &mut Tensor) -> Result<()> {
+    launch_sum_parts(name, partial, None, out.len(), out, true)
+}
+
+#[track_caller]
+fn launch_sum_parts(
+    name: &str,
+    partial: &Tensor,
+    bias: Option<&Tensor>,
+    columns: usize,
+    out: &mut Tensor,
+    accumulate: bool,
+) -> Result<()> {
+    let (n, aligned) = (out.len(), out.is_aligned(16));
+    let accesses = if accumulate { 2 } else { 1 }; // of each result
+    let size = out.dtype().size();
+    let bytes = 4 * partial.len() + size * (accesses * n + bias.map_or(0, Tensor::len));
     Launch::new(SUM_PARTS.of(name, out.dtype())?, out.device())?
         .read(partial)?
         .read_optional(bias)?
@@ -165,8 +213,11 @@ pub(crate) fn sum_parts(
         .value(side(name, n)?)
         .value(side(name, partial.shape()[0])?)
         .value(Divisor::new(name, columns)?)
+        .value(u32::from(n.is_multiple_of(TOGETHER) && aligned))
+        .value(u32::from(accumulate))
         .grid(n.div_ceil(TOGETHER * THREADS))
         .block(THREADS)
         .flops((partial.len() + bias.map_or(0, |_| n)) as f64)
+        .bytes(bytes)
         .run()
 }

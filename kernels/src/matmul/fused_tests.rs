@@ -1,4 +1,5 @@
-//! Products with GELU, its gradient or a bias's gradient: the bits of the steps one by one, on the device that tests have.
+//! Products with activations, their gradients, a residual or a bias's gradient: the bits of the steps one by one, on the device
+//! that tests have.
 
 use super::cuda::Sizes;
 use super::mma::{Beside, product_by};
@@ -66,6 +67,85 @@ fn gelu_gradient_behind_a_product_changes_no_bit() {
     }
 }
 
+#[test]
+fn relu_behind_a_product_changes_no_bit() {
+    for [m, n, k] in SIZES {
+        let (x, w, b) = (random(&[m, k], 1, 1.0), random(&[n, k], 2, 0.3), random(&[n], 3, 1.0));
+        let expected = elementwise::relu(&linear(&x, &w, Some(&b)).unwrap()).unwrap();
+        for tile in MmaTile::ALL {
+            let sizes = Sizes { batch: 1, m, n, k, transpose_a: false, transpose_b: true };
+            let found = guarded(device(), || {
+                let mut y = Tensor::empty(&[m, n], DType::BF16, device())?;
+                product_by("linear_relu", tile, sizes, &x, &w, Some(&b), &mut y, Beside::Relu)?;
+                Ok(bits(&y))
+            })
+            .unwrap();
+            assert_eq!(found, bits(&expected), "{tile:?} {m} {n} {k}");
+        }
+        assert_eq!(bits(&linear_relu(&x, &w, Some(&b)).unwrap()), bits(&expected));
+    }
+}
+
+#[test]
+fn relu_gradient_behind_a_product_changes_no_bit() {
+    for [m, n, k] in SIZES.map(|[m, n, k]| [m, n.next_multiple_of(8), k]) {
+        let (dy, w) = (random(&[m, k], 1, 1.0), random(&[k, n], 2, 0.3));
+        let hidden = elementwise::relu(&random(&[m, n], 3, 2.0)).unwrap();
+        let expected = elementwise::relu_backward(&matmul(&dy, &w, false, false).unwrap(), &hidden).unwrap();
+        for tile in MmaTile::ALL {
+            let sizes = Sizes { batch: 1, m, n, k, transpose_a: false, transpose_b: false };
+            let found = guarded(device(), || {
+                let mut out = Tensor::empty(&[m, n], DType::BF16, device())?;
+                let beside = Beside::ReluBackward(&hidden);
+                product_by("matmul_relu_backward", tile, sizes, &dy, &w, None, &mut out, beside)?;
+                Ok(bits(&out))
+            })
+            .unwrap();
+            assert_eq!(found, bits(&expected), "{tile:?} {m} {n} {k}");
+        }
+        assert_eq!(bits(&matmul_relu_backward(&dy, &w, &hidden).unwrap()), bits(&expected));
+    }
+}
+
+/// Samples of several rows, one of them dropped, with and without each factor.
+#[test]
+fn a_residual_behind_a_product_changes_no_bit() {
+    for ([m, n, k], samples) in SIZES.into_iter().zip([2, 7, 3, 1]) {
+        let (x, w, b) = (random(&[m, k], 1, 1.0), random(&[n, k], 2, 0.3), random(&[n], 3, 1.0));
+        let before = random(&[samples, m / samples, n], 4, 2.0);
+        let factors = |shape: &[usize], seed| {
+            on_device(&Array::random(shape, seed, 1.0), DType::F32, device()).unwrap()
+        };
+        let scales = factors(&[n], 5);
+        let keeps: Vec<f64> = (0..samples).map(|i| if i == 1 { 0.0 } else { 1.25 + i as f64 }).collect();
+        let keeps = on_device(&Array::new(&[samples], keeps), DType::F32, device()).unwrap();
+        let x = x.reshape(&[samples, m / samples, k]).unwrap();
+        let branch = linear(&x, &w, Some(&b)).unwrap();
+        for (scale, keep) in
+            [(None, None), (Some(&scales), Some(&keeps)), (Some(&scales), None), (None, Some(&keeps))]
+        {
+            let expected = elementwise::residual_scale(&before, &branch, scale, keep).unwrap();
+            let residual = Residual { x: &before, scale, keep };
+            for tile in MmaTile::ALL {
+                let sizes = Sizes { batch: 1, m, n, k, transpose_a: false, transpose_b: true };
+                let [found, kept] = guarded(device(), || {
+                    let mut out = Tensor::empty(&[m, n], DType::BF16, device())?;
+                    let mut branch = Tensor::empty(&[m, n], DType::BF16, device())?;
+                    let beside = Beside::Residual(residual, Some(&mut branch));
+                    product_by("linear_residual", tile, sizes, &x, &w, Some(&b), &mut out, beside)?;
+                    Ok([bits(&out), bits(&branch)])
+                })
+                .unwrap();
+                assert_eq!(found, bits(&expected), "{tile:?} {m} {n} {k}");
+                assert_eq!(kept, bits(&branch), "{tile:?} {m} {n} {k}");
+            }
+            let (found, none) = linear_residual(&x, &w, Some(&b), residual, false).unwrap();
+            assert_eq!((bits(&found), found.shape()), (bits(&expected), before.shape()));
+            assert!(none.is_none());
+        }
+    }
+}
+
 /// The weight's gradient has the product's bits; the bias's is exact on integers. Rows that are not whole packs of steps,
 /// several tiles, a long sum in parts.
 #[test]
@@ -105,6 +185,11 @@ fn other_types_and_wrong_shapes() {
     let floats = |x: &Tensor| x.to_vec::<f32>().unwrap();
     assert_eq!(floats(&pre), floats(&linear(&x, &w, Some(&b)).unwrap()));
     assert_eq!(floats(&y), floats(&elementwise::gelu(&pre).unwrap()));
+    assert_eq!(floats(&linear_relu(&x, &w, Some(&b)).unwrap()), floats(&elementwise::relu(&pre).unwrap()));
+    let (out, branch) =
+        linear_residual(&x, &w, Some(&b), Residual { x: &dy, scale: Some(&b), keep: None }, true).unwrap();
+    assert_eq!(floats(&branch.unwrap()), floats(&pre));
+    assert_eq!(floats(&out), floats(&elementwise::residual_scale(&dy, &pre, Some(&b), None).unwrap()));
     let [dweight, dbias] = weight_and_bias_gradient(&dy, &x).unwrap();
     assert_eq!(floats(&dweight), floats(&matmul(&dy, &x, true, false).unwrap()));
     assert_eq!(floats(&dbias), floats(&reduce::sum_rows(&dy).unwrap()));
@@ -115,6 +200,13 @@ fn other_types_and_wrong_shapes() {
     assert!(linear_gelu(&x, &dy, None, false).is_err());
     assert!(matmul_gelu_backward(&dy, &w, &dy).unwrap_err().message().contains("pre [M, K]"));
     assert!(matmul_gelu_backward(&b, &w, &dy).is_err());
+    let masked = matmul_relu_backward(&dy, &w, &x).unwrap();
+    let expected = elementwise::relu_backward(&matmul(&dy, &w, false, false).unwrap(), &x).unwrap();
+    assert_eq!(floats(&masked), floats(&expected));
+    assert!(matmul_relu_backward(&dy, &w, &dy).unwrap_err().message().contains("hidden [M, K]"));
+    assert!(linear_relu(&x, &b, None).is_err());
+    assert!(linear_residual(&x, &w, None, Residual { x: &x, scale: None, keep: None }, false).is_err());
+    assert!(linear_residual(&x, &w, None, Residual { x: &dy, scale: Some(&w), keep: None }, false).is_err());
     assert!(weight_and_bias_gradient(&dy, &w).is_err());
     assert!(weight_and_bias_gradient(&b, &w).is_err());
 }

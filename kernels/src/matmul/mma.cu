@@ -8,10 +8,14 @@
 //
 // Defines: those of common/mma_tile.cuh, A_BY_STEPS and B_BY_STEPS (1 where an operand's steps k are contiguous), and at
 // most one of what is done besides:
-//     GELU       out = gelu(A B + bias), and A B + bias itself, which backward needs, to `other` if that is not null
-//     GELU_BWD   out = (A B) gelu'(other)
-//     ROW_SUMS   the sums of A's rows over k, to `other`: a bias's gradient beside its weight's
-// The first two compute on the rounded product: the same bits as a product and an elementwise pass behind it.
+//     GELU        out = gelu(A B + bias), and A B + bias itself, which backward needs, to `other` if that is not null
+//     GELU_BWD    out = (A B) gelu'(other)
+//     RELU        out = max(A B + bias, 0)
+//     RELU_BWD    out = A B where other > 0, else 0
+//     RESIDUAL    out = residual + scale keep (A B + bias), and A B + bias itself to `other` if that is not null
+//     ROW_SUMS    the sums of A's rows over k, to `other`: a bias's gradient beside its weight's
+//     ACCUMULATE  out += A B, in float32
+// The first five compute on the rounded product: the same bits as a product and an elementwise pass behind it.
 
 #include "common/divisor.cuh"
 #include "common/math.cuh"
@@ -47,8 +51,16 @@ __device__ __forceinline__ uint2 place_of(u32 tile, const Product &z) {
 #define NAME(m, n) matmul_mma_gelu_##m##x##n
 #elif defined(GELU_BWD)
 #define NAME(m, n) matmul_mma_gelu_bwd_##m##x##n
+#elif defined(RELU)
+#define NAME(m, n) matmul_mma_relu_##m##x##n
+#elif defined(RELU_BWD)
+#define NAME(m, n) matmul_mma_relu_bwd_##m##x##n
+#elif defined(RESIDUAL)
+#define NAME(m, n) matmul_mma_residual_##m##x##n
 #elif defined(ROW_SUMS)
 #define NAME(m, n) matmul_mma_row_sums_##m##x##n
+#elif defined(ACCUMULATE)
+#define NAME(m, n) matmul_mma_accumulate_##m##x##n
 #else
 #define NAME(m, n) matmul_mma_##m##x##n
 #endif
@@ -66,12 +78,22 @@ __device__ __forceinline__ uint2 place_of(u32 tile, const Product &z) {
 #define LETTERS tn
 #endif
 
+#if defined(ACCUMULATE)
+typedef float result;
+#else
+typedef bf16 result;
+#endif
+
 // a: [batch, M, K], b: [batch, N, K] or either transposed; bias: [N] or null; out: [batch, M, N];
 // partial: [parts, batch, M, N] or null; other: [M, N], with ROW_SUMS [M] (in parts: partial_other, [parts, M]).
+// With RESIDUAL residual: [M, N], scale: [N] or null (1), keep: [samples] or null (1), of `rows` rows each.
 // Blocks: tiles, then parts, then products.
 KERNEL __launch_bounds__(THREADS) NAMED(TILE_M, TILE_N, LETTERS)(
-    const bf16 *a, const bf16 *b, const bf16 *bias, bf16 *out, float *partial, bf16 *other, float *partial_other,
+    const bf16 *a, const bf16 *b, const bf16 *bias, result *out, float *partial, bf16 *other, float *partial_other,
     Product z
+#if defined(RESIDUAL)
+    , const bf16 *residual, const float *scale, const float *keep, Divisor rows
+#endif
 ) {
     extern __shared__ __align__(128) char shared[];
     u32 batch = blockIdx.x;
@@ -113,20 +135,52 @@ KERNEL __launch_bounds__(THREADS) NAMED(TILE_M, TILE_N, LETTERS)(
 #endif
         multiply<A_BY_STEPS, B_BY_STEPS>(left, right, steps, memory, sums, nothing);
 
-    if (partial) {
+#if defined(ACCUMULATE)
+    const bool in_float = true;
+#else
+    const bool in_float = partial;
+#endif
+    if (in_float) {
         float *tile = reinterpret_cast<float *>(shared);
         stage(sums, nullptr, tile);
         __syncthreads(); // the tile is written
-        float *to = partial + part * z.results + u64(batch) * z.m * z.n;
+        float *to = partial + part * z.results;
+#if defined(ACCUMULATE)
+        if (!partial) to = out;
+#endif
+        to += u64(batch) * z.m * z.n;
         over_tile(tile, [&](u32 row, u32 column, uint4 bits) {
             row += first_m, column += first_n;
-            if (row < z.m && column < z.n)
-                store_pack_of(to + u64(row) * z.n + column, z.n - column, z.together, bits);
+            if (row >= z.m || column >= z.n) return;
+            float *at = to + u64(row) * z.n + column;
+            const i32 count = z.n - column;
+#if defined(ACCUMULATE)
+            if (!partial) {
+                float v[4], before[4];
+                unpack(bits, v);
+                unpack(load_bits(at, count, z.together), before);
+#pragma unroll
+                for (int i = 0; i < 4; i++) v[i] += before[i];
+                bits = pack(v);
+            }
+#endif
+            store_pack_of(at, count, z.together, bits);
         });
         return;
     }
+#if !defined(ACCUMULATE)
     bf16 *tile = reinterpret_cast<bf16 *>(shared);
     stage(sums, terms, tile);
+#if defined(RESIDUAL)
+    // All packs of a thread are in the same columns.
+    constexpr u32 WIDTH = TILE_N / PACK;
+    static_assert(THREADS % WIDTH == 0, "a thread goes down whole rows of packs");
+    const u32 own = first_n + threadIdx.x % WIDTH * PACK;
+    float scales[PACK];
+#pragma unroll
+    for (int i = 0; i < PACK; i++) scales[i] = 1.0f;
+    if (scale) load_floats(scale + own, i32(z.n - own), z.together, scales);
+#endif
     __syncthreads(); // the tile is written
     out += u64(batch) * z.m * z.n;
     over_tile(tile, [&](u32 row, u32 column, uint4 bits) {
@@ -134,21 +188,37 @@ KERNEL __launch_bounds__(THREADS) NAMED(TILE_M, TILE_N, LETTERS)(
         if (row >= z.m || column >= z.n) return;
         const u64 at = u64(row) * z.n + column;
         const i32 count = z.n - column;
-#if defined(GELU)
+#if defined(GELU) || defined(RESIDUAL)
         if (other) store_pack_of(other + at, count, z.together, bits);
-        float v[8];
+#endif
+#if defined(GELU) || defined(GELU_BWD) || defined(RELU) || defined(RELU_BWD) || defined(RESIDUAL)
+        float v[PACK];
         unpack(bits, v);
+#if defined(GELU_BWD) || defined(RELU_BWD)
+        float x[PACK];
+        load_part(other + at, count, z.together, x);
+#elif defined(RESIDUAL)
+        float x[PACK];
+        load_part(residual + at, count, z.together, x);
+        const float kept = keep ? keep[quotient(row, rows)] : 1.0f;
+#endif
 #pragma unroll
-        for (int i = 0; i < 8; i++) v[i] *= normal_cdf(v[i]);
-        bits = pack(v);
+        for (int i = 0; i < PACK; i++) {
+#if defined(GELU)
+            v[i] *= normal_cdf(v[i]);
 #elif defined(GELU_BWD)
-        float v[8], pre[8];
-        unpack(bits, v);
-        load_part(other + at, count, z.together, pre);
-#pragma unroll
-        for (int i = 0; i < 8; i++) v[i] *= normal_cdf(pre[i]) + pre[i] * normal_density(pre[i]);
+            v[i] *= normal_cdf(x[i]) + x[i] * normal_density(x[i]);
+#elif defined(RELU)
+            v[i] = v[i] < 0.0f ? 0.0f : v[i];
+#elif defined(RELU_BWD)
+            v[i] = x[i] > 0.0f ? v[i] : 0.0f;
+#else
+            v[i] = x[i] + scales[i] * kept * v[i];
+#endif
+        }
         bits = pack(v);
 #endif
         store_pack_of(out + at, count, z.together, bits);
     });
+#endif
 }

@@ -1,6 +1,7 @@
 //! Launches of `mma.cu`: products of bf16 on tensor cores.
 
-use super::cuda::{Matrix, Sizes, sum_parts};
+use super::Residual;
+use super::cuda::{Matrix, Sizes, add_parts, sum_parts};
 use super::mma_tile::{GROUP, MmaTile};
 use crate::divisor::{Divisor, side};
 use engine::cuda::{Kernel, Launch};
@@ -21,8 +22,14 @@ macro_rules! tile {
             variant!(TT, $tile, [$m, $n, $warp_m, $warp_n], "matmul_mma", "tt", 0, 1, "PLAIN");
             variant!(GELU, $tile, [$m, $n, $warp_m, $warp_n], "matmul_mma_gelu", "nt", 1, 1, "GELU");
             variant!(GELU_BWD, $tile, [$m, $n, $warp_m, $warp_n], "matmul_mma_gelu_bwd", "nn", 1, 0, "GELU_BWD");
+            variant!(RELU, $tile, [$m, $n, $warp_m, $warp_n], "matmul_mma_relu", "nt", 1, 1, "RELU");
+            variant!(RELU_BWD, $tile, [$m, $n, $warp_m, $warp_n], "matmul_mma_relu_bwd", "nn", 1, 0, "RELU_BWD");
+            variant!(RESIDUAL, $tile, [$m, $n, $warp_m, $warp_n], "matmul_mma_residual", "nt", 1, 1, "RESIDUAL");
+            variant!(ACCUMULATE, $tile, [$m, $n, $warp_m, $warp_n], "matmul_mma_accumulate", "tn", 0, 0, "ACCUMULATE");
             $(variant!($sums, $tile, [$m, $n, $warp_m, $warp_n], "matmul_mma_row_sums", "tn", 0, 0, "ROW_SUMS");)?
-            pub(crate) static KERNELS: &[&Kernel] = &[&NN, &NT, &TN, &TT, &GELU, &GELU_BWD $(, &$sums)?];
+            pub(crate) static KERNELS: &[&Kernel] = &[
+                &NN, &NT, &TN, &TT, &GELU, &GELU_BWD, &RELU, &RELU_BWD, &RESIDUAL, &ACCUMULATE $(, &$sums)?
+            ];
         }
     };
 }
@@ -100,6 +107,11 @@ fn matrices(z: &Sizes, a: &Tensor, b: &Tensor) -> [Matrix; 2] {
     ]
 }
 
+/// Whether a kernel adds a product that lies so to what is there.
+fn is_in_one_pass(z: &Sizes) -> bool {
+    z.transpose_a && !z.transpose_b
+}
+
 /// What a launch does beside the product.
 pub(crate) enum Beside<'a> {
     /// Nothing.
@@ -108,50 +120,77 @@ pub(crate) enum Beside<'a> {
     Gelu(Option<&'a mut Tensor>),
     /// out = a b gelu'(pre) for this `pre`. Neither side transposed.
     GeluBackward(&'a Tensor),
+    /// out = max(a b + bias, 0). B transposed.
+    Relu,
+    /// out = a b where this is positive, else 0. Neither side transposed.
+    ReluBackward(&'a Tensor),
+    /// out = the end of a residual branch a b + bias, and the branch itself where that is wanted. B transposed.
+    Residual(Residual<'a>, Option<&'a mut Tensor>),
+    /// out += a b, out in f32. In one pass where A is transposed and B is not, as in a weight's gradient; else sums are
+    /// written and added.
+    Accumulate,
     /// The sums of A's rows, which is transposed, over k.
     RowSums(&'a mut Tensor),
 }
 
 impl Beside<'_> {
-    /// The tile for a result where this is done besides; none where the sums are cut in parts, which only products and
-    /// row sums allow.
-    pub(crate) fn tile(&self, z: &Sizes) -> Option<MmaTile> {
-        let tile = MmaTile::for_result(z.batch, z.m, z.n, z.k);
-        match self {
-            Beside::Nothing => Some(tile),
-            Beside::RowSums(_) if tile == MmaTile::T64x128 => Some(MmaTile::T64x64),
-            Beside::RowSums(_) => Some(tile),
-            Beside::Gelu(_) | Beside::GeluBackward(_) => {
-                let blocks = z.batch * tile.across(z.n) * tile.down(z.m);
-                (tile.parts(blocks, z.k).0 == 1).then_some(tile)
-            }
-        }
+    /// Whether a sum may be cut in parts.
+    fn allows_parts(&self) -> bool {
+        matches!(self, Beside::Nothing | Beside::RowSums(_) | Beside::Accumulate)
     }
 
-    fn kernel(&self, tile: MmaTile, z: &Sizes) -> &'static Kernel {
-        let number = match self {
+    /// The tile for a result where this is done besides; none where a sum would rather be cut in parts, and this does not
+    /// allow it.
+    pub(crate) fn tile(&self, z: &Sizes) -> Option<MmaTile> {
+        let tile = MmaTile::for_result(z.batch, z.m, z.n, z.k);
+        if let (Beside::RowSums(_), MmaTile::T64x128) = (self, tile) {
+            return Some(MmaTile::T64x64);
+        }
+        let blocks = z.batch * tile.across(z.n) * tile.down(z.m);
+        (self.allows_parts() || tile.parts(blocks, z.k).0 == 1).then_some(tile)
+    }
+
+    /// The number of the kernel among a tile's.
+    fn number(&self, z: &Sizes) -> usize {
+        match self {
             Beside::Nothing => 2 * usize::from(z.transpose_a) + usize::from(z.transpose_b),
             Beside::Gelu(_) => 4,
             Beside::GeluBackward(_) => 5,
-            Beside::RowSums(_) => 6,
-        };
-        KERNELS[tile as usize][number]
+            Beside::Relu => 6,
+            Beside::ReluBackward(_) => 7,
+            Beside::Residual(..) => 8,
+            Beside::Accumulate if is_in_one_pass(z) => 9,
+            Beside::Accumulate => Beside::Nothing.number(z),
+            Beside::RowSums(_) => 10,
+        }
     }
 
-    /// Bytes of the tensor that is read or written besides.
-    fn bytes(&self) -> usize {
+    /// Bytes that are read or written besides, for results in `out`.
+    fn bytes(&self, out: &Tensor) -> usize {
+        let of = |x: &Tensor| x.len() * x.dtype().size();
         match self {
-            Beside::Nothing | Beside::Gelu(None) => 0,
-            Beside::Gelu(Some(other)) | Beside::RowSums(other) => 2 * other.len(),
-            Beside::GeluBackward(other) => 2 * other.len(),
+            Beside::Nothing | Beside::Relu | Beside::Gelu(None) => 0,
+            Beside::Gelu(Some(other)) | Beside::RowSums(other) => of(other),
+            Beside::GeluBackward(other) | Beside::ReluBackward(other) => of(other),
+            Beside::Residual(residual, branch) => {
+                let read = [Some(residual.x), residual.scale, residual.keep];
+                read.into_iter().flatten().map(of).sum::<usize>() + branch.as_deref().map_or(0, of)
+            }
+            Beside::Accumulate => 2 * of(out) - out.len() * DType::BF16.size(),
         }
     }
 
     fn is_aligned(&self) -> bool {
+        let aligned = |x: &Tensor| x.is_aligned(16);
         match self {
-            Beside::Nothing | Beside::Gelu(None) => true,
-            Beside::Gelu(Some(other)) | Beside::RowSums(other) => other.is_aligned(16),
-            Beside::GeluBackward(other) => other.is_aligned(16),
+            Beside::Nothing | Beside::Relu | Beside::Gelu(None) | Beside::Accumulate => true,
+            Beside::Gelu(Some(other)) | Beside::RowSums(other) => aligned(other),
+            Beside::GeluBackward(other) | Beside::ReluBackward(other) => aligned(other),
+            Beside::Residual(residual, branch) => {
+                aligned(residual.x)
+                    && residual.scale.is_none_or(aligned)
+                    && branch.as_deref().is_none_or(aligned)
+            }
         }
     }
 }
@@ -185,32 +224,50 @@ pub(crate) fn product_by(
 ) -> Result<()> {
     let Sizes { batch, m, n, k, .. } = sizes;
     let blocks = batch * tile.across(n) * tile.down(m);
-    let (count, _) = tile.parts(blocks, k);
+    let (count, part) = if beside.allows_parts() { tile.parts(blocks, k) } else { (1, k) };
     let together = n.is_multiple_of(8) && out.is_aligned(16) && beside.is_aligned();
-    let z = Product::new(name, tile, &sizes, matrices(&sizes, a, b), together)?;
+    let z = Product::new(name, tile, &sizes, matrices(&sizes, a, b), (count, part), together)?;
     let device = a.device();
-    let launch = Launch::new(beside.kernel(tile, &sizes), device)?
+    let launch = Launch::new(KERNELS[tile as usize][beside.number(&sizes)], device)?
         .grid(blocks * count)
         .block(tile.threads())
         .shared(tile.shared())
         .flops(batch as f64 * super::flops(m, n, k));
     let launch = launch.read(a)?.read(b)?;
-    if count == 1 {
+    if count == 1 && (is_in_one_pass(&sizes) || !matches!(beside, Beside::Accumulate)) {
         let bytes = (batch as f64 * super::bytes(m, n, k, DType::BF16)) as usize
             + bias.map_or(0, |b| 2 * b.len())
-            + beside.bytes();
+            + beside.bytes(out);
         let launch = launch.read_optional(bias)?.write(out)?.value(0u64);
+        let mut factors = None;
         let launch = match beside {
-            Beside::Nothing => launch.value(0u64),
+            Beside::Nothing | Beside::Relu | Beside::Accumulate => launch.value(0u64),
             Beside::Gelu(other) => launch.write_optional(other)?,
-            Beside::GeluBackward(other) => launch.read(other)?,
+            Beside::GeluBackward(other) | Beside::ReluBackward(other) => launch.read(other)?,
             Beside::RowSums(other) => launch.write(other)?,
+            Beside::Residual(residual, branch) => {
+                factors = Some(residual);
+                launch.write_optional(branch)?
+            }
         };
-        return launch.value(0u64).value(z).bytes(bytes).run();
+        let launch = launch.value(0u64).value(z);
+        let launch = match factors {
+            None => launch,
+            Some(Residual { x, scale, keep }) => launch
+                .read(x)?
+                .read_optional(scale)?
+                .read_optional(keep)?
+                .value(Divisor::new(name, m / keep.map_or(1, Tensor::len))?),
+        };
+        return launch.bytes(bytes).run();
     }
     let mut partial = Tensor::empty(&[count, batch * m * n], DType::F32, device)?;
     let launch = launch.value(0u64).value(0u64).write(&mut partial)?.value(0u64);
     match beside {
+        Beside::Accumulate => {
+            launch.value(0u64).value(z).run()?;
+            return add_parts(name, &partial, out);
+        }
         Beside::RowSums(other) => {
             let mut partial_sums = Tensor::empty(&[count, m], DType::F32, device)?;
             launch.write(&mut partial_sums)?.value(z).run()?;
@@ -223,10 +280,16 @@ pub(crate) fn product_by(
 
 impl Product {
     #[track_caller]
-    fn new(name: &str, tile: MmaTile, sizes: &Sizes, [a, b]: [Matrix; 2], together: bool) -> Result<Product> {
+    fn new(
+        name: &str,
+        tile: MmaTile,
+        sizes: &Sizes,
+        [a, b]: [Matrix; 2],
+        (count, part): (usize, usize),
+        together: bool,
+    ) -> Result<Product> {
         let Sizes { batch, m, n, k, .. } = *sizes;
         let (across, down) = (tile.across(n), tile.down(m));
-        let (count, part) = tile.parts(batch * across * down, k);
         Ok(Product {
             m: side(name, m)?,
             n: side(name, n)?,

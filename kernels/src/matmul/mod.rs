@@ -5,6 +5,9 @@
 //! convolution of [`crate::conv2d`]; so is each of the two
 //! loops of the CUDA kernels, `common/tile.cuh` for the ordinary cores and `common/mma_tile.cuh` for tensor cores.
 
+mod accumulate;
+#[cfg(test)]
+mod accumulate_tests;
 pub mod cases;
 pub(crate) mod check;
 pub mod cpu;
@@ -28,7 +31,11 @@ pub(crate) mod tile;
 mod vectors;
 pub(crate) mod workloads;
 
-pub use fused::{linear_gelu, matmul_gelu_backward, weight_and_bias_gradient};
+pub use accumulate::matmul_accumulate;
+pub use fused::{
+    Residual, linear_gelu, linear_relu, linear_residual, matmul_gelu_backward, matmul_relu_backward,
+    weight_and_bias_gradient,
+};
 
 use crate::cuda::require_float;
 use cpu::Mat;
