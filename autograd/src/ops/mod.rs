@@ -23,7 +23,10 @@ macro_rules! operations {
     };
 }
 
+mod branch_end;
 mod check;
+
+pub use branch_end::Onto;
 
 operations! {
     add,
@@ -38,6 +41,7 @@ operations! {
     residual_scale,
     matmul,
     linear,
+    linear_residual,
     mlp,
     conv2d,
     conv_transpose2d,

@@ -2,6 +2,7 @@
 
 use crate::Initializer;
 use autograd::module::{Path, Visitor};
+use autograd::ops::Onto;
 use autograd::param::Role;
 use autograd::{Module, Param, Var, ops};
 use engine::{DType, Result, Tensor};
@@ -34,6 +35,17 @@ impl Linear {
     pub fn forward(&self, x: &Var) -> Result<Var> {
         let (weight, bias) = self.vars_as(x.value().dtype())?;
         ops::linear(x, &weight, bias.as_ref())
+    }
+
+    /// The layer's output for `x`, added to `onto`.
+    #[track_caller]
+    pub(crate) fn forward_onto(&self, x: &Var, onto: Onto<'_>) -> Result<Var> {
+        match self.vars_as(x.value().dtype())? {
+            (weight, Some(bias)) => ops::linear_residual(x, &weight, &bias, onto),
+            (weight, None) => {
+                ops::residual_scale(onto.x, &ops::linear(x, &weight, None)?, onto.scale, onto.keep)
+            }
+        }
     }
 
     /// The weight and the bias in an element type.

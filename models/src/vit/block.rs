@@ -4,6 +4,7 @@ use super::weights;
 use crate::layers::LayerNorm;
 use crate::{FeedForward, Init, Initializer, Linear};
 use autograd::module::{Path, Visitor};
+use autograd::ops::{HiddenActivation, Onto};
 use autograd::param::Role;
 use autograd::{Module, Param, Var, no_grad, ops};
 use engine::{Device, Result, Tensor};
@@ -33,9 +34,10 @@ impl Attention {
         Ok(Attention { heads: spec.heads, qkv, proj })
     }
 
-    fn forward(&self, x: &Var) -> Result<Var> {
+    /// What `x` becomes, added to `onto`.
+    fn forward(&self, x: &Var, onto: Onto<'_>) -> Result<Var> {
         let mixed = ops::attention(&self.qkv.forward(x)?, self.heads, None, ops::SeenKeys::default())?;
-        self.proj.forward(&mixed)
+        self.proj.forward_onto(&mixed, onto)
     }
 
     /// The weights [B, heads, T, T] with which tokens take from each other: rows sum to 1.
@@ -77,16 +79,18 @@ impl Forward {
         Ok(Forward { kind: spec.feed_forward, fc1, fc2 })
     }
 
-    fn forward(&self, x: &Var) -> Result<Var> {
+    /// What `x` becomes, added to `onto`.
+    fn forward(&self, x: &Var, onto: Onto<'_>) -> Result<Var> {
         if let FeedForward::Swiglu = self.kind {
-            return self.fc2.forward(&ops::swiglu(&self.fc1.forward(x)?)?);
+            return self.fc2.forward_onto(&ops::swiglu(&self.fc1.forward(x)?)?, onto);
         }
         let dtype = x.value().dtype();
         match (self.fc1.vars_as(dtype)?, self.fc2.vars_as(dtype)?) {
             ((weight1, Some(bias1)), (weight2, Some(bias2))) => {
-                ops::mlp(x, [&weight1, &bias1], [&weight2, &bias2])
+                let (first, second) = ([&weight1, &bias1], [&weight2, &bias2]);
+                ops::mlp_residual(x, first, second, HiddenActivation::Gelu, onto)
             }
-            _ => self.fc2.forward(&ops::gelu(&self.fc1.forward(x)?)?),
+            _ => self.fc2.forward_onto(&ops::gelu(&self.fc1.forward(x)?)?, onto),
         }
     }
 }
@@ -119,14 +123,11 @@ impl TransformerBlock {
 
     /// Tokens [B, T, D] after the block. `keep` [B] are the factors of each sample's two branches.
     pub fn forward(&self, x: &Var, keep: Option<[&Var; 2]>) -> Result<Var> {
-        let end = |x: &Var, branch: &Var, gamma: &Option<Param>, keep: Option<&Var>| {
-            let gamma = gamma.as_ref().map(Param::var);
-            ops::residual_scale(x, branch, gamma.as_ref(), keep)
-        };
-        let branch = self.attn.forward(&self.norm1.forward(x)?)?;
-        let x = end(x, &branch, &self.gamma1, keep.map(|k| k[0]))?;
-        let branch = self.mlp.forward(&self.norm2.forward(&x)?)?;
-        end(&x, &branch, &self.gamma2, keep.map(|k| k[1]))
+        let gammas = [&self.gamma1, &self.gamma2].map(|gamma| gamma.as_ref().map(Param::var));
+        let onto =
+            |x, branch: usize| Onto { x, scale: gammas[branch].as_ref(), keep: keep.map(|k| k[branch]) };
+        let x = self.attn.forward(&self.norm1.forward(x)?, onto(x, 0))?;
+        self.mlp.forward(&self.norm2.forward(&x)?, onto(&x, 1))
     }
 
     /// The weights [B, heads, T, T] of this block's attention to tokens that come into it.
