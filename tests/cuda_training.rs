@@ -104,6 +104,24 @@ fn bf16_trains_near_the_cpu() {
     assert!(stderr(&refused).contains("the CPU trains in f32 alone"), "{}", stderr(&refused));
 }
 
+/// tf32 rounds what products take to 11 bits, and nothing else.
+#[test]
+fn tf32_trains_nearer_the_cpu() {
+    let stage = Stage::new();
+    let tf32 = ["--set", "training.precision=tf32"];
+    let (few, on) = (["--stop-after", "4"], ["--device", "emulated", "--profile"]);
+    pretrain(&stage, "cpu", &few);
+    let output = pretrain(&stage, "tf32", &[&tf32[..], &few, &on].concat());
+    let shown = common::stdout(&output);
+    assert!(shown.contains("_tf32"), "no product is one of tf32:\n{shown}\n{}", stderr(&output));
+    let (cpu, rounded) = (losses(&stage, "cpu"), losses(&stage, "tf32"));
+    assert_eq!((cpu.len(), rounded.len()), (4, 4));
+    for (step, (a, b)) in cpu.iter().zip(&rounded).enumerate() {
+        assert!(a != b && (a - b).abs() <= 2e-3 * a.abs(), "loss of step {}: {a} and {b}", step + 1);
+    }
+    assert_eq!(pretrain(&stage, "refused", &tf32).status.code(), Some(2));
+}
+
 /// What each kernel cost, and a trace, at the end of a run.
 #[test]
 fn a_run_shows_what_its_kernels_cost() {

@@ -61,6 +61,24 @@ template <bool TRANSPOSED> __device__ __forceinline__ void load_matrices(u32 row
         load_matrices(row, r);
 }
 
+// Four words of shared memory.
+__device__ __forceinline__ void load_words(u32 at, u32 (&r)[4]) {
+    asm volatile("ld.shared.v4.b32 {%0, %1, %2, %3}, [%4];"
+                 : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3])
+                 : "r"(at)
+                 : "memory");
+}
+__device__ __forceinline__ void load_words(u32 at, float (&r)[4]) {
+    asm volatile("ld.shared.v4.f32 {%0, %1, %2, %3}, [%4];"
+                 : "=f"(r[0]), "=f"(r[1]), "=f"(r[2]), "=f"(r[3])
+                 : "r"(at)
+                 : "memory");
+}
+__device__ __forceinline__ void store_words(u32 at, const float (&r)[4]) {
+    asm volatile("st.shared.v4.f32 [%0], {%1, %2, %3, %4};" ::"r"(at), "f"(r[0]), "f"(r[1]), "f"(r[2]), "f"(r[3])
+                 : "memory");
+}
+
 // Where pack `pack` (16 bytes) of row `row` lies in a tile of rows of PACKS packs: its number, from the tile's start.
 // The packs of a row are exchanged so that eight rows' packs of one column, and eight packs of one row, lie in
 // different banks: ldmatrix, cp.async and 16-byte accesses have no conflict in either direction. PACKS is a power of
@@ -69,4 +87,11 @@ template <int PACKS> __device__ __forceinline__ u32 swizzled(u32 row, u32 pack) 
     constexpr int TOGETHER = PACKS >= 8 ? 1 : 8 / PACKS; // rows in the 128 bytes of the banks
     constexpr int MASK = PACKS >= 8 ? 7 : PACKS - 1;
     return row * PACKS + (pack ^ (row / TOGETHER & MASK));
+}
+
+// The same of a tile along the rows whose elements are words: a row is a step. Lanes read a pack of each of four steps
+// that follow each other, eight lanes two neighbouring packs of each: exchanged by 0, 2, 4 and 6 packs these, and eight
+// packs of one step, are in different banks. PACKS is a multiple of 8.
+template <int PACKS> __device__ __forceinline__ u32 swizzled_words(u32 step, u32 pack) {
+    return step * PACKS + (pack ^ 2 * (step % 4));
 }

@@ -5,8 +5,15 @@
 #include "common/mma_tile.cuh"
 #include "common/parts.cuh"
 
+// Whether a lane's columns of the result are four neighbouring ones of four mma, as common/tf32_tile.cuh says; and rows.
+#if defined(ELEMENT_F32)
+constexpr bool COLUMNS_IN_FOURS = !B_BY_STEPS, ROWS_IN_FOURS = !A_BY_STEPS;
+#else
+constexpr bool COLUMNS_IN_FOURS = false, ROWS_IN_FOURS = false;
+#endif
+
 // A row of the tile in shared memory. The unused elements behind it put the rows of a fragment into different banks.
-constexpr int STAGED_ROW = TILE_N + 8;
+constexpr int STAGED_ROW = TILE_N + (COLUMNS_IN_FOURS ? 4 : 8);
 template <typename T> constexpr u32 staged_bytes = TILE_M * STAGED_ROW * sizeof(T);
 static_assert(staged_bytes<float> <= LOOP_BYTES, "the tile lies where the operands' tiles were");
 
@@ -17,15 +24,43 @@ __device__ __forceinline__ void store_pair(bf16 *at, float low, float high) {
     *reinterpret_cast<u32 *>(at) = pack_bf16(low, high);
 }
 
+// The sums of four neighbouring columns that four mma computed, (+ terms), to `tile` as stage() has it.
+__device__ __forceinline__ void stage_fours(const Sums &sums, const float *terms, float *tile) {
+    const u32 lane = threadIdx.x % 32, row = warp_row() + lane / 4, column = warp_column() + 8 * (lane % 4);
+#pragma unroll
+    for (int j = 0; j < TILES_N; j += 4) {
+#pragma unroll
+        for (int next = 0; next < 2; next++) { // the lane's two columns in each mma
+            const u32 first = column + 8 * j + 4 * next;
+            float term[4] = {};
+            if (terms) load_pack(terms + first, term);
+#pragma unroll
+            for (int i = 0; i < 2 * OWN_M; i++) {
+                const int element = i % 2 * 2 + next;
+                float v[4];
+#pragma unroll
+                for (int e = 0; e < 4; e++) v[e] = sums[i / 2][j + e][element] + term[e];
+                store_pack(tile + (row + 8 * i) * STAGED_ROW + first, v);
+            }
+        }
+    }
+}
+
+// The row of the result that row `row` of the staged tile is.
+__device__ __forceinline__ u32 result_row(u32 row) {
+    return ROWS_IN_FOURS ? row / 32 * 32 + row % 8 * 4 + row / 8 % 4 : row;
+}
+
 // Sums (+ terms of the columns: [TILE_N] in shared memory or null), each rounded once, to `tile`: [TILE_M][STAGED_ROW].
 template <typename T> __device__ __forceinline__ void stage(const Sums &sums, const float *terms, T *tile) {
+    if constexpr (COLUMNS_IN_FOURS) return stage_fours(sums, terms, tile);
     const u32 lane = threadIdx.x % 32, row = warp_row() + lane / 4, column = warp_column() + 2 * (lane % 4);
 #pragma unroll
     for (int j = 0; j < TILES_N; j++) {
         float low = 0.0f, high = 0.0f;
         if (terms) low = terms[column + 8 * j], high = terms[column + 8 * j + 1];
 #pragma unroll
-        for (int i = 0; i < TILES_M; i++) {
+        for (int i = 0; i < OWN_M; i++) {
             T *at = tile + (row + 16 * i) * STAGED_ROW + column + 8 * j;
             store_pair(at, sums[i][j][0] + low, sums[i][j][1] + high);
             store_pair(at + 8 * STAGED_ROW, sums[i][j][2] + low, sums[i][j][3] + high);

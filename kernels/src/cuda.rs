@@ -26,6 +26,8 @@ pub(crate) const HEADERS: &[(&str, &str)] = &[
     ("common/philox.cuh", include_str!("../common/philox.cuh")),
     ("common/parts.cuh", include_str!("../common/parts.cuh")),
     ("common/reduce.cuh", include_str!("../common/reduce.cuh")),
+    ("common/sliced_tile.cuh", include_str!("../common/sliced_tile.cuh")),
+    ("common/tf32_tile.cuh", include_str!("../common/tf32_tile.cuh")),
     ("common/tile.cuh", include_str!("../common/tile.cuh")),
     ("common/tensor_list.cuh", include_str!("../common/tensor_list.cuh")),
     ("common/vector_tiles.cuh", include_str!("../common/vector_tiles.cuh")),

@@ -83,6 +83,9 @@ pub enum Precision {
     /// float32 throughout.
     #[default]
     F32,
+    /// float32, where matrix products, 1 x 1 convolutions among them, round their operands to tf32's 10 bits of fraction: on CUDA
+    /// devices.
+    Tf32,
     /// bfloat16, with float32 sums, statistics, losses and weights: on CUDA devices.
     Bf16,
 }

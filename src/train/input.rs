@@ -121,7 +121,7 @@ impl Input {
                 recipes,
                 channels: train.channels(),
                 dtype: match config.training.precision {
-                    Precision::F32 => DType::F32,
+                    Precision::F32 | Precision::Tf32 => DType::F32,
                     Precision::Bf16 => DType::BF16,
                 },
             })),

@@ -21,6 +21,7 @@ use data::{Dataset, Evaluation};
 use engine::{Device, Error, ErrorKind, Result, Tensor};
 use input::Input;
 use kernels::augment::Recipe;
+use kernels::matmul::{Float32Products, set_float32_products};
 use kernels::optim::LarsVariant;
 use models::ImageShape;
 use monitor::Monitor;
@@ -191,15 +192,17 @@ fn place(networks: &mut dyn Module, precision: Precision, machine: Machine) -> R
         if machine.graph {
             return usage("--graph captures a step on a CUDA device: add --device cuda, or emulated");
         }
-        if precision == Precision::Bf16 {
-            return usage(
-                "the CPU trains in f32 alone: leave out training.precision=bf16, or add --device cuda",
-            );
+        if precision != Precision::F32 {
+            return usage("the CPU trains in f32 alone: leave out training.precision, or add --device cuda");
         }
     }
+    set_float32_products(match precision {
+        Precision::Tf32 => Float32Products::Tf32,
+        Precision::F32 | Precision::Bf16 => Float32Products::Exact,
+    });
     module::to_device(networks, machine.device)?;
     match precision {
-        Precision::F32 => Ok(()),
+        Precision::F32 | Precision::Tf32 => Ok(()),
         Precision::Bf16 => module::keep_low(networks),
     }
 }

@@ -41,7 +41,7 @@ macro_rules! pass {
 }
 tile!(t128x128, T128x128, 128 x 128, 64 x 64);
 tile!(t128x64, T128x64, 128 x 64, 64 x 64);
-tile!(t64x64, T64x64, 64 x 64, 32 x 32);
+tile!(t64x64, T64x64, 64 x 64, 64 x 64);
 
 /// Every kernel of this file, by tile.
 pub(crate) static KERNELS: [&[&Kernel]; 3] = [t128x128::KERNELS, t128x64::KERNELS, t64x64::KERNELS];

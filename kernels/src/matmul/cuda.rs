@@ -2,7 +2,7 @@
 //! not aligned. Other products of bf16 are launches of [`mma`].
 
 use super::mma::{self, Beside};
-use super::mma_tile::MmaTile;
+use super::tf32::{self, Float32Products};
 use super::tile::{Tile, parts};
 use crate::cuda::{THREADS, Typed, typed_kernels};
 use crate::divisor::{Divisor, side};
@@ -101,6 +101,12 @@ pub(crate) struct Sizes {
     pub(crate) transpose_b: bool,
 }
 
+/// Whether tensor cores compute a product: of bf16 where they can, of f32 where besides they are to.
+fn is_on_tensor_cores(sizes: &Sizes, a: &Tensor, b: &Tensor) -> bool {
+    mma::applies(sizes, a, b)
+        || (tf32::float32_products() == Float32Products::Tf32 && tf32::applies(sizes, a, b))
+}
+
 /// out = a b + bias for every product of a batch; the tensors may have any shapes of these sizes.
 #[track_caller]
 pub(crate) fn product(
@@ -111,7 +117,7 @@ pub(crate) fn product(
     bias: Option<&Tensor>,
     out: &mut Tensor,
 ) -> Result<()> {
-    match mma::applies(&sizes, a, b) {
+    match is_on_tensor_cores(&sizes, a, b) {
         true => mma::product(name, sizes, a, b, bias, out),
         false => on_ordinary_cores(name, sizes, a, b, bias, out, false),
     }
@@ -120,8 +126,8 @@ pub(crate) fn product(
 /// out += a b, out in f32.
 #[track_caller]
 pub(crate) fn accumulate(name: &str, sizes: Sizes, a: &Tensor, b: &Tensor, out: &mut Tensor) -> Result<()> {
-    if mma::applies(&sizes, a, b) {
-        let tile = MmaTile::for_result(sizes.batch, sizes.m, sizes.n, sizes.k);
+    if is_on_tensor_cores(&sizes, a, b) {
+        let tile = mma::tile_of(&sizes, a.dtype());
         return mma::product_by(name, tile, sizes, a, b, None, out, Beside::Accumulate);
     }
     on_ordinary_cores(name, sizes, a, b, None, out, true)

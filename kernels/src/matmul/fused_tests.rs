@@ -18,6 +18,13 @@ fn bits(x: &Tensor) -> Vec<half::bf16> {
     x.to_device(Device::Cpu).unwrap().to_vec().unwrap()
 }
 
+/// The product by blocks of one tile, and nothing besides.
+fn plain(tile: MmaTile, sizes: Sizes, a: &Tensor, b: &Tensor, bias: Option<&Tensor>) -> Tensor {
+    let mut out = Tensor::empty(&[sizes.m, sizes.n], DType::BF16, device()).unwrap();
+    product_by("matmul", tile, sizes, a, b, bias, &mut out, Beside::Nothing).unwrap();
+    out
+}
+
 /// M, N, K: one block, ragged ends, rows that are not whole packs in the result, several tiles.
 const SIZES: [[usize; 3]; 4] = [[16, 8, 8], [70, 136, 72], [9, 13, 200], [200, 264, 40]];
 
@@ -25,10 +32,10 @@ const SIZES: [[usize; 3]; 4] = [[16, 8, 8], [70, 136, 72], [9, 13, 200], [200, 2
 fn gelu_behind_a_product_changes_no_bit() {
     for [m, n, k] in SIZES {
         let (x, w, b) = (random(&[m, k], 1, 1.0), random(&[n, k], 2, 0.3), random(&[n], 3, 1.0));
-        let pre = linear(&x, &w, Some(&b)).unwrap();
-        let y = elementwise::gelu(&pre).unwrap();
         for tile in MmaTile::ALL {
             let sizes = Sizes { batch: 1, m, n, k, transpose_a: false, transpose_b: true };
+            let pre = plain(tile, sizes, &x, &w, Some(&b));
+            let y = elementwise::gelu(&pre).unwrap();
             let [found, kept] = guarded(device(), || {
                 let mut y = Tensor::empty(&[m, n], DType::BF16, device())?;
                 let mut pre = Tensor::empty(&[m, n], DType::BF16, device())?;
@@ -41,6 +48,7 @@ fn gelu_behind_a_product_changes_no_bit() {
             assert_eq!(kept, bits(&pre), "{tile:?} {m} {n} {k}");
         }
         let (found, none) = linear_gelu(&x, &w, Some(&b), false).unwrap();
+        let y = elementwise::gelu(&linear(&x, &w, Some(&b)).unwrap()).unwrap();
         assert_eq!(bits(&found), bits(&y));
         assert!(none.is_none());
     }
@@ -51,9 +59,9 @@ fn gelu_gradient_behind_a_product_changes_no_bit() {
     // What is contiguous in the weight is now N.
     for [m, n, k] in SIZES.map(|[m, n, k]| [m, n.next_multiple_of(8), k]) {
         let (dy, w, pre) = (random(&[m, k], 1, 1.0), random(&[k, n], 2, 0.3), random(&[m, n], 3, 2.0));
-        let expected = elementwise::gelu_backward(&matmul(&dy, &w, false, false).unwrap(), &pre).unwrap();
         for tile in MmaTile::ALL {
             let sizes = Sizes { batch: 1, m, n, k, transpose_a: false, transpose_b: false };
+            let expected = elementwise::gelu_backward(&plain(tile, sizes, &dy, &w, None), &pre).unwrap();
             let found = guarded(device(), || {
                 let mut out = Tensor::empty(&[m, n], DType::BF16, device())?;
                 let beside = Beside::GeluBackward(&pre);
@@ -63,6 +71,7 @@ fn gelu_gradient_behind_a_product_changes_no_bit() {
             .unwrap();
             assert_eq!(found, bits(&expected), "{tile:?} {m} {n} {k}");
         }
+        let expected = elementwise::gelu_backward(&matmul(&dy, &w, false, false).unwrap(), &pre).unwrap();
         assert_eq!(bits(&matmul_gelu_backward(&dy, &w, &pre).unwrap()), bits(&expected));
     }
 }
@@ -71,9 +80,9 @@ fn gelu_gradient_behind_a_product_changes_no_bit() {
 fn relu_behind_a_product_changes_no_bit() {
     for [m, n, k] in SIZES {
         let (x, w, b) = (random(&[m, k], 1, 1.0), random(&[n, k], 2, 0.3), random(&[n], 3, 1.0));
-        let expected = elementwise::relu(&linear(&x, &w, Some(&b)).unwrap()).unwrap();
         for tile in MmaTile::ALL {
             let sizes = Sizes { batch: 1, m, n, k, transpose_a: false, transpose_b: true };
+            let expected = elementwise::relu(&plain(tile, sizes, &x, &w, Some(&b))).unwrap();
             let found = guarded(device(), || {
                 let mut y = Tensor::empty(&[m, n], DType::BF16, device())?;
                 product_by("linear_relu", tile, sizes, &x, &w, Some(&b), &mut y, Beside::Relu)?;
@@ -82,6 +91,7 @@ fn relu_behind_a_product_changes_no_bit() {
             .unwrap();
             assert_eq!(found, bits(&expected), "{tile:?} {m} {n} {k}");
         }
+        let expected = elementwise::relu(&linear(&x, &w, Some(&b)).unwrap()).unwrap();
         assert_eq!(bits(&linear_relu(&x, &w, Some(&b)).unwrap()), bits(&expected));
     }
 }
@@ -91,9 +101,9 @@ fn relu_gradient_behind_a_product_changes_no_bit() {
     for [m, n, k] in SIZES.map(|[m, n, k]| [m, n.next_multiple_of(8), k]) {
         let (dy, w) = (random(&[m, k], 1, 1.0), random(&[k, n], 2, 0.3));
         let hidden = elementwise::relu(&random(&[m, n], 3, 2.0)).unwrap();
-        let expected = elementwise::relu_backward(&matmul(&dy, &w, false, false).unwrap(), &hidden).unwrap();
         for tile in MmaTile::ALL {
             let sizes = Sizes { batch: 1, m, n, k, transpose_a: false, transpose_b: false };
+            let expected = elementwise::relu_backward(&plain(tile, sizes, &dy, &w, None), &hidden).unwrap();
             let found = guarded(device(), || {
                 let mut out = Tensor::empty(&[m, n], DType::BF16, device())?;
                 let beside = Beside::ReluBackward(&hidden);
@@ -103,6 +113,7 @@ fn relu_gradient_behind_a_product_changes_no_bit() {
             .unwrap();
             assert_eq!(found, bits(&expected), "{tile:?} {m} {n} {k}");
         }
+        let expected = elementwise::relu_backward(&matmul(&dy, &w, false, false).unwrap(), &hidden).unwrap();
         assert_eq!(bits(&matmul_relu_backward(&dy, &w, &hidden).unwrap()), bits(&expected));
     }
 }
@@ -120,14 +131,14 @@ fn a_residual_behind_a_product_changes_no_bit() {
         let keeps: Vec<f64> = (0..samples).map(|i| if i == 1 { 0.0 } else { 1.25 + i as f64 }).collect();
         let keeps = on_device(&Array::new(&[samples], keeps), DType::F32, device()).unwrap();
         let x = x.reshape(&[samples, m / samples, k]).unwrap();
-        let branch = linear(&x, &w, Some(&b)).unwrap();
         for (scale, keep) in
             [(None, None), (Some(&scales), Some(&keeps)), (Some(&scales), None), (None, Some(&keeps))]
         {
-            let expected = elementwise::residual_scale(&before, &branch, scale, keep).unwrap();
             let residual = Residual { x: &before, scale, keep };
             for tile in MmaTile::ALL {
                 let sizes = Sizes { batch: 1, m, n, k, transpose_a: false, transpose_b: true };
+                let branch = plain(tile, sizes, &x, &w, Some(&b)).reshape(before.shape()).unwrap();
+                let expected = elementwise::residual_scale(&before, &branch, scale, keep).unwrap();
                 let [found, kept] = guarded(device(), || {
                     let mut out = Tensor::empty(&[m, n], DType::BF16, device())?;
                     let mut branch = Tensor::empty(&[m, n], DType::BF16, device())?;
@@ -139,6 +150,8 @@ fn a_residual_behind_a_product_changes_no_bit() {
                 assert_eq!(found, bits(&expected), "{tile:?} {m} {n} {k}");
                 assert_eq!(kept, bits(&branch), "{tile:?} {m} {n} {k}");
             }
+            let branch = linear(&x, &w, Some(&b)).unwrap();
+            let expected = elementwise::residual_scale(&before, &branch, scale, keep).unwrap();
             let (found, none) = linear_residual(&x, &w, Some(&b), residual, false).unwrap();
             assert_eq!((bits(&found), found.shape()), (bits(&expected), before.shape()));
             assert!(none.is_none());

@@ -1,10 +1,10 @@
-// out[b] = A[b] B[b] (+ bias) of bf16 on tensor cores, either side transposed; A: [M, K] or [K, M], B: [K, N] or [N, K],
-// out: [M, N]
+// out[b] = A[b] B[b] (+ bias) of bf16, or of float32 rounded to tf32 (ELEMENT_F32), on tensor cores, either side
+// transposed; A: [M, K] or [K, M], B: [K, N] or [N, K], out: [M, N]
 //
 // Each block computes one tile of one product, over all steps k or over one of several parts of them; see
 // common/mma_tile.cuh for the loop and common/mma_result.cuh for the way out. Parts give their sums to `partial` in
 // float32, and matmul_sum_parts adds them in order: no atomics, the same bits every time. No operand is copied or
-// transposed in global memory. Sums are in float32 and rounded to bf16 once.
+// transposed in global memory. Sums are in float32 and rounded to the element type once.
 //
 // Defines: those of common/mma_tile.cuh, A_BY_STEPS and B_BY_STEPS (1 where an operand's steps k are contiguous), and at
 // most one of what is done besides:
@@ -66,7 +66,11 @@ __device__ __forceinline__ uint2 place_of(u32 tile, const Product &z) {
 #endif
 #define NAMED(m, n, letters) NAMED_AS(NAME(m, n), letters)
 #define NAMED_AS(name, letters) NAMED_AS_IS(name, letters)
+#if defined(ELEMENT_F32)
+#define NAMED_AS_IS(name, letters) name##_##letters##_tf32
+#else
 #define NAMED_AS_IS(name, letters) name##_##letters##_bf16
+#endif
 
 #if A_BY_STEPS && B_BY_STEPS
 #define LETTERS nt
@@ -81,7 +85,7 @@ __device__ __forceinline__ uint2 place_of(u32 tile, const Product &z) {
 #if defined(ACCUMULATE)
 typedef float result;
 #else
-typedef bf16 result;
+typedef element result;
 #endif
 
 // a: [batch, M, K], b: [batch, N, K] or either transposed; bias: [N] or null; out: [batch, M, N];
@@ -89,10 +93,10 @@ typedef bf16 result;
 // With RESIDUAL residual: [M, N], scale: [N] or null (1), keep: [samples] or null (1), of `rows` rows each.
 // Blocks: tiles, then parts, then products.
 KERNEL __launch_bounds__(THREADS) NAMED(TILE_M, TILE_N, LETTERS)(
-    const bf16 *a, const bf16 *b, const bf16 *bias, result *out, float *partial, bf16 *other, float *partial_other,
+    const element *a, const element *b, const element *bias, result *out, float *partial, element *other, float *partial_other,
     Product z
 #if defined(RESIDUAL)
-    , const bf16 *residual, const float *scale, const float *keep, Divisor rows
+    , const element *residual, const float *scale, const float *keep, Divisor rows
 #endif
 ) {
     extern __shared__ __align__(128) char shared[];
@@ -121,7 +125,7 @@ KERNEL __launch_bounds__(THREADS) NAMED(TILE_M, TILE_N, LETTERS)(
         multiply<A_BY_STEPS, B_BY_STEPS>(left, right, steps, memory, sums, rows);
         if (warp_column() == 0 && threadIdx.x % 4 == 0) {
 #pragma unroll
-            for (int i = 0; i < 2 * TILES_M; i++) {
+            for (int i = 0; i < 2 * OWN_M; i++) {
                 const u32 row = first_m + warp_row() + 8 * i + threadIdx.x % 32 / 4;
                 const float sum = rows.sums[i / 2][2 * (i % 2)];
                 if (row >= z.m) continue;
@@ -150,7 +154,7 @@ KERNEL __launch_bounds__(THREADS) NAMED(TILE_M, TILE_N, LETTERS)(
 #endif
         to += u64(batch) * z.m * z.n;
         over_tile(tile, [&](u32 row, u32 column, uint4 bits) {
-            row += first_m, column += first_n;
+            row = first_m + result_row(row), column += first_n;
             if (row >= z.m || column >= z.n) return;
             float *at = to + u64(row) * z.n + column;
             const i32 count = z.n - column;
@@ -169,7 +173,7 @@ KERNEL __launch_bounds__(THREADS) NAMED(TILE_M, TILE_N, LETTERS)(
         return;
     }
 #if !defined(ACCUMULATE)
-    bf16 *tile = reinterpret_cast<bf16 *>(shared);
+    element *tile = reinterpret_cast<element *>(shared);
     stage(sums, terms, tile);
 #if defined(RESIDUAL)
     // All packs of a thread are in the same columns.
@@ -184,7 +188,7 @@ KERNEL __launch_bounds__(THREADS) NAMED(TILE_M, TILE_N, LETTERS)(
     __syncthreads(); // the tile is written
     out += u64(batch) * z.m * z.n;
     over_tile(tile, [&](u32 row, u32 column, uint4 bits) {
-        row += first_m, column += first_n;
+        row = first_m + result_row(row), column += first_n;
         if (row >= z.m || column >= z.n) return;
         const u64 at = u64(row) * z.n + column;
         const i32 count = z.n - column;

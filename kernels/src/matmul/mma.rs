@@ -1,11 +1,12 @@
-//! Launches of `mma.cu`: products of bf16 on tensor cores.
+//! Launches of `mma.cu`: products of bf16 on tensor cores, and of f32 that is rounded to tf32.
 
 use super::Residual;
 use super::cuda::{Matrix, Sizes, add_parts, sum_parts};
 use super::mma_tile::{GROUP, MmaTile};
+use super::tf32;
 use crate::divisor::{Divisor, side};
 use engine::cuda::{Kernel, Launch};
-use engine::{DType, Result, Tensor};
+use engine::{DType, Error, Result, Tensor};
 
 /// The kernels of a tile for each way that operands lie and for what is done besides, each a module that is compiled
 /// when it is first used.
@@ -62,7 +63,7 @@ tile!(t128x128, T128x128, 128 x 128, 64 x 64);
 tile!(t128x64, T128x64, 128 x 64, 64 x 64);
 // With row sums this one would spill registers on sm_80.
 tile!(t64x128, T64x128, 64 x 128, 64 x 64, row sums: []);
-tile!(t64x64, T64x64, 64 x 64, 32 x 32);
+tile!(t64x64, T64x64, 64 x 64, 64 x 64);
 
 /// Every kernel of this file, by tile.
 pub(crate) static KERNELS: [&[&Kernel]; 5] =
@@ -100,7 +101,7 @@ pub(crate) fn applies(sizes: &Sizes, a: &Tensor, b: &Tensor) -> bool {
         && sizes.batch * sizes.m * sizes.n * sizes.k > 0
 }
 
-fn matrices(z: &Sizes, a: &Tensor, b: &Tensor) -> [Matrix; 2] {
+pub(super) fn matrices(z: &Sizes, a: &Tensor, b: &Tensor) -> [Matrix; 2] {
     [
         Matrix::new(a, if z.transpose_a { z.m } else { z.k }, !z.transpose_a),
         Matrix::new(b, if z.transpose_b { z.k } else { z.n }, z.transpose_b),
@@ -108,8 +109,8 @@ fn matrices(z: &Sizes, a: &Tensor, b: &Tensor) -> [Matrix; 2] {
 }
 
 /// Whether a kernel adds a product that lies so to what is there.
-fn is_in_one_pass(z: &Sizes) -> bool {
-    z.transpose_a && !z.transpose_b
+fn is_in_one_pass(z: &Sizes, dtype: DType) -> bool {
+    z.transpose_a && !z.transpose_b && dtype == DType::BF16
 }
 
 /// What a launch does beside the product.
@@ -126,8 +127,8 @@ pub(crate) enum Beside<'a> {
     ReluBackward(&'a Tensor),
     /// out = the end of a residual branch a b + bias, and the branch itself where that is wanted. B transposed.
     Residual(Residual<'a>, Option<&'a mut Tensor>),
-    /// out += a b, out in f32. In one pass where A is transposed and B is not, as in a weight's gradient; else sums are
-    /// written and added.
+    /// out += a b, out in f32. In one pass where A is transposed and B is not, as in a weight's gradient, in bf16; else sums
+    /// are written and added.
     Accumulate,
     /// The sums of A's rows, which is transposed, over k.
     RowSums(&'a mut Tensor),
@@ -144,14 +145,14 @@ impl Beside<'_> {
     pub(crate) fn tile(&self, z: &Sizes) -> Option<MmaTile> {
         let tile = MmaTile::for_result(z.batch, z.m, z.n, z.k);
         if let (Beside::RowSums(_), MmaTile::T64x128) = (self, tile) {
-            return Some(MmaTile::T64x64);
+            return Some(MmaTile::T128x64);
         }
         let blocks = z.batch * tile.across(z.n) * tile.down(z.m);
         (self.allows_parts() || tile.parts(blocks, z.k).0 == 1).then_some(tile)
     }
 
     /// The number of the kernel among a tile's.
-    fn number(&self, z: &Sizes) -> usize {
+    fn number(&self, z: &Sizes, dtype: DType) -> usize {
         match self {
             Beside::Nothing => 2 * usize::from(z.transpose_a) + usize::from(z.transpose_b),
             Beside::Gelu(_) => 4,
@@ -159,8 +160,8 @@ impl Beside<'_> {
             Beside::Relu => 6,
             Beside::ReluBackward(_) => 7,
             Beside::Residual(..) => 8,
-            Beside::Accumulate if is_in_one_pass(z) => 9,
-            Beside::Accumulate => Beside::Nothing.number(z),
+            Beside::Accumulate if is_in_one_pass(z, dtype) => 9,
+            Beside::Accumulate => Beside::Nothing.number(z, dtype),
             Beside::RowSums(_) => 10,
         }
     }
@@ -176,6 +177,7 @@ impl Beside<'_> {
                 let read = [Some(residual.x), residual.scale, residual.keep];
                 read.into_iter().flatten().map(of).sum::<usize>() + branch.as_deref().map_or(0, of)
             }
+            // The product is counted with results in bf16.
             Beside::Accumulate => 2 * of(out) - out.len() * DType::BF16.size(),
         }
     }
@@ -195,7 +197,7 @@ impl Beside<'_> {
     }
 }
 
-/// out = a b + bias for every product of a batch, where [`applies`] says so.
+/// out = a b + bias for every product of a batch, where [`applies`] says so, or [`tf32::applies`] for f32.
 #[track_caller]
 pub(crate) fn product(
     name: &str,
@@ -205,11 +207,19 @@ pub(crate) fn product(
     bias: Option<&Tensor>,
     out: &mut Tensor,
 ) -> Result<()> {
-    let tile = MmaTile::for_result(sizes.batch, sizes.m, sizes.n, sizes.k);
+    let tile = tile_of(&sizes, a.dtype());
     product_by(name, tile, sizes, a, b, bias, out, Beside::Nothing)
 }
 
-/// [`product`] by blocks of a given tile, and what is done besides.
+/// The tile for results of operands of this type.
+pub(crate) fn tile_of(z: &Sizes, dtype: DType) -> MmaTile {
+    match dtype {
+        DType::F32 => MmaTile::best_of(&tf32::TILES, z.batch, z.m, z.n, z.k),
+        _ => MmaTile::for_result(z.batch, z.m, z.n, z.k),
+    }
+}
+
+/// [`product`] by blocks of a given tile, and what is done besides: in f32 nothing, or an addition in parts.
 #[track_caller]
 #[allow(clippy::too_many_arguments, reason = "a product and what it depends on")]
 pub(crate) fn product_by(
@@ -226,17 +236,25 @@ pub(crate) fn product_by(
     let blocks = batch * tile.across(n) * tile.down(m);
     let (count, part) = if beside.allows_parts() { tile.parts(blocks, k) } else { (1, k) };
     let together = n.is_multiple_of(8) && out.is_aligned(16) && beside.is_aligned();
+    let kernel = match a.dtype() {
+        DType::F32 => tf32::kernel(tile, beside.number(&sizes, a.dtype())),
+        _ => KERNELS[tile as usize].get(beside.number(&sizes, a.dtype())).copied(),
+    };
+    let Some(kernel) = kernel else {
+        let text = "no kernel computes this for this type by blocks of this tile";
+        return Err(Error::dtype(name, text).argument("a", a).with("tile", tile));
+    };
     let z = Product::new(name, tile, &sizes, matrices(&sizes, a, b), (count, part), together)?;
     let device = a.device();
-    let launch = Launch::new(KERNELS[tile as usize][beside.number(&sizes)], device)?
+    let launch = Launch::new(kernel, device)?
         .grid(blocks * count)
         .block(tile.threads())
         .shared(tile.shared())
         .flops(batch as f64 * super::flops(m, n, k));
     let launch = launch.read(a)?.read(b)?;
-    if count == 1 && (is_in_one_pass(&sizes) || !matches!(beside, Beside::Accumulate)) {
-        let bytes = (batch as f64 * super::bytes(m, n, k, DType::BF16)) as usize
-            + bias.map_or(0, |b| 2 * b.len())
+    if count == 1 && (is_in_one_pass(&sizes, a.dtype()) || !matches!(beside, Beside::Accumulate)) {
+        let bytes = (batch as f64 * super::bytes(m, n, k, a.dtype())) as usize
+            + bias.map_or(0, |b| a.dtype().size() * b.len())
             + beside.bytes(out);
         let launch = launch.read_optional(bias)?.write(out)?.value(0u64);
         let mut factors = None;

@@ -104,13 +104,14 @@ fn long_sums_in_parts_are_exact_on_integers() {
     check_exact(MmaTile::T64x64, &sizes(2, [5, 7, 1032], false, true));
 }
 
-/// Whatever the tile, a sum takes its products in the same order, 16 at a time: the same bits.
+/// Whatever the tile, a sum takes its products in the same order, 16 at a time: the same bits. Not in the smallest one, whose
+/// warps share out the steps.
 #[test]
 fn the_tile_changes_no_bit() {
     let z = sizes(1, [136, 72, 248], false, true);
     let inputs = operands(&z, random);
-    let first = by(MmaTile::T64x64, &z, &inputs, None).to_vec::<half::bf16>().unwrap();
-    for tile in MmaTile::ALL {
+    let first = by(MmaTile::T128x128, &z, &inputs, None).to_vec::<half::bf16>().unwrap();
+    for tile in MmaTile::ALL.into_iter().filter(|&tile| tile != MmaTile::T64x64) {
         assert_eq!(by(tile, &z, &inputs, None).to_vec::<half::bf16>().unwrap(), first, "{tile:?}");
     }
 }

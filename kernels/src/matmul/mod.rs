@@ -27,6 +27,9 @@ pub(crate) mod pack;
 pub mod reference;
 #[cfg(test)]
 mod tests;
+pub(crate) mod tf32;
+#[cfg(test)]
+mod tf32_tests;
 pub(crate) mod tile;
 mod vectors;
 pub(crate) mod workloads;
@@ -36,6 +39,7 @@ pub use fused::{
     Residual, linear_gelu, linear_relu, linear_residual, matmul_gelu_backward, matmul_relu_backward,
     weight_and_bias_gradient,
 };
+pub use tf32::{Float32Products, float32_products, set_float32_products};
 
 use crate::cuda::require_float;
 use cpu::Mat;

@@ -31,6 +31,24 @@ fn only_bf16(dtype: DType) -> Result<()> {
     }
 }
 
+fn only_f32(dtype: DType) -> Result<()> {
+    match dtype {
+        DType::F32 => Ok(()),
+        _ => Err(Error::dtype("workload", "what is rounded to tf32 is f32")),
+    }
+}
+
+/// A product in tf32.
+fn in_tf32(device: Device, dtype: DType, transpose_a: bool, transpose_b: bool, tile: MmaTile) -> Result<Run> {
+    only_f32(dtype)?;
+    let (m, n, k) = (512, 512, 256);
+    let a = operand(1, if transpose_a { [k, m] } else { [m, k] }, device, dtype)?;
+    let b = operand(2, if transpose_b { [n, k] } else { [k, n] }, device, dtype)?;
+    let mut out = Tensor::empty(&[m, n], dtype, device)?;
+    let z = Sizes { batch: 1, m, n, k, transpose_a, transpose_b };
+    Ok(Box::new(move || product_by("matmul", tile, z, &a, &b, None, &mut out, Beside::Nothing)))
+}
+
 /// `A Bᵀ` by one step of the ladder.
 fn step(device: Device, dtype: DType, number: usize) -> Result<Run> {
     only_bf16(dtype)?;
@@ -87,6 +105,59 @@ pub fn workloads() -> Vec<Workload> {
                 let pre = operand(3, [4096, 768], device, dtype)?;
                 Ok(Box::new(move || matmul_gelu_backward(&dy, &weight, &pre).map(drop)))
             },
+        },
+        Workload {
+            label: "linear_residual 4096x768 to 192",
+            prepare: |device, dtype| {
+                only_bf16(dtype)?;
+                let x = operand(1, [4096, 768], device, dtype)?;
+                let weight = operand(2, [192, 768], device, dtype)?;
+                let bias = operand(3, [1, 192], device, dtype)?.reshape(&[192])?;
+                let before = operand(4, [4096, 192], device, dtype)?.reshape(&[16, 256, 192])?;
+                let x = x.reshape(&[16, 256, 768])?;
+                let scale = operand(5, [1, 192], device, DType::F32)?.reshape(&[192])?;
+                let keep = operand(6, [1, 16], device, DType::F32)?.reshape(&[16])?;
+                Ok(Box::new(move || {
+                    let residual = Residual { x: &before, scale: Some(&scale), keep: Some(&keep) };
+                    linear_residual(&x, &weight, Some(&bias), residual, true).map(drop)
+                }))
+            },
+        },
+        Workload {
+            label: "matmul_relu_backward 4096x192 to 768",
+            prepare: |device, dtype| {
+                only_bf16(dtype)?;
+                let dy = operand(1, [4096, 192], device, dtype)?;
+                let weight = operand(2, [192, 768], device, dtype)?;
+                let hidden = operand(3, [4096, 768], device, dtype)?;
+                Ok(Box::new(move || matmul_relu_backward(&dy, &weight, &hidden).map(drop)))
+            },
+        },
+        Workload {
+            label: "matmul_accumulate 1536x1024 of 512",
+            prepare: |device, dtype| {
+                only_bf16(dtype)?;
+                let (dy, x) =
+                    (operand(1, [512, 1536], device, dtype)?, operand(2, [512, 1024], device, dtype)?);
+                let mut sum = Tensor::zeros(&[1536, 1024], DType::F32, device)?;
+                Ok(Box::new(move || matmul_accumulate(&dy, &x, [true, false], &mut sum)))
+            },
+        },
+        Workload {
+            label: "tf32, tile 128x128 of 512x512x256",
+            prepare: |device, dtype| in_tf32(device, dtype, false, false, MmaTile::T128x128),
+        },
+        Workload {
+            label: "tf32, tile 128x128 of 512x512x256, b transposed",
+            prepare: |device, dtype| in_tf32(device, dtype, false, true, MmaTile::T128x128),
+        },
+        Workload {
+            label: "tf32, tile 128x64 of 512x512x256, a transposed",
+            prepare: |device, dtype| in_tf32(device, dtype, true, false, MmaTile::T128x64),
+        },
+        Workload {
+            label: "tf32, tile 64x64 of 512x512x256, both transposed",
+            prepare: |device, dtype| in_tf32(device, dtype, true, true, MmaTile::T64x64),
         },
         Workload {
             label: "weight_and_bias_gradient 768x192 of 4096",

@@ -1,0 +1,99 @@
+// The loop of common/mma_tile.cuh where a tile holds the results of one warp: its steps are shared out instead of its
+// results.
+//
+// Each of SLICES warps has all sums of the block, of a quarter of every tile's steps, so that a fragment is loaded for as
+// many products as in larger tiles. Fragments of the next tile are loaded while those of this one are multiplied; as
+// nobody reads a tile whose fragments everybody has, its place is written at once, and all STAGES tiles are on the way. At
+// the end a warp gets the others' sums of its own rows through shared memory, in an order that is always the same.
+#pragma once
+
+// Adds the slices' sums, each warp those of the mma tile of rows that has its number, into sums[0]. `shared`: LOOP_BYTES,
+// which nobody uses any more.
+__device__ __forceinline__ void add_slices(Sums &sums, u32 shared) {
+    static_assert(SLICES == 1 || TILES_M == SLICES, "a warp has one mma tile of rows in the end");
+    static_assert(SLICES * (SLICES - 1) * TILES_N * 32 * 16 <= LOOP_BYTES, "all sums but a warp's own rows' fit");
+    const u32 slice = slice_of_warp(), lane = 16 * (threadIdx.x % 32);
+    // Where a lane's sums of column tile j for rows `to` from slice `from` are. Each lane's 16 bytes are beside the next's.
+    const auto place = [&](u32 from, u32 to, int j) {
+        const u32 number = to * (SLICES - 1) + from - (from > to ? 1 : 0);
+        return shared + (number * TILES_N + j) * 32 * 16 + lane;
+    };
+    float own[TILES_N][4];
+#pragma unroll
+    for (int i = 0; i < TILES_M; i++) {
+#pragma unroll
+        for (int j = 0; j < TILES_N; j++) {
+            if (i == slice) {
+#pragma unroll
+                for (int e = 0; e < 4; e++) own[j][e] = sums[i][j][e];
+            } else {
+                store_words(place(slice, i, j), sums[i][j]);
+            }
+        }
+    }
+    __syncthreads(); // all sums are there
+#pragma unroll
+    for (int j = 0; j < TILES_N; j++) {
+#pragma unroll
+        for (int from = 0; from < SLICES; from++) {
+            float v[4];
+            if (from == slice) {
+#pragma unroll
+                for (int e = 0; e < 4; e++) v[e] = own[j][e];
+            } else {
+                load_words(place(from, slice, j), v);
+            }
+#pragma unroll
+            for (int e = 0; e < 4; e++) sums[0][j][e] = from == 0 ? v[e] : sums[0][j][e] + v[e];
+        }
+    }
+    __syncthreads(); // all sums are read
+}
+
+// As multiply().
+template <bool A_ALONG_K, bool B_ALONG_K, typename A, typename B, typename Rows>
+__device__ __forceinline__ void multiply_slices(A &a, B &b, u32 steps, u32 shared, Sums &sums, Rows &rows) {
+    Fragments<TILE_M, A_ALONG_K, false> left(0);
+    Fragments<TILE_N, B_ALONG_K, true> right(0);
+    left.skip(slice_of_warp()), right.skip(slice_of_warp());
+    u32 x[2][TILES_M][4], y[2][TILES_N / 2][4];
+    const u32 end = shared + LOOP_BYTES;
+#pragma unroll
+    for (int stage = 0; stage < STAGES; stage++) {
+        a.copy(shared + stage * STAGE_BYTES, 0, A::COUNT, true);
+        b.copy(shared + stage * STAGE_BYTES + A_BYTES, 0, B::COUNT, true);
+        a.advance(), b.advance();
+        copy_commit();
+    }
+    copy_wait<STAGES - 1>();
+    __syncthreads(); // everybody's copies of the first tile have arrived
+    left.load(shared, 0, x[0]), right.load(shared + A_BYTES, 0, y[0]);
+
+    u32 place = shared; // of this tile
+    const auto step = [&](u32(&x)[TILES_M][4], u32(&y)[TILES_N / 2][4], u32(&next_x)[TILES_M][4], u32(&next_y)[TILES_N / 2][4]) {
+        const bool more = steps > STAGES; // there is a tile to copy
+        const u32 next = place + STAGE_BYTES == end ? shared : place + STAGE_BYTES;
+        copy_wait<STAGES - 2>();
+        // The next tile has arrived for everybody, and everybody has the fragments of this one, which is written next.
+        __syncthreads();
+        left.load(next, 0, next_x), right.load(next + A_BYTES, 0, next_y); // behind the last tile not used
+        a.copy(place, 0, A::COUNT, more);
+        b.copy(place + A_BYTES, 0, B::COUNT, more);
+        a.advance(), b.advance();
+        copy_commit();
+        place = next;
+        prepare(x), prepare(y);
+        multiply_fragments(x, y, sums, rows);
+    };
+#pragma unroll 1
+    for (;;) {
+        step(x[0], y[0], x[1], y[1]);
+        if (--steps == 0) break;
+        step(x[1], y[1], x[0], y[0]);
+        if (--steps == 0) break;
+    }
+    copy_wait<0>();
+    __syncthreads(); // nobody reads or writes a tile any more
+    rows.add_slices(shared);
+    add_slices(sums, shared);
+}
