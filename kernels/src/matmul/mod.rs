@@ -58,8 +58,8 @@ pub fn bytes(m: usize, n: usize, k: usize, dtype: DType) -> f64 {
 /// Product over the last two dimensions: `[.., M, K] x [.., K, N] -> [.., M, N]`.
 ///
 /// With `transpose_a`, `a` is `[.., K, M]`; with `transpose_b`, `b` is `[.., N, K]`. Leading dimensions must
-/// be equal. f32; on CUDA devices bf16 too, with sums in float32 that are rounded once. Errors if shapes or types do not
-/// fit, or an argument is not contiguous.
+/// be equal. f32; on CUDA devices bf16 too, with sums in float32 that are rounded once, and f32 exactly unless
+/// [`set_float32_products`] chose otherwise. Errors if shapes or types do not fit, or an argument is not contiguous.
 #[track_caller]
 pub fn matmul(a: &Tensor, b: &Tensor, transpose_a: bool, transpose_b: bool) -> Result<Tensor> {
     let _op = memory::operation("matmul");
@@ -117,8 +117,8 @@ pub fn matmul(a: &Tensor, b: &Tensor, transpose_a: bool, transpose_b: bool) -> R
 
 /// `x Wᵀ + b`: x `[.., K]`, weight `[N, K]`, bias `[N]`, result `[.., N]`.
 ///
-/// f32; on CUDA devices bf16 too, with sums in float32 that are rounded once, after the bias. Errors if shapes or types
-/// do not fit, or an argument is not contiguous.
+/// Types as [`matmul`]; a bf16 result is rounded once, after the bias. Errors if shapes or types do not fit, or an argument
+/// is not contiguous.
 #[track_caller]
 pub fn linear(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Result<Tensor> {
     let _op = memory::operation("linear");

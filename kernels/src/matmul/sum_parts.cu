@@ -15,18 +15,22 @@ KERNEL ENTRY(matmul_sum_parts)(
     const u32 first = (blockIdx.x * blockDim.x + threadIdx.x) * 4;
     if (first >= n) return;
     float sums[4] = {};
+    const float *from = partial + first;
+    if (together) {
 #pragma unroll 4
-    for (u32 part = 0; part < parts; part++) {
-        const float *from = partial + u64(part) * n + first;
-        float v[4];
-        if (together) {
+        for (u32 part = 0; part < parts; part++, from += n) {
+            float v[4];
             load_pack(from, v);
-        } else {
 #pragma unroll
-            for (int i = 0; i < 4; i++) v[i] = first + i < n ? from[i] : 0.0f;
+            for (int i = 0; i < 4; i++) sums[i] += v[i];
         }
+    } else {
+#pragma unroll 1
+        for (u32 part = 0; part < parts; part++, from += n) {
 #pragma unroll
-        for (int i = 0; i < 4; i++) sums[i] += v[i];
+            for (int i = 0; i < 4; i++)
+                if (first + i < n) sums[i] += from[i];
+        }
     }
     if (bias) {
         u32 rest = first;

@@ -114,6 +114,29 @@ fn errors_are_those_of_tf32() {
     }
 }
 
+/// To the nearest value of 11 significant bits, ties away from zero: a product with the identity shows either operand.
+#[test]
+fn operands_are_rounded_to_the_nearest() {
+    let rounded = |x: f64| f64::from(f32::from_bits(((x as f32).to_bits() + 0x1000) & !0x1fff));
+    for (ta, tb) in BOTH.into_iter().flat_map(|ta| BOTH.map(|tb| (ta, tb))) {
+        let z = sizes(1, [72, 72, 72], ta, tb);
+        let values = Array::<f64>::random(&[1, 72, 72], 5, 1.0).rounded_to(DType::F32);
+        let ties = values.map(|v| f64::from(f32::from_bits((v as f32).to_bits() & !0x1fff | 0x1000)));
+        let identity = Array::new(&[1, 72, 72], (0..72 * 72).map(|i| f64::from(i % 73 == 0)).collect());
+        for values in [values, ties] {
+            let turned = |x: &Array<f64>, turn: bool| match turn {
+                true => reference::matmul(x, &identity, true, false),
+                false => x.clone(),
+            };
+            let expected = values.map(rounded);
+            let by_identity = by(MmaTile::T128x64, &z, &[turned(&values, ta), identity.clone()], None);
+            assert!(by_identity.data == expected.data, "A, {ta} {tb}");
+            let of_identity = by(MmaTile::T64x64, &z, &[identity.clone(), turned(&values, tb)], None);
+            assert!(of_identity.data == expected.data, "B, {ta} {tb}");
+        }
+    }
+}
+
 /// Values of 11 significant bits are not rounded: the errors are those of float32 sums.
 #[test]
 fn values_of_tf32_lose_nothing() {
