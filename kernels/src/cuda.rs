@@ -20,6 +20,7 @@ pub(crate) const HEADERS: &[(&str, &str)] = &[
     ("common/few.cuh", include_str!("../common/few.cuh")),
     ("common/mma.cuh", include_str!("../common/mma.cuh")),
     ("common/mma_result.cuh", include_str!("../common/mma_result.cuh")),
+    ("common/mma_statistics.cuh", include_str!("../common/mma_statistics.cuh")),
     ("common/mma_tile.cuh", include_str!("../common/mma_tile.cuh")),
     ("common/number.cuh", include_str!("../common/number.cuh")),
     ("common/math.cuh", include_str!("../common/math.cuh")),

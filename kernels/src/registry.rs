@@ -59,6 +59,7 @@ families! {
     softmax_xent: [crate::softmax_xent::cuda::KERNELS],
     norm: [
         crate::norm::batch_cuda::KERNELS,
+        crate::norm::batch_merge::KERNELS,
         crate::norm::batch_backward_cuda::KERNELS,
         crate::norm::layer_cuda::KERNELS,
         crate::norm::layer_backward_cuda::KERNELS,

@@ -113,14 +113,14 @@ impl Residual {
 
     fn forward(&mut self, x: &Var, mode: Mode) -> Result<Var> {
         let shortcut = match &mut self.downsample {
-            Some((conv, norm)) => norm.forward(&conv.forward(x)?, None, Activation::None, mode)?,
+            Some((conv, norm)) => norm.forward_of(conv, x, None, Activation::None, mode)?,
             None => x.clone(),
         };
         let last = self.layers.len() - 1;
         let mut y = x.clone();
         for (i, (conv, norm)) in self.layers.iter_mut().enumerate() {
             let residual = (i == last).then_some(&shortcut);
-            y = norm.forward(&conv.forward(&y)?, residual, Activation::Relu, mode)?;
+            y = norm.forward_of(conv, &y, residual, Activation::Relu, mode)?;
         }
         Ok(y)
     }
@@ -228,7 +228,7 @@ impl ResNet {
             let text = format!("images must be [B, H, W, {}], channels last", self.spec.channels);
             return Err(Error::shape("resnet", text).argument("images", images.value()));
         }
-        let mut x = self.bn1.forward(&self.conv1.forward(images)?, None, Activation::Relu, mode)?;
+        let mut x = self.bn1.forward_of(&self.conv1, images, None, Activation::Relu, mode)?;
         if self.spec.stem == Stem::ImageNet {
             x = ops::max_pool2d(&x, 3, 2, 1)?;
         }

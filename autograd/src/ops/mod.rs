@@ -46,6 +46,7 @@ operations! {
     conv2d,
     conv_transpose2d,
     batch_norm,
+    conv2d_batch_norm,
     batch_norm_eval,
     batch_norm_split,
     layer_norm,

@@ -6,7 +6,9 @@ use super::{Sizes, fold};
 use crate::cuda::Typed;
 use crate::divisor::{Divisor, side};
 use crate::matmul::cuda::{Sizes as Product, TOGETHER, product, sum_parts};
+use crate::matmul::mma::{self as matmul_mma, Beside};
 use crate::matmul::tile::{Tile, parts};
+use crate::norm::TileSums;
 use engine::cuda::Launch;
 use engine::{DType, Result, Tensor};
 
@@ -157,6 +159,34 @@ pub(crate) fn forward(z: &Sizes, x: &Tensor, w: &Tensor, y: &mut Tensor) -> Resu
         .flops(super::flops(z))
         .bytes(super::bytes(z, x.dtype()) as usize)
         .run()
+}
+
+/// y = x * w, and sums of the columns of its tiles where the kernel that computes it leaves them: of bf16 on tensor cores,
+/// with output channels in packs of 8, where no sum is cut in parts.
+#[track_caller]
+pub(crate) fn forward_with_sums(
+    z: &Sizes,
+    x: &Tensor,
+    w: &Tensor,
+    y: &mut Tensor,
+) -> Result<Option<TileSums>> {
+    let name = "conv2d";
+    if z.o.is_multiple_of(8) && z.is_product() {
+        let (m, n) = (z.n * z.p * z.q, z.o);
+        let sizes = Product { batch: 1, m, n, k: z.c, transpose_a: false, transpose_b: true };
+        if matmul_mma::applies(&sizes, x, w)
+            && let Some(tile) = Beside::tile_without_parts(&sizes)
+        {
+            let mut sums = TileSums::new(m, n, tile.rows(), x.device())?;
+            let beside = Beside::Statistics(&mut sums.sums);
+            matmul_mma::product_by(name, tile, sizes, x, w, None, y, beside)?;
+            return Ok(Some(sums));
+        }
+    } else if z.o.is_multiple_of(8) && mma::applies(z, On::Forward, [x, w]) {
+        return mma::forward_with_sums(name, mma::tile(z, On::Forward), z, [x, w], y).map(Some);
+    }
+    forward(z, x, w, y)?;
+    Ok(None)
 }
 
 /// dx from dy: a product for each residue class of input pixels, in one launch.

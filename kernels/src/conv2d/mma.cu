@@ -12,7 +12,7 @@
 // 16 bytes. The steps k go over kernel elements, then channels; what is outside is zero and not read.
 
 #include "common/divisor.cuh"
-#include "common/mma_result.cuh"
+#include "common/mma_statistics.cuh"
 
 struct Convolution {
     i32 n, h, w, c, r, s, o, p, q, stride, padding;
@@ -108,8 +108,11 @@ __device__ __forceinline__ void store_rows(
 #define NAMED_AS(pass, m, n) conv2d_mma_##pass##_##m##x##n##_bf16
 
 #if defined(PASS_FWD)
-// x: [N, H, W, C], w: [O, R, S, C], y: [N, P, Q, O]. Blocks: tiles of O, then of pixels.
-KERNEL __launch_bounds__(THREADS, 1) NAMED(fwd, TILE_M, TILE_N)(const bf16 *x, const bf16 *w, bf16 *y, Convolution z) {
+// x: [N, H, W, C], w: [O, R, S, C], y: [N, P, Q, O], statistics: [tiles of pixels, 2, O] or null. Blocks: tiles of O, then
+// of pixels.
+KERNEL __launch_bounds__(THREADS, 1) NAMED(fwd, TILE_M, TILE_N)(
+    const bf16 *x, const bf16 *w, bf16 *y, float *statistics, Convolution z
+) {
     extern __shared__ __align__(128) char shared[];
     u32 tile_m = blockIdx.x;
     const u32 first_n = take_remainder(tile_m, z.tiles_n) * TILE_N;
@@ -134,6 +137,8 @@ KERNEL __launch_bounds__(THREADS, 1) NAMED(fwd, TILE_M, TILE_N)(const bf16 *x, c
     store_rows(tile, y, first_n, z.o, z.together, [&](u32 row) {
         return first_m + row < pixels ? i64(first_m + row) * z.o : i64(-1);
     });
+    if (statistics)
+        store_statistics(tile, min(pixels - first_m, TILE_M), first_n, z.o, statistics + u64(tile_m) * 2 * z.o);
 }
 #endif
 

@@ -4,6 +4,7 @@ use super::Sizes;
 use crate::divisor::{Divisor, side};
 use crate::matmul::cuda::sum_parts;
 use crate::matmul::mma_tile::MmaTile;
+use crate::norm::TileSums;
 use engine::cuda::{Kernel, Launch};
 use engine::{DType, Result, Tensor};
 
@@ -125,7 +126,7 @@ pub(crate) fn fits(z: &Sizes, pass: Pass) -> bool {
 }
 
 /// The tile for a pass.
-fn tile(z: &Sizes, pass: Pass) -> MmaTile {
+pub(crate) fn tile(z: &Sizes, pass: Pass) -> MmaTile {
     let Product { count, m, n, k } = product(z, pass);
     MmaTile::best_of(&TILES, count, m, n, k)
 }
@@ -134,6 +135,20 @@ fn tile(z: &Sizes, pass: Pass) -> MmaTile {
 #[track_caller]
 pub(crate) fn run(name: &str, z: &Sizes, pass: Pass, operands: [&Tensor; 2], out: &mut Tensor) -> Result<()> {
     run_by(name, tile(z, pass), z, pass, operands, out)
+}
+
+/// y from x and w, and sums of its columns over the rows of each tile. O is a multiple of 8, and [`applies`].
+#[track_caller]
+pub(crate) fn forward_with_sums(
+    name: &str,
+    tile: MmaTile,
+    z: &Sizes,
+    operands: [&Tensor; 2],
+    y: &mut Tensor,
+) -> Result<TileSums> {
+    let mut sums = TileSums::new(z.n * z.p * z.q, z.o, tile.rows(), y.device())?;
+    launch(name, tile, z, Pass::Forward, operands, y, Some(&mut sums))?;
+    Ok(sums)
 }
 
 /// [`run`] by blocks of a given tile of [`TILES`].
@@ -145,6 +160,20 @@ pub(crate) fn run_by(
     pass: Pass,
     operands: [&Tensor; 2],
     out: &mut Tensor,
+) -> Result<()> {
+    launch(name, tile, z, pass, operands, out, None)
+}
+
+/// [`run_by`]; forward, where `sums` are wanted, with the sums of each tile's columns.
+#[track_caller]
+fn launch(
+    name: &str,
+    tile: MmaTile,
+    z: &Sizes,
+    pass: Pass,
+    operands: [&Tensor; 2],
+    out: &mut Tensor,
+    sums: Option<&mut TileSums>,
 ) -> Result<()> {
     let Product { count: products, m, n, k } = product(z, pass);
     let (across, down) = (tile.across(n), tile.down(m));
@@ -183,7 +212,12 @@ pub(crate) fn run_by(
         .flops(super::flops(z));
     let launch = launch.read(operands[0])?.read(operands[1])?;
     match pass {
-        Pass::Forward | Pass::InputGradient => launch.write(out)?.value(convolution).bytes(bytes).run(),
+        Pass::Forward => {
+            let bytes = bytes + sums.as_ref().map_or(0, |sums| 4 * sums.sums.len());
+            let launch = launch.write(out)?.write_optional(sums.map(|sums| &mut sums.sums))?;
+            launch.value(convolution).bytes(bytes).run()
+        }
+        Pass::InputGradient => launch.write(out)?.value(convolution).bytes(bytes).run(),
         Pass::WeightGradient if count == 1 => {
             launch.write(out)?.value(0u64).value(convolution).bytes(bytes).run()
         }

@@ -18,10 +18,13 @@ pub(crate) mod mma;
 mod mma_tests;
 pub mod reference;
 #[cfg(test)]
+mod sums_tests;
+#[cfg(test)]
 mod tests;
 pub(crate) mod workloads;
 
 use crate::cuda::require_float;
+use crate::norm::TileSums;
 use engine::{DType, Device, Error, Result, Tensor, device, memory};
 
 /// Stride, zero padding and dilation, the same in both directions.
@@ -152,16 +155,36 @@ pub fn output_shape(input: &[usize], weight: &[usize], g: Geometry) -> Result<[u
 #[track_caller]
 pub fn forward(x: &Tensor, weight: &Tensor, g: Geometry) -> Result<Tensor> {
     let _op = memory::operation("conv2d");
-    let device = device::common("conv2d", &["x", "weight"], &[x, weight])?;
-    let sizes = Sizes::new("conv2d", x.shape(), weight.shape(), g)?;
-    require_float("conv2d", "x", x)?;
-    weight.require_dtype("conv2d", "weight", x.dtype())?;
-    let mut y = Tensor::empty(&sizes.output(), x.dtype(), device)?;
-    match device {
+    let (sizes, mut y) = result(x, weight, g)?;
+    match x.device() {
         Device::Cuda(_) => cuda::forward(&sizes, x, weight, &mut y)?,
         Device::Cpu => cpu::forward(&sizes, x.as_slice()?, weight.as_slice()?, y.as_mut_slice()?)?,
     }
     Ok(y)
+}
+
+/// [`forward`], with sums of the result's channels for [`crate::norm::batch_forward_of`] where the kernel that computes it
+/// leaves them: on CUDA devices, of bf16 on tensor cores. The result has the bits of [`forward`].
+#[track_caller]
+pub fn forward_with_sums(x: &Tensor, weight: &Tensor, g: Geometry) -> Result<(Tensor, Option<TileSums>)> {
+    let Device::Cuda(_) = x.device() else {
+        return Ok((forward(x, weight, g)?, None));
+    };
+    let _op = memory::operation("conv2d");
+    let (sizes, mut y) = result(x, weight, g)?;
+    let sums = cuda::forward_with_sums(&sizes, x, weight, &mut y)?;
+    Ok((y, sums))
+}
+
+/// Sizes and room for the result of [`forward`], whose arguments are checked.
+#[track_caller]
+fn result(x: &Tensor, weight: &Tensor, g: Geometry) -> Result<(Sizes, Tensor)> {
+    let device = device::common("conv2d", &["x", "weight"], &[x, weight])?;
+    let sizes = Sizes::new("conv2d", x.shape(), weight.shape(), g)?;
+    require_float("conv2d", "x", x)?;
+    weight.require_dtype("conv2d", "weight", x.dtype())?;
+    let y = Tensor::empty(&sizes.output(), x.dtype(), device)?;
+    Ok((sizes, y))
 }
 
 /// Gradient with respect to the input: dy `[N, P, Q, O]`, weight `[O, R, S, C]`, result `input_shape`.

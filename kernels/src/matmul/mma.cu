@@ -15,11 +15,15 @@
 //     RESIDUAL    out = residual + scale keep (A B + bias), and A B + bias itself to `other` if that is not null
 //     ROW_SUMS    the sums of A's rows over k, to `other`: a bias's gradient beside its weight's
 //     ACCUMULATE  out += A B, in float32
+//     STATISTICS  sums of the columns of each tile's rows, to `partial_other`: see common/mma_statistics.cuh
 // The first five compute on the rounded product: the same bits as a product and an elementwise pass behind it.
 
 #include "common/divisor.cuh"
 #include "common/math.cuh"
 #include "common/mma_result.cuh"
+#if defined(STATISTICS)
+#include "common/mma_statistics.cuh"
+#endif
 
 struct Product {
     u32 m, n, k;
@@ -61,6 +65,8 @@ __device__ __forceinline__ uint2 place_of(u32 tile, const Product &z) {
 #define NAME(m, n) matmul_mma_row_sums_##m##x##n
 #elif defined(ACCUMULATE)
 #define NAME(m, n) matmul_mma_accumulate_##m##x##n
+#elif defined(STATISTICS)
+#define NAME(m, n) matmul_mma_statistics_##m##x##n
 #else
 #define NAME(m, n) matmul_mma_##m##x##n
 #endif
@@ -89,7 +95,8 @@ typedef element result;
 #endif
 
 // a: [batch, M, K], b: [batch, N, K] or either transposed; bias: [N] or null; out: [batch, M, N];
-// partial: [parts, batch, M, N] or null; other: [M, N], with ROW_SUMS [M] (in parts: partial_other, [parts, M]).
+// partial: [parts, batch, M, N] or null; other: [M, N], with ROW_SUMS [M] (in parts: partial_other, [parts, M]);
+// partial_other: with STATISTICS, of one product without parts, [tiles of rows, 2, N].
 // With RESIDUAL residual: [M, N], scale: [N] or null (1), keep: [samples] or null (1), of `rows` rows each.
 // Blocks: tiles, then parts, then products.
 KERNEL __launch_bounds__(THREADS) NAMED(TILE_M, TILE_N, LETTERS)(
@@ -224,5 +231,7 @@ KERNEL __launch_bounds__(THREADS) NAMED(TILE_M, TILE_N, LETTERS)(
 #endif
         store_pack_of(out + at, count, z.together, bits);
     });
+#if defined(STATISTICS)
+    store_statistics(tile, min(z.m - first_m, TILE_M), first_n, z.n, partial_other + u64(place.x) * 2 * z.n);
 #endif
 }

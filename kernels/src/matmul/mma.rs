@@ -27,9 +27,10 @@ macro_rules! tile {
             variant!(RELU_BWD, $tile, [$m, $n, $warp_m, $warp_n], "matmul_mma_relu_bwd", "nn", 1, 0, "RELU_BWD");
             variant!(RESIDUAL, $tile, [$m, $n, $warp_m, $warp_n], "matmul_mma_residual", "nt", 1, 1, "RESIDUAL");
             variant!(ACCUMULATE, $tile, [$m, $n, $warp_m, $warp_n], "matmul_mma_accumulate", "tn", 0, 0, "ACCUMULATE");
+            variant!(STATISTICS, $tile, [$m, $n, $warp_m, $warp_n], "matmul_mma_statistics", "nt", 1, 1, "STATISTICS");
             $(variant!($sums, $tile, [$m, $n, $warp_m, $warp_n], "matmul_mma_row_sums", "tn", 0, 0, "ROW_SUMS");)?
             pub(crate) static KERNELS: &[&Kernel] = &[
-                &NN, &NT, &TN, &TT, &GELU, &GELU_BWD, &RELU, &RELU_BWD, &RESIDUAL, &ACCUMULATE $(, &$sums)?
+                &NN, &NT, &TN, &TT, &GELU, &GELU_BWD, &RELU, &RELU_BWD, &RESIDUAL, &ACCUMULATE, &STATISTICS $(, &$sums)?
             ];
         }
     };
@@ -132,6 +133,9 @@ pub(crate) enum Beside<'a> {
     Accumulate,
     /// The sums of A's rows, which is transposed, over k.
     RowSums(&'a mut Tensor),
+    /// Sums of the result's columns over each tile's rows, `[tiles, 2, N]` of f32: see `common/mma_statistics.cuh`. One
+    /// product, a side by steps, B transposed, N a multiple of 8.
+    Statistics(&'a mut Tensor),
 }
 
 impl Beside<'_> {
@@ -147,8 +151,14 @@ impl Beside<'_> {
         if let (Beside::RowSums(_), MmaTile::T64x128) = (self, tile) {
             return Some(MmaTile::T128x64);
         }
+        if self.allows_parts() { Some(tile) } else { Beside::tile_without_parts(z) }
+    }
+
+    /// The tile for a result whose sums must not be cut in parts; none where they are.
+    pub(crate) fn tile_without_parts(z: &Sizes) -> Option<MmaTile> {
+        let tile = MmaTile::for_result(z.batch, z.m, z.n, z.k);
         let blocks = z.batch * tile.across(z.n) * tile.down(z.m);
-        (self.allows_parts() || tile.parts(blocks, z.k).0 == 1).then_some(tile)
+        (tile.parts(blocks, z.k).0 == 1).then_some(tile)
     }
 
     /// The number of the kernel among a tile's.
@@ -162,7 +172,8 @@ impl Beside<'_> {
             Beside::Residual(..) => 8,
             Beside::Accumulate if is_in_one_pass(z, dtype) => 9,
             Beside::Accumulate => Beside::Nothing.number(z, dtype),
-            Beside::RowSums(_) => 10,
+            Beside::Statistics(_) => 10,
+            Beside::RowSums(_) => 11,
         }
     }
 
@@ -171,7 +182,7 @@ impl Beside<'_> {
         let of = |x: &Tensor| x.len() * x.dtype().size();
         match self {
             Beside::Nothing | Beside::Relu | Beside::Gelu(None) => 0,
-            Beside::Gelu(Some(other)) | Beside::RowSums(other) => of(other),
+            Beside::Gelu(Some(other)) | Beside::RowSums(other) | Beside::Statistics(other) => of(other),
             Beside::GeluBackward(other) | Beside::ReluBackward(other) => of(other),
             Beside::Residual(residual, branch) => {
                 let read = [Some(residual.x), residual.scale, residual.keep];
@@ -186,7 +197,7 @@ impl Beside<'_> {
         let aligned = |x: &Tensor| x.is_aligned(16);
         match self {
             Beside::Nothing | Beside::Relu | Beside::Gelu(None) | Beside::Accumulate => true,
-            Beside::Gelu(Some(other)) | Beside::RowSums(other) => aligned(other),
+            Beside::Gelu(Some(other)) | Beside::RowSums(other) | Beside::Statistics(other) => aligned(other),
             Beside::GeluBackward(other) | Beside::ReluBackward(other) => aligned(other),
             Beside::Residual(residual, branch) => {
                 aligned(residual.x)
@@ -259,16 +270,17 @@ pub(crate) fn product_by(
         let launch = launch.read_optional(bias)?.write(out)?.value(0u64);
         let mut factors = None;
         let launch = match beside {
-            Beside::Nothing | Beside::Relu | Beside::Accumulate => launch.value(0u64),
-            Beside::Gelu(other) => launch.write_optional(other)?,
-            Beside::GeluBackward(other) | Beside::ReluBackward(other) => launch.read(other)?,
-            Beside::RowSums(other) => launch.write(other)?,
+            Beside::Nothing | Beside::Relu | Beside::Accumulate => launch.value(0u64).value(0u64),
+            Beside::Gelu(other) => launch.write_optional(other)?.value(0u64),
+            Beside::GeluBackward(other) | Beside::ReluBackward(other) => launch.read(other)?.value(0u64),
+            Beside::RowSums(other) => launch.write(other)?.value(0u64),
+            Beside::Statistics(other) => launch.value(0u64).write(other)?,
             Beside::Residual(residual, branch) => {
                 factors = Some(residual);
-                launch.write_optional(branch)?
+                launch.write_optional(branch)?.value(0u64)
             }
         };
-        let launch = launch.value(0u64).value(z);
+        let launch = launch.value(z);
         let launch = match factors {
             None => launch,
             Some(Residual { x, scale, keep }) => launch

@@ -94,6 +94,11 @@ impl MmaTile {
         &TILES[self as usize]
     }
 
+    /// Rows of a tile.
+    pub(crate) fn rows(self) -> usize {
+        self.entry().rows
+    }
+
     /// Tiles that cover `m` rows.
     pub(crate) fn down(self, m: usize) -> usize {
         m.div_ceil(self.entry().rows)

@@ -1,6 +1,8 @@
 //! Launchers of batch normalisation (Ioffe and Szegedy, 2015).
 
-use super::{batch_backward_cuda, batch_cuda, cpu, one_device, require, require_parameter, rows_of, values};
+use super::{
+    TileSums, batch_backward_cuda, batch_cuda, cpu, one_device, require, require_parameter, rows_of, values,
+};
 use engine::{DType, Device, Error, Result, Tensor, memory};
 
 /// Result of [`batch_forward`].
@@ -43,9 +45,27 @@ pub fn batch_forward(
     relu: bool,
     eps: f32,
 ) -> Result<BatchForward> {
+    batch_forward_of(x, None, weight, bias, residual, relu, eps)
+}
+
+/// [`batch_forward`] of an x whose sums were left behind by the kernel that computed it, where they were: it is then not
+/// read for the statistics. An error if they are not of x's shape.
+#[track_caller]
+pub fn batch_forward_of(
+    x: &Tensor,
+    sums: Option<&TileSums>,
+    weight: Option<&Tensor>,
+    bias: Option<&Tensor>,
+    residual: Option<&Tensor>,
+    relu: bool,
+    eps: f32,
+) -> Result<BatchForward> {
     let name = "batch_norm";
     let _op = memory::operation(name);
     let (rows, channels) = rows_of(name, x)?;
+    if let Some(sums) = sums {
+        sums.require(name, x, rows, channels)?;
+    }
     if rows == 0 {
         return Err(Error::shape(name, "statistics need at least one row").argument("x", x));
     }
@@ -54,9 +74,17 @@ pub fn batch_forward(
     if let Some(r) = residual {
         require(name, "residual", r, x.dtype(), x.shape())?;
     }
-    match one_device(name, &[("x", Some(x)), ("weight", weight), ("bias", bias), ("residual", residual)])? {
+    let all = [
+        ("x", Some(x)),
+        ("sums", sums.map(|sums| &sums.sums)),
+        ("weight", weight),
+        ("bias", bias),
+        ("residual", residual),
+    ];
+    match one_device(name, &all)? {
         Device::Cuda(_) => {
-            batch_cuda::forward(name, x, channels, batch_cuda::Tail { weight, bias, residual, relu, eps })
+            let tail = batch_cuda::Tail { weight, bias, residual, relu, eps };
+            batch_cuda::forward(name, x, channels, sums, tail)
         }
         Device::Cpu => {
             let affine = cpu::Affine { weight: values(weight)?, bias: values(bias)? };

@@ -1,7 +1,7 @@
 //! Launches of `batch.cu`.
 
-use super::BatchForward;
 use super::columns::{FINISH, Plan, aligned, finish_block, stride};
+use super::{BatchForward, TileSums};
 use crate::cuda::{THREADS, typed_kernels};
 use engine::cuda::Launch;
 use engine::{DType, Result, Tensor};
@@ -45,9 +45,9 @@ fn apply(name: &'static str, x: &Tensor, channels: usize, map: &Tensor, tail: Ta
     Ok(y)
 }
 
-/// y, mean and variance of x [.., C], which has a row.
+/// Partial statistics of x [.., C]: mean and squares of the rows of each block.
 #[track_caller]
-pub fn forward(name: &'static str, x: &Tensor, channels: usize, tail: Tail) -> Result<BatchForward> {
+fn statistics(name: &'static str, x: &Tensor, channels: usize) -> Result<(Plan, Tensor)> {
     let (dtype, device) = (x.dtype(), x.device());
     let plan = Plan::sums(x.len() / channels.max(1), channels, dtype);
     let mut partials = plan.partials(dtype, device)?;
@@ -60,6 +60,23 @@ pub fn forward(name: &'static str, x: &Tensor, channels: usize, tail: Tail) -> R
         .block3(plan.block())
         .flops(5.0 * x.len() as f64)
         .run()?;
+    Ok((plan, partials))
+}
+
+/// y, mean and variance of x [.., C], which has a row, and whose sums are there or not.
+#[track_caller]
+pub fn forward(
+    name: &'static str,
+    x: &Tensor,
+    channels: usize,
+    sums: Option<&TileSums>,
+    tail: Tail,
+) -> Result<BatchForward> {
+    let (dtype, device) = (x.dtype(), x.device());
+    let (plan, partials) = match sums {
+        Some(sums) => sums.merge()?,
+        None => statistics(name, x, channels)?,
+    };
     let mut mean = Tensor::empty(&[channels], DType::F32, device)?;
     let mut variance = Tensor::empty(&[channels], DType::F32, device)?;
     let mut map = Tensor::empty(&[3, stride(channels)], DType::F32, device)?;

@@ -87,6 +87,13 @@ impl Plan {
         Plan::new(rows, channels, dtype, 4, 16)
     }
 
+    /// For merging what was summed elsewhere over runs of `rows_each` rows; whole packs of channels.
+    pub fn merging(rows: usize, channels: usize, dtype: DType, rows_each: usize) -> Plan {
+        let plan = Plan::sums(rows, channels, dtype);
+        let columns = Columns { rows_each: rows_each as u64, ..plan.columns };
+        Plan { columns, blocks: rows.div_ceil(rows_each), ..plan }
+    }
+
     pub fn grid(&self) -> [usize; 3] {
         [self.blocks, self.across, 1]
     }

@@ -8,6 +8,7 @@
 mod batch;
 pub(crate) mod batch_backward_cuda;
 pub(crate) mod batch_cuda;
+pub(crate) mod batch_merge;
 pub mod cases;
 pub(crate) mod check;
 mod columns;
@@ -24,7 +25,8 @@ pub mod reference;
 mod tests;
 pub(crate) mod workloads;
 
-pub use batch::{BatchBackward, BatchForward, batch_apply, batch_backward, batch_forward};
+pub use batch::{BatchBackward, BatchForward, batch_apply, batch_backward, batch_forward, batch_forward_of};
+pub use batch_merge::TileSums;
 pub use l2::{l2_backward, l2_forward};
 pub use layer::{layer_backward, layer_backward_residual, layer_forward, layer_forward_residual};
 

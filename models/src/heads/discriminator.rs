@@ -52,10 +52,10 @@ impl Discriminator {
     pub fn forward(&mut self, images: &Var, mode: Mode) -> Result<Var> {
         let mut x = images.clone();
         for (conv, norm) in &mut self.layers {
-            x = conv.forward(&x)?;
-            if let Some(norm) = norm {
-                x = norm.forward(&x, None, Activation::None, mode)?;
-            }
+            x = match norm {
+                Some(norm) => norm.forward_of(conv, &x, None, Activation::None, mode)?,
+                None => conv.forward(&x)?,
+            };
             x = leaky_relu(&x)?;
         }
         let batch = x.shape()[0];

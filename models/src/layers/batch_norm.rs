@@ -1,11 +1,13 @@
 //! Batch normalisation (Ioffe and Szegedy 2015) with running statistics, fused with what follows it.
 
+use super::Conv2d;
 use crate::Mode;
 use crate::init::{ones, zeros};
 use autograd::module::{Path, Visitor};
 use autograd::param::Role;
 use autograd::{Buffer, Module, Param, Var, ops};
 use engine::{Error, Result, Tensor};
+use kernels::conv2d::output_shape;
 use kernels::elementwise;
 
 /// Weight of the newest batch in the running statistics (PyTorch's `momentum`), unless another is asked for.
@@ -96,24 +98,58 @@ impl BatchNorm {
                 ops::batch_norm_eval(x, mean, variance, weight, bias, residual, relu, EPS)
             }
             Mode::Train => {
-                let channels = self.running_mean.value().len();
-                let count = x.value().len() / (channels * self.splits).max(1);
-                if count < 2 {
-                    let text = "training needs at least two values a channel: take a larger batch or image";
-                    let error = Error::shape("batch_norm", text).argument("x", x.value());
-                    return Err(error.with("splits", self.splits));
-                }
+                let count = self.values_each(x.shape())?;
                 let settings = ops::BatchNorm { relu, eps: EPS };
                 let out = match self.splits {
                     1 => ops::batch_norm(x, weight, bias, residual, settings)?,
                     splits => ops::batch_norm_split(x, weight, bias, residual, settings, splits)?,
                 };
-                let unbiased = count as f32 / (count - 1) as f32;
-                average(&mut self.running_mean, &out.mean, self.momentum, 1.0)?;
-                average(&mut self.running_var, &out.variance, self.momentum, unbiased)?;
-                Ok(out.y)
+                self.follow(out, count)
             }
         }
+    }
+
+    /// [`BatchNorm::forward`] of the convolution of `x`, with the same result. In training mode one operation does both
+    /// where it can, so that the statistics need no pass of their own over memory.
+    #[track_caller]
+    pub fn forward_of(
+        &mut self,
+        conv: &Conv2d,
+        x: &Var,
+        residual: Option<&Var>,
+        activation: Activation,
+        mode: Mode,
+    ) -> Result<Var> {
+        let (Mode::Train, 1, Some(scale), Some(shift)) = (mode, self.splits, &self.weight, &self.bias) else {
+            return self.forward(&conv.forward(x)?, residual, activation, mode);
+        };
+        let (weight, geometry) = (conv.weight_for(x)?, conv.geometry());
+        let count = self.values_each(&output_shape(x.shape(), weight.shape(), geometry)?)?;
+        let settings = ops::BatchNorm { relu: activation == Activation::Relu, eps: EPS };
+        let affine = [&scale.var(), &shift.var()];
+        let out = ops::conv2d_batch_norm(x, &weight, affine, residual, geometry, settings)?;
+        self.follow(out, count)
+    }
+
+    /// Values that a channel of a training batch of this shape has in each split; an error if they are fewer than two.
+    #[track_caller]
+    fn values_each(&self, shape: &[usize]) -> Result<usize> {
+        let channels = self.running_mean.value().len();
+        let count = shape.iter().product::<usize>() / (channels * self.splits).max(1);
+        if count < 2 {
+            let text = "training needs at least two values a channel: take a larger batch or image";
+            let error = Error::shape("batch_norm", text).with("x", shape);
+            return Err(error.with("splits", self.splits));
+        }
+        Ok(count)
+    }
+
+    /// Moves the running statistics to those of a batch with `count` values a channel, and gives its result.
+    fn follow(&mut self, out: ops::BatchNormOutput, count: usize) -> Result<Var> {
+        let unbiased = count as f32 / (count - 1) as f32;
+        average(&mut self.running_mean, &out.mean, self.momentum, 1.0)?;
+        average(&mut self.running_var, &out.variance, self.momentum, unbiased)?;
+        Ok(out.y)
     }
 }
 

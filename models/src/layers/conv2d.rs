@@ -42,7 +42,16 @@ impl Conv2d {
     /// The convolution of `x`.
     #[track_caller]
     pub fn forward(&self, x: &Var) -> Result<Var> {
-        ops::conv2d(x, &self.weight.var_as(x.value().dtype())?, self.geometry)
+        ops::conv2d(x, &self.weight_for(x)?, self.geometry)
+    }
+
+    /// The weight in the element type of `x`.
+    pub(super) fn weight_for(&self, x: &Var) -> Result<Var> {
+        self.weight.var_as(x.value().dtype())
+    }
+
+    pub(super) fn geometry(&self) -> Geometry {
+        self.geometry
     }
 }
 
