@@ -116,6 +116,9 @@ pub struct Case {
     pub oracle_dual: Function<Dual<f64>>,
     /// How many times the naive error is allowed for gradients: 2, or 3 where they sum over a batch.
     pub gradient_factor: f64,
+    /// How often values between the operation's steps, which the references do not round, are rounded to its element type one
+    /// after the other.
+    pub roundings: usize,
 }
 
 impl Case {
@@ -131,6 +134,7 @@ impl Case {
             naive_dual: Box::new(move |x| c.reference(x)),
             oracle_dual: Box::new(move |x| d.reference(x)),
             gradient_factor: 2.0,
+            roundings: 0,
         }
     }
 }

@@ -21,6 +21,8 @@ pub(crate) const HEADERS: &[(&str, &str)] = &[
     ("common/mma.cuh", include_str!("../common/mma.cuh")),
     ("common/mma_result.cuh", include_str!("../common/mma_result.cuh")),
     ("common/mma_statistics.cuh", include_str!("../common/mma_statistics.cuh")),
+    ("common/normalise.cuh", include_str!("../common/normalise.cuh")),
+    ("common/normalise_packs.cuh", include_str!("../common/normalise_packs.cuh")),
     ("common/mma_tile.cuh", include_str!("../common/mma_tile.cuh")),
     ("common/number.cuh", include_str!("../common/number.cuh")),
     ("common/math.cuh", include_str!("../common/math.cuh")),

@@ -21,7 +21,7 @@ pub use heads::{
     OutputNorm, Upsampler, UpsamplerSpec,
 };
 pub use init::Initializer;
-pub use layers::{Activation, BatchNorm, Conv2d, ConvTranspose2d, LayerNorm, Linear};
+pub use layers::{Activation, BatchNorm, Conv2d, ConvTranspose2d, LayerNorm, Linear, conv_norms};
 pub use named::{ARCHS, Named, build, duplicate};
 pub use resnet::{Block, ResNet, ResNetSpec, Stem};
 pub use state::load_state;

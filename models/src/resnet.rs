@@ -1,7 +1,7 @@
 //! Residual networks (He et al. 2016) in torchvision's form: its names, its v1.5 bottleneck.
 
 use crate::encoder::require_block;
-use crate::layers::{Activation, BatchNorm, Conv2d, Linear};
+use crate::layers::{Activation, BatchNorm, Conv2d, Linear, conv_norms};
 use crate::{Initializer, Mode};
 use autograd::module::{Path, Visitor};
 use autograd::{Module, Var, ops};
@@ -113,16 +113,11 @@ impl Residual {
 
     fn forward(&mut self, x: &Var, mode: Mode) -> Result<Var> {
         let shortcut = match &mut self.downsample {
-            Some((conv, norm)) => norm.forward_of(conv, x, None, Activation::None, mode)?,
+            Some((conv, norm)) => norm.forward_of(conv, x, Activation::None, mode)?,
             None => x.clone(),
         };
-        let last = self.layers.len() - 1;
-        let mut y = x.clone();
-        for (i, (conv, norm)) in self.layers.iter_mut().enumerate() {
-            let residual = (i == last).then_some(&shortcut);
-            y = norm.forward_of(conv, &y, residual, Activation::Relu, mode)?;
-        }
-        Ok(y)
+        let mut layers: Vec<_> = self.layers.iter_mut().map(|(conv, norm)| (&*conv, norm)).collect();
+        conv_norms(&mut layers, x, Some(&shortcut), Activation::Relu, mode)
     }
 }
 
@@ -228,7 +223,7 @@ impl ResNet {
             let text = format!("images must be [B, H, W, {}], channels last", self.spec.channels);
             return Err(Error::shape("resnet", text).argument("images", images.value()));
         }
-        let mut x = self.bn1.forward_of(&self.conv1, images, None, Activation::Relu, mode)?;
+        let mut x = self.bn1.forward_of(&self.conv1, images, Activation::Relu, mode)?;
         if self.spec.stem == Stem::ImageNet {
             x = ops::max_pool2d(&x, 3, 2, 1)?;
         }

@@ -9,15 +9,14 @@
 //! few units in the last place of what is summed; in bf16 that unit is larger than all else.
 
 use crate::harness::{
-    Outcome, Verdict, cotangent_values, differentiable, differentiable_output, oracle, output_dtype, step,
-    tensors, text, values,
+    Outcome, Verdict, cotangent_values, differentiable, differentiable_output, near_reference, oracle,
+    output_dtype, step, tensors, text, values,
 };
 use crate::setting::{put, setting, unit};
 use autograd::case::Case;
 use autograd::dual::{moving, tangents};
 use engine::DType;
 use kernels::array::Array;
-use kernels::compare;
 
 /// Step of the difference quotients, in spreads of the input: small, so that few stencils meet a kink of a ReLU.
 const STEP: f64 = 1.0 / 65536.0;
@@ -196,7 +195,7 @@ pub fn full_jacobian(case: &Case) -> Verdict {
         }
         let actual = Array::new(&shape, rows.clone()).to_tensor_of(inputs[i].dtype()).map_err(text)?;
         let what = format!("Jacobian by input {i}");
-        compare::check(&what, &actual, &naive, &exact, case.gradient_factor).map_err(text)?;
+        near_reference(case, &what, &actual, &naive, &exact, case.gradient_factor)?;
     }
     Ok(Outcome::Passed)
 }

@@ -1,12 +1,13 @@
 //! Running a case, and running a check over many.
 
-use crate::setting::{put, setting};
+use crate::setting::{put, setting, unit};
 use autograd::case::{Case, Input};
 use autograd::op::apply_shared;
 use autograd::{Spec, Var};
 use engine::{DType, Tensor};
 use half::bf16;
 use kernels::array::Array;
+use kernels::compare;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 /// What a check says of a case: passed, not applicable for a reason, or wrong.
@@ -145,6 +146,30 @@ pub fn cotangent(case: &Case, seed: u64) -> Result<Tensor, String> {
 /// A tensor of the same values in memory of its own.
 pub fn fresh(x: &Tensor) -> Result<Tensor, String> {
     put(&Array::from_tensor(x).map_err(text)?, x.dtype())?.reshape(x.shape()).map_err(text)
+}
+
+/// An error unless `actual` is within `factor` times the naive error. In bf16 each rounding of a value between the
+/// operation's steps may do what the last one does, to results in f32 too.
+pub fn near_reference(
+    case: &Case,
+    what: &str,
+    actual: &Tensor,
+    naive: &Array<f32>,
+    oracle: &Array<f64>,
+    factor: f64,
+) -> Result<(), String> {
+    if case.roundings == 0 || setting().float != DType::BF16 {
+        return compare::check(what, actual, naive, oracle, factor).map_err(text);
+    }
+    let found = Array::<f64>::from_tensor(actual).map_err(text)?;
+    let (error, at) = compare::error(&found.data, &oracle.data);
+    let allowed = (1 + case.roundings) as f64 * unit();
+    match found.shape == oracle.shape && error <= allowed {
+        true => Ok(()),
+        false => {
+            Err(format!("{what}: error {error:e} of the largest element, allowed {allowed:e}; element {at}"))
+        }
+    }
 }
 
 /// The bits of a tensor's elements, in row-major order.

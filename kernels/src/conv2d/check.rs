@@ -6,6 +6,7 @@ use super::*;
 use crate::array::{Array, Real};
 use crate::check::{each, guarded, misaligned, on_device};
 use crate::compare;
+use crate::norm;
 
 /// n, h, w, c, o, r, s, stride, padding: packs of 4 and 8 channels within windows, weight gradients in parts, kernels
 /// that a stride skips, one residue class of several with pixels, padding beyond the stride, larger tiles.
@@ -122,12 +123,46 @@ fn exact(device: Device, case: &Case, dtype: DType, put: Put) -> Result<()> {
     Ok(())
 }
 
+/// Batch normalisation in the launches around it: what normalises x on the way has the bits of the steps one by one, and
+/// statistics from the sums beside y are those of reading it, within 2 units in the last place of the largest.
+fn normalised(device: Device, case: &Case) -> Result<()> {
+    let z = case.sizes()?;
+    let [x, w, dy] = operands(&z, |shape, seed| Array::random(&shape, seed, 1.0).map(|v: f64| v + 0.5));
+    guarded(device, || {
+        let put = |x: &Array<f64>| on_device(x, DType::BF16, device);
+        let (x, w, dy) = (put(&x)?, put(&w)?, put(&dy)?);
+        let same = |what: &str, a: &Tensor, b: &Tensor| {
+            let cpu = |x: &Tensor| Array::<f64>::from_tensor(&x.to_device(Device::Cpu)?)?.to_tensor();
+            compare::check_equal(what, &cpu(a)?, &cpu(b)?)
+        };
+        let of = |x: &Tensor, sums: Option<&TileSums>| norm::batch_statistics(x, sums, None, None, 1e-5);
+        let map = of(&x, None)?.map;
+        let stored = norm::batch_map(&x, &map, None, true)?;
+        let (y, sums) = forward_of_map(&x, &map, &w, case.g)?;
+        same("forward of normalised x", &y, &forward(&stored, &w, case.g)?)?;
+        let dw = weight_gradient_of_map(&x, &map, &dy, w.shape(), case.g)?;
+        same("wgrad of normalised x", &dw, &weight_gradient(&stored, &dy, w.shape(), case.g)?)?;
+        let (y, sums_beside) = forward_with_sums(&stored, &w, case.g)?;
+        same("forward with sums", &y, &forward(&stored, &w, case.g)?)?;
+        for sums in sums.iter().chain(&sums_beside) {
+            let (found, expected) = (of(&y, Some(sums))?, of(&y, None)?);
+            for (found, expected) in [(found.mean, expected.mean), (found.variance, expected.variance)] {
+                let oracle = Array::<f64>::from_tensor(&expected.to_device(Device::Cpu)?)?;
+                let found = found.to_device(Device::Cpu)?;
+                compare::check("statistics from sums", &found, &oracle.cast(), &oracle, 2.0)?;
+            }
+        }
+        Ok(())
+    })
+}
+
 /// Each type with and without 16-byte access once, on integers or on random values.
 fn check_case(device: Device, case: &Case) -> Result<()> {
     exact(device, case, DType::F32, on_device)?;
     exact(device, case, DType::BF16, misaligned)?;
     bounded(device, case, DType::F32, misaligned)?;
-    bounded(device, case, DType::BF16, on_device)
+    bounded(device, case, DType::BF16, on_device)?;
+    normalised(device, case)
 }
 
 /// Runs every case on a CUDA device and gives their number. The error names the case.

@@ -183,7 +183,7 @@ pub(crate) fn forward_with_sums(
             return Ok(Some(sums));
         }
     } else if z.o.is_multiple_of(8) && mma::applies(z, On::Forward, [x, w]) {
-        return mma::forward_with_sums(name, mma::tile(z, On::Forward), z, [x, w], y).map(Some);
+        return mma::forward_with_sums(name, mma::tile(z, On::Forward), z, [x, w], None, y).map(Some);
     }
     forward(z, x, w, y)?;
     Ok(None)

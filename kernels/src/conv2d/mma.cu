@@ -10,9 +10,13 @@
 // says whether it lies inside the image, so that the loop has neither divisions nor comparisons of coordinates: R S is
 // at most 32, tensors have less than 2^31 elements, channels are multiples of 8 (in dgrad O of 64), rows are aligned to
 // 16 bytes. The steps k go over kernel elements, then channels; what is outside is zero and not read.
+//
+// With NORMALISED, forward and wgrad read relu(normalised(x)), which is never stored: each thread computes it in shared
+// memory, on the packs that it copied itself, between their arrival and the barrier that shows them to others.
 
 #include "common/divisor.cuh"
 #include "common/mma_statistics.cuh"
+#include "common/normalise_packs.cuh"
 
 struct Convolution {
     i32 n, h, w, c, r, s, o, p, q, stride, padding;
@@ -91,6 +95,23 @@ template <int SIGN> struct Windows {
     }
 };
 
+#if defined(NORMALISED)
+// Windows of relu(normalised(x)): each thread computes on the packs that it copied itself, once they have arrived. What
+// lies outside of the image stays zero.
+struct NormalisedWindows : Windows<1> {
+    ChannelMap map;
+    Divisor channels_of;
+};
+
+__device__ __forceinline__ void arrived(NormalisedWindows &a, u32 tile) {
+    // The step is that of the next tile to copy: STAGES - 1 tiles behind the one that has arrived.
+    u32 element = (a.row * a.kernel_columns + a.column) * a.channels + a.channel - (STAGES - 1) * TILE_K;
+    const u32 channel = take_remainder(element, a.channels_of);
+    const u32 bit = element < 32 ? 1u << element : 0;
+    normalise_packs<NormalisedWindows::Packs>(tile, a.map, channel, [&](int j) { return a.meets[j] & bit; });
+}
+#endif
+
 // The tile's rows, each at `place(row)` elements of `to`, or nowhere where that is negative.
 template <typename T, typename F>
 __device__ __forceinline__ void store_rows(
@@ -107,11 +128,22 @@ __device__ __forceinline__ void store_rows(
 #define NAMED(pass, m, n) NAMED_AS(pass, m, n)
 #define NAMED_AS(pass, m, n) conv2d_mma_##pass##_##m##x##n##_bf16
 
+// The map of x's channels [3, map_stride] behind the other arguments.
+#if defined(NORMALISED)
+#define FWD fwd_normalised
+#define WGRAD wgrad_normalised
+#define MAP , const float *map, u64 map_stride
+#else
+#define FWD fwd
+#define WGRAD wgrad
+#define MAP
+#endif
+
 #if defined(PASS_FWD)
 // x: [N, H, W, C], w: [O, R, S, C], y: [N, P, Q, O], statistics: [tiles of pixels, 2, O] or null. Blocks: tiles of O, then
 // of pixels.
-KERNEL __launch_bounds__(THREADS, 1) NAMED(fwd, TILE_M, TILE_N)(
-    const bf16 *x, const bf16 *w, bf16 *y, float *statistics, Convolution z
+KERNEL __launch_bounds__(THREADS, 1) NAMED(FWD, TILE_M, TILE_N)(
+    const bf16 *x, const bf16 *w, bf16 *y, float *statistics, Convolution z MAP
 ) {
     extern __shared__ __align__(128) char shared[];
     u32 tile_m = blockIdx.x;
@@ -119,7 +151,12 @@ KERNEL __launch_bounds__(THREADS, 1) NAMED(fwd, TILE_M, TILE_N)(
     const u32 first_m = tile_m * TILE_M;
     const u32 pixels = z.n * z.p * z.q, length = z.r * z.s * z.c;
 
+#if defined(NORMALISED)
+    NormalisedWindows windows;
+    windows.map = {map, map_stride}, windows.channels_of = z.channels;
+#else
     Windows<1> windows;
+#endif
     windows.begin(x, z.h, z.w, z.r, u32(z.s), z.channels, [&](u32 row, i32 &image, i32 &top, i32 &left) {
         const Digits pixel = digits(first_m + row, z.rows, z.columns); // image, row, column
         image = pixel.outer;
@@ -286,13 +323,17 @@ struct Pixels {
         __syncthreads(); // the places of the first three tiles are known
     }
 
+    // Copies pack j, and gives whether it lies inside.
+    __device__ __forceinline__ bool copy_pack(u32 to, int j, bool wanted) const {
+        const Place at = places[tile % RING * TILE_K + Packs::outer() + j * Packs::JUMP];
+        const bool meets = at.meets & bit;
+        copy_async_if(wanted, to + Packs::place(j), x + at.corner, meets ? 16 : 0);
+        return meets;
+    }
+
     __device__ __forceinline__ void copy(u32 to, int from, int behind, bool wanted) {
-        const Place *ring = places + tile % RING * TILE_K + Packs::outer();
 #pragma unroll
-        for (int j = from; j < behind; j++) {
-            const Place at = ring[j * Packs::JUMP];
-            copy_async_if(wanted, to + Packs::place(j), x + at.corner, at.meets & bit ? 16 : 0);
-        }
+        for (int j = from; j < behind; j++) copy_pack(to, j, wanted);
     }
 
     // The loop's barrier lies between this and the next tile's copies, but for the first two.
@@ -303,10 +344,38 @@ struct Pixels {
     }
 };
 
+#if defined(NORMALISED)
+// Pixels of relu(normalised(x)): as NormalisedWindows. Which packs lie inside is found when they are copied, and kept until
+// they arrive: a bit for each, those of the tile that arrives next first.
+struct NormalisedPixels : Pixels {
+    ChannelMap map;
+    u32 channel; // of all packs of this thread
+    u32 inside_bits;
+    using Pixels::Pixels;
+    static_assert(3 * COUNT <= 32, "tiles on the way have bits of their own");
+
+    __device__ __forceinline__ void copy(u32 tile, int from, int to, bool wanted) {
+#pragma unroll
+        for (int j = from; j < to; j++) {
+            const u32 at = copy_pack(tile, j, wanted);
+            inside_bits |= at << (j + 2 * COUNT);
+        }
+    }
+    __device__ __forceinline__ void advance() {
+        Pixels::advance();
+        inside_bits >>= COUNT;
+    }
+};
+
+__device__ __forceinline__ void arrived(NormalisedPixels &b, u32 tile) {
+    normalise_packs<NormalisedPixels::Packs>(tile, b.map, b.channel, [&](int j) { return b.inside_bits >> j & 1; });
+}
+#endif
+
 // x: [N, H, W, C], dy: [N, P, Q, O], dw: [O, R, S, C], partial: [parts, O, R, S, C] or null. Blocks: tiles of R S C,
 // then of O, then parts, whose sums matmul_sum_parts adds in order.
-KERNEL __launch_bounds__(THREADS, 1) NAMED(wgrad, TILE_M, TILE_N)(
-    const bf16 *x, const bf16 *dy, bf16 *dw, float *partial, Convolution z
+KERNEL __launch_bounds__(THREADS, 1) NAMED(WGRAD, TILE_M, TILE_N)(
+    const bf16 *x, const bf16 *dy, bf16 *dw, float *partial, Convolution z MAP
 ) {
     extern __shared__ __align__(128) char shared[];
     u32 part = blockIdx.x;
@@ -319,7 +388,12 @@ KERNEL __launch_bounds__(THREADS, 1) NAMED(wgrad, TILE_M, TILE_N)(
     DenseOperand<TILE_M, false> gradient(dy, z.o, first_m, z.o, first_k, end_k);
     __shared__ Place places[Pixels::RING * TILE_K];
     const u32 row = first_n + Pixels::Packs::inner();
+#if defined(NORMALISED)
+    NormalisedPixels pixels(x, z, places, row, first_k, end_k);
+    pixels.map = {map, map_stride}, pixels.channel = digits(row, u32(z.s), z.channels).inner, pixels.inside_bits = 0;
+#else
     Pixels pixels(x, z, places, row, first_k, end_k);
+#endif
     Sums sums = {};
     NoRowSums nothing;
     const u32 steps = (end_k - first_k + TILE_K - 1) / TILE_K;

@@ -12,22 +12,40 @@ macro_rules! tile {
     ($module:ident, $tile:ident, $m:literal x $n:literal, $warp_m:literal x $warp_n:literal) => {
         mod $module {
             use engine::cuda::{Kernel, Module};
-            pass!(FWD, $tile, [$m, $n, $warp_m, $warp_n], "fwd", "PASS_FWD");
-            pass!(DGRAD, $tile, [$m, $n, $warp_m, $warp_n], "dgrad", "PASS_DGRAD");
-            pass!(WGRAD, $tile, [$m, $n, $warp_m, $warp_n], "wgrad", "PASS_WGRAD");
-            pub(crate) static KERNELS: &[&Kernel] = &[&FWD, &DGRAD, &WGRAD];
+            pass!(FWD, $tile, [$m, $n, $warp_m, $warp_n], "fwd", "PASS_FWD", "PLAIN");
+            pass!(DGRAD, $tile, [$m, $n, $warp_m, $warp_n], "dgrad", "PASS_DGRAD", "PLAIN");
+            pass!(WGRAD, $tile, [$m, $n, $warp_m, $warp_n], "wgrad", "PASS_WGRAD", "PLAIN");
+            pass!(
+                FWD_NORMALISED,
+                $tile,
+                [$m, $n, $warp_m, $warp_n],
+                "fwd_normalised",
+                "PASS_FWD",
+                "NORMALISED"
+            );
+            pass!(
+                WGRAD_NORMALISED,
+                $tile,
+                [$m, $n, $warp_m, $warp_n],
+                "wgrad_normalised",
+                "PASS_WGRAD",
+                "NORMALISED"
+            );
+            pub(crate) static KERNELS: &[&Kernel] =
+                &[&FWD, &DGRAD, &WGRAD, &FWD_NORMALISED, &WGRAD_NORMALISED];
         }
     };
 }
 macro_rules! pass {
-    ($name:ident, $tile:ident, [$m:literal, $n:literal, $warp_m:literal, $warp_n:literal], $pass:literal, $define:literal) => {
+    ($name:ident, $tile:ident, [$m:literal, $n:literal, $warp_m:literal, $warp_n:literal], $pass:literal, $define:literal,
+     $input:literal) => {
         static $name: Kernel = {
             static MODULE: Module = Module::new(
                 "conv2d",
                 "kernels/src/conv2d/mma.cu",
                 include_str!("mma.cu"),
                 crate::cuda::HEADERS,
-                &["ELEMENT_BF16", $define],
+                &["ELEMENT_BF16", $define, $input],
                 &[
                     concat!("--define-macro=TILE_M=", $m),
                     concat!("--define-macro=TILE_N=", $n),
@@ -137,18 +155,30 @@ pub(crate) fn run(name: &str, z: &Sizes, pass: Pass, operands: [&Tensor; 2], out
     run_by(name, tile(z, pass), z, pass, operands, out)
 }
 
-/// y from x and w, and sums of its columns over the rows of each tile. O is a multiple of 8, and [`applies`].
+/// y from x (or what `map` makes of it) and w, and sums of its columns over the rows of each tile. O is a multiple of 8, and
+/// [`applies`].
 #[track_caller]
 pub(crate) fn forward_with_sums(
     name: &str,
     tile: MmaTile,
     z: &Sizes,
     operands: [&Tensor; 2],
+    map: Option<&Tensor>,
     y: &mut Tensor,
 ) -> Result<TileSums> {
     let mut sums = TileSums::new(z.n * z.p * z.q, z.o, tile.rows(), y.device())?;
-    launch(name, tile, z, Pass::Forward, operands, y, Some(&mut sums))?;
+    launch(name, tile, z, Pass::Forward, operands, y, Beside { sums: Some(&mut sums), map })?;
     Ok(sums)
+}
+
+/// What a launch does beside its pass.
+#[derive(Default)]
+pub(crate) struct Beside<'a> {
+    /// Forward: sums of the result's columns over the rows of each tile.
+    pub(crate) sums: Option<&'a mut TileSums>,
+    /// Forward and for the weight's gradient: x is what `relu(normalised(x))` is made of, by this map of its channels
+    /// [3, C].
+    pub(crate) map: Option<&'a Tensor>,
 }
 
 /// [`run`] by blocks of a given tile of [`TILES`].
@@ -161,19 +191,19 @@ pub(crate) fn run_by(
     operands: [&Tensor; 2],
     out: &mut Tensor,
 ) -> Result<()> {
-    launch(name, tile, z, pass, operands, out, None)
+    launch(name, tile, z, pass, operands, out, Beside::default())
 }
 
-/// [`run_by`]; forward, where `sums` are wanted, with the sums of each tile's columns.
+/// [`run_by`], and what is done beside.
 #[track_caller]
-fn launch(
+pub(crate) fn launch(
     name: &str,
     tile: MmaTile,
     z: &Sizes,
     pass: Pass,
     operands: [&Tensor; 2],
     out: &mut Tensor,
-    sums: Option<&mut TileSums>,
+    beside: Beside<'_>,
 ) -> Result<()> {
     let Product { count: products, m, n, k } = product(z, pass);
     let (across, down) = (tile.across(n), tile.down(m));
@@ -205,7 +235,12 @@ fn launch(
     let number = TILES.iter().position(|other| *other == tile).unwrap_or(0);
     let device = operands[0].device();
     let bytes = super::bytes(z, DType::BF16) as usize;
-    let launch = Launch::new(KERNELS[number][pass as usize], device)?
+    let kernel = match (pass, beside.map) {
+        (Pass::Forward, Some(_)) => 3,
+        (Pass::WeightGradient, Some(_)) => 4,
+        _ => pass as usize,
+    };
+    let launch = Launch::new(KERNELS[number][kernel], device)?
         .grid(across * down * products * count)
         .block(TILES[number].threads())
         .shared(TILES[number].shared())
@@ -213,18 +248,29 @@ fn launch(
     let launch = launch.read(operands[0])?.read(operands[1])?;
     match pass {
         Pass::Forward => {
-            let bytes = bytes + sums.as_ref().map_or(0, |sums| 4 * sums.sums.len());
-            let launch = launch.write(out)?.write_optional(sums.map(|sums| &mut sums.sums))?;
-            launch.value(convolution).bytes(bytes).run()
+            let bytes = bytes + beside.sums.as_ref().map_or(0, |sums| 4 * sums.sums.len());
+            let launch = launch.write(out)?.write_optional(beside.sums.map(|sums| &mut sums.sums))?;
+            with_map(launch.value(convolution), beside.map)?.bytes(bytes).run()
         }
         Pass::InputGradient => launch.write(out)?.value(convolution).bytes(bytes).run(),
         Pass::WeightGradient if count == 1 => {
-            launch.write(out)?.value(0u64).value(convolution).bytes(bytes).run()
+            let launch = launch.write(out)?.value(0u64).value(convolution);
+            with_map(launch, beside.map)?.bytes(bytes).run()
         }
         Pass::WeightGradient => {
             let mut partial = Tensor::empty(&[count, m * n], DType::F32, device)?;
-            launch.value(0u64).write(&mut partial)?.value(convolution).run()?;
+            let launch = launch.value(0u64).write(&mut partial)?.value(convolution);
+            with_map(launch, beside.map)?.run()?;
             sum_parts(name, &partial, None, n, out)
         }
+    }
+}
+
+/// The last arguments of a kernel that normalises what it reads, and none of the others.
+#[track_caller]
+fn with_map(launch: Launch, map: Option<&Tensor>) -> Result<Launch> {
+    match map {
+        Some(map) => Ok(launch.read(map)?.value(map.shape()[1] as u64)),
+        None => Ok(launch),
     }
 }

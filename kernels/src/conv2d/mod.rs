@@ -16,12 +16,17 @@ mod fold_tests;
 pub(crate) mod mma;
 #[cfg(test)]
 mod mma_tests;
+mod normalised;
+#[cfg(test)]
+mod normalised_tests;
 pub mod reference;
 #[cfg(test)]
 mod sums_tests;
 #[cfg(test)]
 mod tests;
 pub(crate) mod workloads;
+
+pub use normalised::{forward_of_map, takes_map, weight_gradient_of_map};
 
 use crate::cuda::require_float;
 use crate::norm::TileSums;

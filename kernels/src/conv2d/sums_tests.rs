@@ -86,7 +86,7 @@ fn every_tile_leaves_the_sums_of_what_it_stores() {
         for tile in TILES {
             let (y, sums) = guarded(device(), || {
                 let mut y = Tensor::empty(&z.output(), DType::BF16, device())?;
-                let sums = forward_by("conv2d", tile, &z, [&x, &w], &mut y)?;
+                let sums = forward_by("conv2d", tile, &z, [&x, &w], None, &mut y)?;
                 Ok((y, sums))
             })
             .unwrap();

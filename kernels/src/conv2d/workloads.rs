@@ -28,6 +28,27 @@ fn pass(device: Device, dtype: DType, size: usize, pass: usize) -> Result<Run> {
     }))
 }
 
+/// The middle of a residual block: a convolution of 64 channels to 64 that normalises what it reads, and statistics from
+/// the sums beside it (pass 0), and its weight's gradient (pass 1); or one pixel to one pixel, 64 to 256, with sums (pass 2).
+fn normalised(device: Device, dtype: DType, pass: usize) -> Result<Run> {
+    let (input, weight, g) = match pass {
+        2 => ([2, 16, 16, 64], [256, 1, 1, 64], Geometry::new(1, 0)),
+        _ => SIZES[0],
+    };
+    let put = |shape: &[usize], seed| on_device(&Array::random(shape, seed, 1.0), dtype, device);
+    let (x, w) = (put(&input, 1)?, put(&weight, 2)?);
+    let dy = put(&output_shape(&input, &weight, g)?, 3)?;
+    let map = crate::norm::batch_statistics(&x, None, None, None, 1e-5)?.map;
+    Ok(Box::new(move || match pass {
+        0 => {
+            let (y, sums) = forward_of_map(&x, &map, &w, g)?;
+            crate::norm::batch_statistics(&y, sums.as_ref(), None, None, 1e-5).map(drop)
+        }
+        1 => weight_gradient_of_map(&x, &map, &dy, &weight, g).map(drop),
+        _ => forward_with_sums(&x, &w, g).map(drop),
+    }))
+}
+
 /// The family's workloads.
 pub fn workloads() -> Vec<Workload> {
     vec![
@@ -39,5 +60,14 @@ pub fn workloads() -> Vec<Workload> {
         Workload { label: "conv2d_wgrad 2x32x32, 32 to 64, 3x3 stride 2", prepare: |d, t| pass(d, t, 1, 2) },
         Workload { label: "conv2d 2x32x32, 3 to 64, 7x7 stride 2", prepare: |d, t| pass(d, t, 2, 0) },
         Workload { label: "conv2d_wgrad 2x32x32, 3 to 64, 7x7 stride 2", prepare: |d, t| pass(d, t, 2, 2) },
+        Workload {
+            label: "conv2d of a map, then statistics 2x16x16, 64 to 64, 3x3",
+            prepare: |d, t| normalised(d, t, 0),
+        },
+        Workload {
+            label: "conv2d_wgrad of a map 2x16x16, 64 to 64, 3x3",
+            prepare: |d, t| normalised(d, t, 1),
+        },
+        Workload { label: "conv2d with sums 2x16x16, 64 to 256, 1x1", prepare: |d, t| normalised(d, t, 2) },
     ]
 }

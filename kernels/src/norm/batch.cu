@@ -10,6 +10,7 @@
 // for each other once, when a block's rows are summed, and when partials are.
 
 #include "common/columns.cuh"
+#include "common/normalise.cuh"
 
 // Rows of a thread whose sums are in float32.
 constexpr int CHUNK = 8;
@@ -144,7 +145,7 @@ __device__ __forceinline__ void apply(const element *__restrict__ x, const eleme
     load_channels(map + stride, 0.0f, c, at.pack, true, scale);
     load_channels(map + 2 * stride, 0.0f, c, at.pack, true, offset);
     auto value = [&](float x, float residual, int i) {
-        const float v = (x - mean[i]) * scale[i] + offset[i] + residual;
+        const float v = normalised(x, mean[i], scale[i], offset[i]) + residual;
         return relu && v < 0.0f ? 0.0f : v;
     };
     const u64 step = u64(blockDim.y) * c.packs * PACK;

@@ -1,5 +1,7 @@
 //! Launchers of batch normalisation (Ioffe and Szegedy, 2015).
 
+use super::batch_backward_cuda::Mask;
+use super::columns::stride;
 use super::{
     TileSums, batch_backward_cuda, batch_cuda, cpu, one_device, require, require_parameter, rows_of, values,
 };
@@ -14,6 +16,17 @@ pub struct BatchForward {
     pub mean: Tensor,
     /// Biased variance (divided by the number of rows) of each channel [C].
     pub variance: Tensor,
+}
+
+/// Result of [`batch_statistics`].
+#[derive(Debug, Clone)]
+pub struct BatchStatistics {
+    /// Mean of each channel [C].
+    pub mean: Tensor,
+    /// Biased variance of each channel [C].
+    pub variance: Tensor,
+    /// What they make of each channel, in f32: mean, scale and offset, [3, C rounded up to a multiple of 4].
+    pub map: Tensor,
 }
 
 /// Result of [`batch_backward`].
@@ -62,6 +75,27 @@ pub fn batch_forward_of(
 ) -> Result<BatchForward> {
     let name = "batch_norm";
     let _op = memory::operation(name);
+    rows_of(name, x)?;
+    if let Some(r) = residual {
+        require(name, "residual", r, x.dtype(), x.shape())?;
+        one_device(name, &[("x", Some(x)), ("residual", residual)])?;
+    }
+    let BatchStatistics { mean, variance, map } = batch_statistics(x, sums, weight, bias, eps)?;
+    let y = batch_map(x, &map, residual, relu)?;
+    Ok(BatchForward { y, mean, variance })
+}
+
+/// The first half of [`batch_forward_of`], statistics; [`batch_map`] is the second.
+#[track_caller]
+pub fn batch_statistics(
+    x: &Tensor,
+    sums: Option<&TileSums>,
+    weight: Option<&Tensor>,
+    bias: Option<&Tensor>,
+    eps: f32,
+) -> Result<BatchStatistics> {
+    let name = "batch_norm";
+    let _op = memory::operation(name);
     let (rows, channels) = rows_of(name, x)?;
     if let Some(sums) = sums {
         sums.require(name, x, rows, channels)?;
@@ -71,34 +105,55 @@ pub fn batch_forward_of(
     }
     require_parameter(name, "weight", weight, &[channels])?;
     require_parameter(name, "bias", bias, &[channels])?;
-    if let Some(r) = residual {
-        require(name, "residual", r, x.dtype(), x.shape())?;
-    }
-    let all = [
-        ("x", Some(x)),
-        ("sums", sums.map(|sums| &sums.sums)),
-        ("weight", weight),
-        ("bias", bias),
-        ("residual", residual),
-    ];
-    match one_device(name, &all)? {
+    let sums_of = sums.map(|sums| &sums.sums);
+    let device = one_device(name, &[("x", Some(x)), ("sums", sums_of), ("weight", weight), ("bias", bias)])?;
+    let mut mean = Tensor::empty(&[channels], DType::F32, device)?;
+    let mut variance = Tensor::empty(&[channels], DType::F32, device)?;
+    let mut map = Tensor::empty(&[3, stride(channels)], DType::F32, device)?;
+    match device {
         Device::Cuda(_) => {
-            let tail = batch_cuda::Tail { weight, bias, residual, relu, eps };
-            batch_cuda::forward(name, x, channels, sums, tail)
+            let results = [&mut mean, &mut variance, &mut map];
+            batch_cuda::statistics(name, x, channels, sums, (weight, bias), eps, results)?;
         }
         Device::Cpu => {
             let affine = cpu::Affine { weight: values(weight)?, bias: values(bias)? };
-            let other = values(residual)?;
-            let values = x.as_slice::<f32>()?;
-            let mut y = Tensor::empty(x.shape(), DType::F32, Device::Cpu)?;
-            let mut mean = Tensor::empty(&[channels], DType::F32, Device::Cpu)?;
-            let mut variance = Tensor::empty(&[channels], DType::F32, Device::Cpu)?;
-            let statistics = cpu::statistics(values, channels)?;
+            let statistics = cpu::statistics(x.as_slice()?, channels)?;
             statistics.store(mean.as_mut_slice()?, variance.as_mut_slice()?);
-            let map = cpu::Map::from_statistics(&statistics, affine, eps)?;
-            cpu::apply(values, &map, other, relu, y.as_mut_slice()?);
-            Ok(BatchForward { y, mean, variance })
+            cpu::store_map(&statistics, affine, eps, map.as_mut_slice()?, stride(channels));
         }
+    }
+    Ok(BatchStatistics { mean, variance, map })
+}
+
+/// y = relu?((x - mean) * scale + offset + residual?) by the map of [`batch_statistics`]; x and types as for
+/// [`batch_forward`].
+#[track_caller]
+pub fn batch_map(x: &Tensor, map: &Tensor, residual: Option<&Tensor>, relu: bool) -> Result<Tensor> {
+    let name = "batch_norm_map";
+    let _op = memory::operation(name);
+    let (_, channels) = rows_of(name, x)?;
+    require_map(name, map, channels)?;
+    if let Some(r) = residual {
+        require(name, "residual", r, x.dtype(), x.shape())?;
+    }
+    match one_device(name, &[("x", Some(x)), ("map", Some(map)), ("residual", residual)])? {
+        Device::Cuda(_) => batch_cuda::apply(name, x, channels, map, residual, relu),
+        Device::Cpu => {
+            let mut y = Tensor::empty(x.shape(), DType::F32, Device::Cpu)?;
+            let map = cpu::Map::stored(map.as_slice()?, channels, stride(channels))?;
+            cpu::apply(x.as_slice()?, &map, values(residual)?, relu, y.as_mut_slice()?);
+            Ok(y)
+        }
+    }
+}
+
+/// Checks a map of channels, as [`batch_statistics`] makes it.
+#[track_caller]
+pub(crate) fn require_map(name: &'static str, map: &Tensor, channels: usize) -> Result<()> {
+    require(name, "map", map, DType::F32, &[3, stride(channels)])?;
+    match map.device() == Device::Cpu || map.is_aligned(16) {
+        true => Ok(()),
+        false => Err(Error::value(name, "the map must be as it was made, not a part of another tensor")),
     }
 }
 
@@ -134,8 +189,8 @@ pub fn batch_apply(
     ];
     match one_device(name, &all)? {
         Device::Cuda(_) => {
-            let tail = batch_cuda::Tail { weight, bias, residual, relu, eps };
-            batch_cuda::apply_given(name, x, (mean, variance), tail)
+            let map = batch_cuda::map_of(name, (mean, variance), (weight, bias), x.dtype(), eps)?;
+            batch_cuda::apply(name, x, mean.len(), &map, residual, relu)
         }
         Device::Cpu => {
             let affine = cpu::Affine { weight: values(weight)?, bias: values(bias)? };
@@ -195,8 +250,17 @@ pub fn batch_backward(
     ];
     match one_device(name, &all)? {
         Device::Cuda(_) => {
-            let (inputs, statistics) = ((dy, x, y), (mean, variance));
-            batch_backward_cuda::backward(name, inputs, statistics, weight, has_residual, training, eps)
+            let (mask, statistics) = (y.map(Mask::Result), (mean, variance));
+            batch_backward_cuda::backward(
+                name,
+                (dy, x),
+                mask,
+                statistics,
+                weight,
+                has_residual,
+                training,
+                eps,
+            )
         }
         Device::Cpu => {
             let gradient = dy.as_slice::<f32>()?;
@@ -230,4 +294,40 @@ pub fn batch_backward(
             Ok(BatchBackward { dx, dweight, dbias, dresidual })
         }
     }
+}
+
+/// [`batch_backward`] of a batch with a ReLU and without a residual whose result was not kept: where the ReLU let values
+/// through is found from x and the map of [`batch_statistics`], with the bits of [`batch_backward`].
+///
+/// dy and x of one shape [.., C], mean, variance and weight [C], as they were forward; types as for [`batch_backward`].
+#[track_caller]
+pub fn batch_backward_of_map(
+    dy: &Tensor,
+    x: &Tensor,
+    map: &Tensor,
+    (mean, variance): (&Tensor, &Tensor),
+    weight: Option<&Tensor>,
+    eps: f32,
+) -> Result<BatchBackward> {
+    let name = "batch_norm_backward";
+    let (rows, channels) = rows_of(name, x)?;
+    if x.device() == Device::Cpu {
+        let y = batch_map(x, map, None, true)?;
+        return batch_backward(dy, x, Some(&y), mean, variance, weight, true, false, true, eps);
+    }
+    let _op = memory::operation(name);
+    require(name, "dy", dy, x.dtype(), x.shape())?;
+    require_map(name, map, channels)?;
+    require(name, "mean", mean, DType::F32, &[channels])?;
+    require(name, "variance", variance, DType::F32, &[channels])?;
+    require_parameter(name, "weight", weight, &[channels])?;
+    if rows == 0 {
+        return Err(Error::shape(name, "statistics need at least one row").argument("x", x));
+    }
+    let all =
+        [("dy", Some(dy)), ("x", Some(x)), ("map", Some(map)), ("mean", Some(mean)), ("weight", weight)];
+    one_device(name, &all)?;
+    one_device(name, &[("x", Some(x)), ("variance", Some(variance))])?;
+    let mask = Some(Mask::Map(map));
+    batch_backward_cuda::backward(name, (dy, x), mask, (mean, variance), weight, false, true, eps)
 }

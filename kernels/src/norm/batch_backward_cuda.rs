@@ -13,11 +13,22 @@ typed_kernels! {
     APPLY = "norm_batch_bwd_apply";
 }
 
-/// Gradients from dy, x [.., C], statistics and, behind a ReLU, its result `y`.
+/// What tells where a ReLU has let values through.
+#[derive(Clone, Copy)]
+pub enum Mask<'a> {
+    /// Its result.
+    Result(&'a Tensor),
+    /// The map that makes it of x, without a residual.
+    Map(&'a Tensor),
+}
+
+/// Gradients from dy, x [.., C], statistics and, behind a ReLU, what tells its mask.
 #[track_caller]
+#[allow(clippy::too_many_arguments, reason = "the gradients and what they depend on")]
 pub fn backward(
     name: &'static str,
-    (dy, x, y): (&Tensor, &Tensor, Option<&Tensor>),
+    (dy, x): (&Tensor, &Tensor),
+    mask: Option<Mask<'_>>,
     (mean, variance): (&Tensor, &Tensor),
     weight: Option<&Tensor>,
     has_residual: bool,
@@ -28,6 +39,11 @@ pub fn backward(
     let rows = x.len() / channels.max(1);
     let plan = Plan::sums(rows, channels, dtype);
     let mut partials = plan.partials(dtype, device)?;
+    let (y, forward) = match mask {
+        Some(Mask::Result(y)) => (Some(y), None),
+        Some(Mask::Map(map)) => (None, Some(map)),
+        None => (None, None),
+    };
     let mut masked = match (y, has_residual) {
         (Some(_), true) => Some(Tensor::empty(x.shape(), dtype, device)?),
         _ => None,
@@ -37,9 +53,11 @@ pub fn backward(
         .read(x)?
         .read_optional(y)?
         .read(mean)?
+        .read_optional(forward)?
         .write_optional(masked.as_mut())?
         .write(&mut partials)?
         .value(plan.columns)
+        .value(stride(channels) as u32)
         .value(u32::from(aligned([Some(dy), Some(x), y, Some(mean)])))
         .grid3(plan.grid())
         .block3(plan.block())
@@ -76,6 +94,7 @@ pub fn backward(
         .read_optional(values)?
         .read_optional(mask)?
         .read(&map)?
+        .read_optional(forward)?
         .write(&mut dx)?
         .value(plan.columns)
         .value(stride(channels) as u32)

@@ -1,7 +1,7 @@
 //! Launches of `batch.cu`.
 
+use super::TileSums;
 use super::columns::{FINISH, Plan, aligned, finish_block, stride};
-use super::{BatchForward, TileSums};
 use crate::cuda::{THREADS, typed_kernels};
 use engine::cuda::Launch;
 use engine::{DType, Result, Tensor};
@@ -14,30 +14,27 @@ typed_kernels! {
     APPLY = "norm_batch_apply";
 }
 
-/// What comes after the normalisation.
-#[derive(Debug, Clone, Copy)]
-pub struct Tail<'a> {
-    pub weight: Option<&'a Tensor>,
-    pub bias: Option<&'a Tensor>,
-    pub residual: Option<&'a Tensor>,
-    pub relu: bool,
-    pub eps: f32,
-}
-
 /// y from x [.., C] and the map (mean, scale, offset) of each channel.
 #[track_caller]
-fn apply(name: &'static str, x: &Tensor, channels: usize, map: &Tensor, tail: Tail) -> Result<Tensor> {
+pub fn apply(
+    name: &'static str,
+    x: &Tensor,
+    channels: usize,
+    map: &Tensor,
+    residual: Option<&Tensor>,
+    relu: bool,
+) -> Result<Tensor> {
     let mut y = Tensor::empty(x.shape(), x.dtype(), x.device())?;
     let plan = Plan::map(x.len() / channels.max(1), channels, x.dtype());
     Launch::new(APPLY.of(name, x.dtype())?, x.device())?
         .read(x)?
-        .read_optional(tail.residual)?
+        .read_optional(residual)?
         .read(map)?
         .write(&mut y)?
         .value(plan.columns)
         .value(stride(channels) as u32)
-        .value(u32::from(tail.relu))
-        .value(u32::from(aligned([Some(x), tail.residual])))
+        .value(u32::from(relu))
+        .value(u32::from(aligned([Some(x), residual])))
         .grid3(plan.grid())
         .block3(plan.block())
         .flops(4.0 * x.len() as f64)
@@ -47,7 +44,7 @@ fn apply(name: &'static str, x: &Tensor, channels: usize, map: &Tensor, tail: Ta
 
 /// Partial statistics of x [.., C]: mean and squares of the rows of each block.
 #[track_caller]
-fn statistics(name: &'static str, x: &Tensor, channels: usize) -> Result<(Plan, Tensor)> {
+fn partials(name: &'static str, x: &Tensor, channels: usize) -> Result<(Plan, Tensor)> {
     let (dtype, device) = (x.dtype(), x.device());
     let plan = Plan::sums(x.len() / channels.max(1), channels, dtype);
     let mut partials = plan.partials(dtype, device)?;
@@ -63,62 +60,59 @@ fn statistics(name: &'static str, x: &Tensor, channels: usize) -> Result<(Plan, 
     Ok((plan, partials))
 }
 
-/// y, mean and variance of x [.., C], which has a row, and whose sums are there or not.
+/// Mean, variance and map of x [.., C], which has a row, and whose sums are there or not.
 #[track_caller]
-pub fn forward(
+pub fn statistics(
     name: &'static str,
     x: &Tensor,
     channels: usize,
     sums: Option<&TileSums>,
-    tail: Tail,
-) -> Result<BatchForward> {
-    let (dtype, device) = (x.dtype(), x.device());
+    (weight, bias): (Option<&Tensor>, Option<&Tensor>),
+    eps: f32,
+    [mean, variance, map]: [&mut Tensor; 3],
+) -> Result<()> {
     let (plan, partials) = match sums {
         Some(sums) => sums.merge()?,
-        None => statistics(name, x, channels)?,
+        None => partials(name, x, channels)?,
     };
-    let mut mean = Tensor::empty(&[channels], DType::F32, device)?;
-    let mut variance = Tensor::empty(&[channels], DType::F32, device)?;
-    let mut map = Tensor::empty(&[3, stride(channels)], DType::F32, device)?;
-    Launch::new(FINISH_STATISTICS.of(name, dtype)?, device)?
+    Launch::new(FINISH_STATISTICS.of(name, x.dtype())?, x.device())?
         .read(&partials)?
-        .read_optional(tail.weight)?
-        .read_optional(tail.bias)?
-        .write(&mut mean)?
-        .write(&mut variance)?
-        .write(&mut map)?
+        .read_optional(weight)?
+        .read_optional(bias)?
+        .write(mean)?
+        .write(variance)?
+        .write(map)?
         .value(plan.columns)
         .value(plan.blocks as u64)
         .value(stride(channels) as u32)
-        .value(tail.eps)
+        .value(eps)
         .grid(channels.div_ceil(FINISH))
         .block3(finish_block(plan.blocks))
-        .run()?;
-    let y = apply(name, x, channels, &map, tail)?;
-    Ok(BatchForward { y, mean, variance })
+        .run()
 }
 
-/// y of x [.., C] with given statistics.
+/// The map of given statistics [C].
 #[track_caller]
-pub fn apply_given(
+pub fn map_of(
     name: &'static str,
-    x: &Tensor,
     (mean, variance): (&Tensor, &Tensor),
-    tail: Tail,
+    (weight, bias): (Option<&Tensor>, Option<&Tensor>),
+    dtype: DType,
+    eps: f32,
 ) -> Result<Tensor> {
     let channels = mean.len();
-    let mut map = Tensor::empty(&[3, stride(channels)], DType::F32, x.device())?;
-    Launch::new(PREPARE.of(name, x.dtype())?, x.device())?
+    let mut map = Tensor::empty(&[3, stride(channels)], DType::F32, mean.device())?;
+    Launch::new(PREPARE.of(name, dtype)?, mean.device())?
         .read(mean)?
         .read(variance)?
-        .read_optional(tail.weight)?
-        .read_optional(tail.bias)?
+        .read_optional(weight)?
+        .read_optional(bias)?
         .write(&mut map)?
         .value(channels as u32)
         .value(stride(channels) as u32)
-        .value(tail.eps)
+        .value(eps)
         .grid(channels.div_ceil(THREADS))
         .block(THREADS)
         .run()?;
-    apply(name, x, channels, &map, tail)
+    Ok(map)
 }

@@ -120,6 +120,10 @@ pub fn check_batch(place: &Place, case: &Case, affine: bool, residual: bool, rel
     let naive = reference::batch_apply(&x.naive, (&m32, &v32), w32, b32, r32, relu, wide);
     compare(place, "y", &out.y, dtype, &naive, &oracle, 2.0)?;
 
+    if relu && !residual {
+        halves(&x.tensor, &out, &place.put(&case.operand(2).rounded_to(dtype), dtype)?, tw, tb, eps)?;
+    }
+
     // From here on the statistics are the kernel's, given to all sides alike.
     let (m, v) = (Given::result(&out.mean)?, Given::result(&out.variance)?);
     let y = batch_apply(&x.tensor, &m.tensor, &v.tensor, tw, tb, tr, relu, eps)?;
@@ -146,6 +150,27 @@ pub fn check_batch(place: &Place, case: &Case, affine: bool, residual: bool, rel
         }
     }
     Ok(())
+}
+
+/// Statistics and map apart have the bits of both at once, and so have gradients whose mask is made again.
+fn halves(
+    x: &Tensor,
+    whole: &BatchForward,
+    dy: &Tensor,
+    weight: Option<&Tensor>,
+    bias: Option<&Tensor>,
+    eps: f32,
+) -> Result<()> {
+    let BatchStatistics { mean, variance, map } = batch_statistics(x, None, weight, bias, eps)?;
+    let same = |what: &str, a: &Tensor, b: &Tensor| equal(what, a, &Array::from_tensor(b)?);
+    same("mean alone", &mean, &whole.mean)?;
+    same("variance alone", &variance, &whole.variance)?;
+    same("y by the map", &batch_map(x, &map, None, true)?, &whole.y)?;
+    let kept = batch_backward(dy, x, Some(&whole.y), &mean, &variance, weight, true, false, true, eps)?;
+    let made = batch_backward_of_map(dy, x, &map, (&mean, &variance), weight, eps)?;
+    same("dx by the map", &made.dx, &kept.dx)?;
+    same("dweight by the map", &made.dweight, &kept.dweight)?;
+    same("dbias by the map", &made.dbias, &kept.dbias)
 }
 
 /// Layer normalisation.

@@ -25,7 +25,11 @@ pub mod reference;
 mod tests;
 pub(crate) mod workloads;
 
-pub use batch::{BatchBackward, BatchForward, batch_apply, batch_backward, batch_forward, batch_forward_of};
+pub(crate) use batch::require_map;
+pub use batch::{
+    BatchBackward, BatchForward, BatchStatistics, batch_apply, batch_backward, batch_backward_of_map,
+    batch_forward, batch_forward_of, batch_map, batch_statistics,
+};
 pub use batch_merge::TileSums;
 pub use l2::{l2_backward, l2_forward};
 pub use layer::{layer_backward, layer_backward_residual, layer_forward, layer_forward_residual};

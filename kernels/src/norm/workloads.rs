@@ -38,6 +38,14 @@ fn batch_gradient(device: Device, dtype: DType) -> Result<Run> {
     }))
 }
 
+/// With the ReLU's mask made again, and nothing kept for it.
+fn batch_gradient_of_map(device: Device, dtype: DType) -> Result<Run> {
+    let (x, dy) = (operand(1, &BATCH, device, dtype)?, operand(3, &BATCH, device, dtype)?);
+    let (w, b) = parameters(BATCH[1], device)?;
+    let BatchStatistics { mean, variance, map } = batch_statistics(&x, None, Some(&w), Some(&b), 1e-5)?;
+    Ok(Box::new(move || batch_backward_of_map(&dy, &x, &map, (&mean, &variance), Some(&w), 1e-5).map(drop)))
+}
+
 fn layer(device: Device, dtype: DType, shape: [usize; 2]) -> Result<Run> {
     let (x, branch) = (operand(1, &shape, device, dtype)?, operand(2, &shape, device, dtype)?);
     let (w, b) = parameters(shape[1], device)?;
@@ -68,6 +76,7 @@ pub fn workloads() -> Vec<Workload> {
     vec![
         Workload { label: "batch_forward 16384x64", prepare: batch },
         Workload { label: "batch_backward 16384x64", prepare: batch_gradient },
+        Workload { label: "batch_backward_of_map 16384x64", prepare: batch_gradient_of_map },
         Workload { label: "layer_forward_residual 1024x384", prepare: |d, t| layer(d, t, LAYER) },
         Workload { label: "layer_backward_residual 1024x384", prepare: |d, t| layer_gradient(d, t, LAYER) },
         Workload { label: "layer_forward_residual 256x2048", prepare: |d, t| layer(d, t, WIDE) },

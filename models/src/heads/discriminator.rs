@@ -53,7 +53,7 @@ impl Discriminator {
         let mut x = images.clone();
         for (conv, norm) in &mut self.layers {
             x = match norm {
-                Some(norm) => norm.forward_of(conv, &x, None, Activation::None, mode)?,
+                Some(norm) => norm.forward_of(conv, &x, Activation::None, mode)?,
                 None => conv.forward(&x)?,
             };
             x = leaky_relu(&x)?;

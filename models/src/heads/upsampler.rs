@@ -78,16 +78,16 @@ impl Upsampler {
     pub fn forward(&mut self, map: &Var, mode: Mode) -> Result<Var> {
         let mut x = map.clone();
         for (layer, norm) in &mut self.dilated {
-            x = norm.forward_of(layer, &x, None, Activation::Relu, mode)?;
+            x = norm.forward_of(layer, &x, Activation::Relu, mode)?;
         }
         for (layer, norm) in &mut self.grow {
             x = match layer {
                 Grow::Double(layer) => norm.forward(&layer.forward(&x)?, None, Activation::Relu, mode)?,
-                Grow::Keep(layer) => norm.forward_of(layer, &x, None, Activation::Relu, mode)?,
+                Grow::Keep(layer) => norm.forward_of(layer, &x, Activation::Relu, mode)?,
             };
         }
         let (conv, norm) = &mut self.smooth;
-        x = norm.forward_of(conv, &x, None, Activation::Relu, mode)?;
+        x = norm.forward_of(conv, &x, Activation::Relu, mode)?;
         let &[b, h, w, c] = x.shape() else {
             return Err(
                 Error::shape("upsampler", "the map must be [B, H, W, C]").argument("map", map.value())

@@ -104,31 +104,24 @@ impl BatchNorm {
                     1 => ops::batch_norm(x, weight, bias, residual, settings)?,
                     splits => ops::batch_norm_split(x, weight, bias, residual, settings, splits)?,
                 };
-                self.follow(out, count)
+                self.follow([&out.mean, &out.variance], count)?;
+                Ok(out.y)
             }
         }
     }
 
-    /// [`BatchNorm::forward`] of the convolution of `x`, with the same result. In training mode one operation does both
-    /// where it can, so that the statistics need no pass of their own over memory.
+    /// [`BatchNorm::forward`] of the convolution of `x`, as a [`conv_norms`] of one layer.
     #[track_caller]
-    pub fn forward_of(
-        &mut self,
-        conv: &Conv2d,
-        x: &Var,
-        residual: Option<&Var>,
-        activation: Activation,
-        mode: Mode,
-    ) -> Result<Var> {
-        let (Mode::Train, 1, Some(scale), Some(shift)) = (mode, self.splits, &self.weight, &self.bias) else {
-            return self.forward(&conv.forward(x)?, residual, activation, mode);
-        };
-        let (weight, geometry) = (conv.weight_for(x)?, conv.geometry());
-        let count = self.values_each(&output_shape(x.shape(), weight.shape(), geometry)?)?;
-        let settings = ops::BatchNorm { relu: activation == Activation::Relu, eps: EPS };
-        let affine = [&scale.var(), &shift.var()];
-        let out = ops::conv2d_batch_norm(x, &weight, affine, residual, geometry, settings)?;
-        self.follow(out, count)
+    pub fn forward_of(&mut self, conv: &Conv2d, x: &Var, activation: Activation, mode: Mode) -> Result<Var> {
+        conv_norms(&mut [(conv, self)], x, None, activation, mode)
+    }
+
+    /// Scale and shift of a normalisation that [`ops::conv2d_batch_norm`] does: it has both, and normalises a batch as one.
+    fn affine(&self) -> Option<[Var; 2]> {
+        match (self.splits, &self.weight, &self.bias) {
+            (1, Some(scale), Some(shift)) => Some([scale.var(), shift.var()]),
+            _ => None,
+        }
     }
 
     /// Values that a channel of a training batch of this shape has in each split; an error if they are fewer than two.
@@ -144,13 +137,51 @@ impl BatchNorm {
         Ok(count)
     }
 
-    /// Moves the running statistics to those of a batch with `count` values a channel, and gives its result.
-    fn follow(&mut self, out: ops::BatchNormOutput, count: usize) -> Result<Var> {
+    /// Moves the running statistics to mean and variance of a batch with `count` values a channel.
+    fn follow(&mut self, [mean, variance]: [&Tensor; 2], count: usize) -> Result<()> {
         let unbiased = count as f32 / (count - 1) as f32;
-        average(&mut self.running_mean, &out.mean, self.momentum, 1.0)?;
-        average(&mut self.running_var, &out.variance, self.momentum, unbiased)?;
-        Ok(out.y)
+        average(&mut self.running_mean, mean, self.momentum, 1.0)?;
+        average(&mut self.running_var, variance, self.momentum, unbiased)
     }
+}
+
+/// Convolutions with their normalisations one after another, with ReLUs between them; at the end the residual is added and the
+/// activation follows. In training mode they are one operation where all normalise whole batches, so that a device can leave
+/// out passes over memory and need not keep what lies between; results are those of the layers one by one.
+#[track_caller]
+pub fn conv_norms(
+    layers: &mut [(&Conv2d, &mut BatchNorm)],
+    x: &Var,
+    residual: Option<&Var>,
+    activation: Activation,
+    mode: Mode,
+) -> Result<Var> {
+    let affine: Option<Vec<_>> = layers.iter().map(|(_, norm)| norm.affine()).collect();
+    let (Mode::Train, Some(affine)) = (mode, affine) else {
+        let last = layers.len().saturating_sub(1);
+        let mut y = x.clone();
+        for (i, (conv, norm)) in layers.iter_mut().enumerate() {
+            let (residual, activation) =
+                if i == last { (residual, activation) } else { (None, Activation::Relu) };
+            y = norm.forward(&conv.forward(&y)?, residual, activation, mode)?;
+        }
+        return Ok(y);
+    };
+    let weights = layers.iter().map(|(conv, _)| conv.weight_for(x)).collect::<Result<Vec<_>>>()?;
+    let (mut shape, mut counts) = (x.shape().to_vec(), Vec::with_capacity(layers.len()));
+    let mut fused = Vec::with_capacity(layers.len());
+    for (((conv, norm), weight), [scale, shift]) in layers.iter().zip(&weights).zip(&affine) {
+        let geometry = conv.geometry();
+        shape = output_shape(&shape, weight.shape(), geometry)?.to_vec();
+        counts.push(norm.values_each(&shape)?);
+        fused.push(ops::ConvNorm { weight, geometry, scale, shift });
+    }
+    let settings = ops::BatchNorm { relu: activation == Activation::Relu, eps: EPS };
+    let out = ops::conv2d_batch_norm(x, &fused, residual, settings)?;
+    for (((_, norm), [mean, variance]), count) in layers.iter_mut().zip(&out.statistics).zip(counts) {
+        norm.follow([mean, variance], count)?;
+    }
+    Ok(out.y)
 }
 
 /// `buffer = (1 - momentum) buffer + momentum factor batch`, in place: a captured step finds it where it was.

@@ -24,37 +24,37 @@ pub struct Map {
     offset: Scratch<f32>,
 }
 
+/// Mean, scale and offset of channel `j`. What rounding the mean to f32 loses goes into the offset.
+fn numbers(j: usize, mean: f64, variance: f64, affine: Affine, eps: f32) -> [f64; 3] {
+    let scale = affine.weight.map_or(1.0, |w| f64::from(w[j])) * inverse_deviation(variance, eps);
+    let lost = mean - f64::from(mean as f32);
+    [mean, scale, affine.bias.map_or(0.0, |b| f64::from(b[j])) - lost * scale]
+}
+
+/// Writes the numbers of each channel to the three rows of `map`, which are `stride` apart.
+pub fn store_map(s: &Statistics, affine: Affine, eps: f32, map: &mut [f32], stride: usize) {
+    for (j, (&mean, &variance)) in s.mean.iter().zip(&s.variance).enumerate() {
+        for (row, v) in numbers(j, mean, variance, affine, eps).into_iter().enumerate() {
+            map[row * stride + j] = v as f32;
+        }
+    }
+}
+
 impl Map {
-    /// From f64 statistics. What rounding the mean to f32 loses goes into the offset.
-    pub fn from_statistics(s: &Statistics, affine: Affine, eps: f32) -> Result<Map> {
-        Map::build(s.mean.len(), |j| s.mean[j], |j| s.variance[j], affine, eps)
+    /// From what [`store_map`] wrote.
+    pub fn stored(map: &[f32], channels: usize, stride: usize) -> Result<Map> {
+        Map::build(channels, |j, row| map[row * stride + j].into())
     }
 
     /// From f32 statistics.
     pub fn new(mean: &[f32], variance: &[f32], affine: Affine, eps: f32) -> Result<Map> {
-        Map::build(mean.len(), |j| mean[j].into(), |j| variance[j].into(), affine, eps)
+        Map::build(mean.len(), |j, row| numbers(j, mean[j].into(), variance[j].into(), affine, eps)[row])
     }
 
-    fn build(
-        channels: usize,
-        mean: impl Fn(usize) -> f64,
-        variance: impl Fn(usize) -> f64,
-        affine: Affine,
-        eps: f32,
-    ) -> Result<Map> {
+    fn build(channels: usize, number: impl Fn(usize, usize) -> f64) -> Result<Map> {
         let lanes = Lanes::new(channels);
-        let scale =
-            |j: usize| affine.weight.map_or(1.0, |w| f64::from(w[j])) * inverse_deviation(variance(j), eps);
-        let offset = |j: usize| {
-            let lost = mean(j) - f64::from(mean(j) as f32);
-            affine.bias.map_or(0.0, |b| f64::from(b[j])) - lost * scale(j)
-        };
-        Ok(Map {
-            lanes,
-            mean: lanes.spread(&mean)?,
-            scale: lanes.spread(scale)?,
-            offset: lanes.spread(offset)?,
-        })
+        let row = |row: usize| lanes.spread(|j| number(j, row));
+        Ok(Map { lanes, mean: row(0)?, scale: row(1)?, offset: row(2)? })
     }
 }
 

@@ -6,7 +6,7 @@ pub mod l2;
 pub mod layer;
 mod statistics;
 
-pub use apply::{Affine, Map, apply};
+pub use apply::{Affine, Map, apply, store_map};
 pub use gradient::{GradientMap, gradient_apply, gradient_sums};
 pub use statistics::{Statistics, statistics};
 
