@@ -1,5 +1,5 @@
 //! What a step of self-distillation does beside its gradients, captured in a CUDA graph: a teacher's targets under a
-//! temperature that changes, Sinkhorn-Knopp with padding, the running center, a queue of keys, a teacher that follows.
+//! temperature that changes, the student's cross-entropy with them, Sinkhorn-Knopp with padding, the running center, a queue of keys, a teacher that follows.
 //!
 //! What other threads launch while a graph is captured would become a part of it, so there is one test here, which has
 //! the process to itself.
@@ -10,8 +10,9 @@ use engine::cuda::graph::Graph;
 use engine::cuda::memory;
 use engine::{DType, Device, Result, Tensor};
 use kernels::array::Array;
+use kernels::distill::{Matching, Teacher};
 use kernels::optim::{Follower, advance, ema, schedule};
-use kernels::{copy, distill, elementwise, reduce};
+use kernels::{copy, distill, elementwise};
 
 const STEPS: usize = 4;
 const KEYS: usize = 8;
@@ -32,6 +33,10 @@ struct Training {
     targets: Tensor,
     entropy: Tensor,
     assigned: Tensor,
+    student: Tensor,
+    /// The student's cross-entropy with the teacher, and its gradient.
+    loss: Tensor,
+    gradient: Tensor,
 }
 
 fn random(shape: &[usize], seed: u64, device: Device) -> Tensor {
@@ -56,6 +61,9 @@ impl Training {
             targets: zeros(&[KEYS, 40]),
             entropy: zeros(&[KEYS]),
             assigned: zeros(&[KEYS, 40]),
+            student: random(&[3 * KEYS / 2, 40], 3, device),
+            loss: zeros(&[3 * KEYS / 2]),
+            gradient: zeros(&[3 * KEYS / 2, 40]),
         }
     }
 
@@ -64,7 +72,13 @@ impl Training {
         let (targets, entropy) =
             distill::teacher_softmax(&self.logits, Some(&self.center), (&temperature).into())?;
         let assigned = distill::sinkhorn(&self.logits, (&temperature).into(), 3, Some(&self.valid))?;
-        let mean = elementwise::scale(&reduce::sum(&self.logits, &[0])?, 1.0 / KEYS as f32)?;
+        let teacher =
+            Teacher { logits: &self.logits, center: Some(&self.center), temperature: (&temperature).into() };
+        let (rows, _) = distill::teacher_rows(&teacher)?;
+        let (mean, _) = distill::teacher_means(&teacher, &rows, None)?;
+        let (student, crops) = (&self.student, Matching::OtherCrops);
+        let (loss, own) = distill::teacher_xent_forward(student, &teacher, &rows, 0.1, crops)?;
+        let gradient = distill::teacher_xent_backward(&loss, student, &teacher, &rows, 0.1, crops, &own)?;
         elementwise::blend_assign(&mut self.center, 0.9, &mean, 0.1)?;
         let places = copy::gather_rows(&self.places, &self.step)?.reshape(&[KEYS])?;
         copy::put_rows(&mut self.queue, &places, &targets)?;
@@ -74,14 +88,16 @@ impl Training {
         elementwise::blend_assign(&mut self.targets, 0.5, &targets, 1.0)?;
         elementwise::blend_assign(&mut self.entropy, 0.5, &entropy, 1.0)?;
         elementwise::blend_assign(&mut self.assigned, 0.5, &assigned, 1.0)?;
+        elementwise::blend_assign(&mut self.loss, 0.5, &loss, 1.0)?;
+        elementwise::blend_assign(&mut self.gradient, 0.5, &gradient, 1.0)?;
         advance(&mut self.step)
     }
 
     fn bits(&self) -> Vec<u32> {
         let low = copy::cast(&self.low, DType::F32).unwrap();
-        let all =
-            [&self.center, &self.queue, &self.teacher, &self.targets, &self.entropy, &self.assigned, &low];
-        all.iter().flat_map(|x| x.to_vec::<f32>().unwrap()).map(f32::to_bits).collect()
+        let all = [&self.center, &self.queue, &self.teacher, &self.targets, &self.entropy, &self.assigned];
+        let all = all.into_iter().chain([&low, &self.loss, &self.gradient]);
+        all.flat_map(|x| x.to_vec::<f32>().unwrap()).map(f32::to_bits).collect()
     }
 }
 
@@ -105,6 +121,8 @@ fn a_captured_step_of_distillation_is_a_step() {
         (&mut captured.targets, &fresh.targets),
         (&mut captured.entropy, &fresh.entropy),
         (&mut captured.assigned, &fresh.assigned),
+        (&mut captured.loss, &fresh.loss),
+        (&mut captured.gradient, &fresh.gradient),
     ] {
         elementwise::blend_assign(to, 0.0, from, 1.0).unwrap();
     }

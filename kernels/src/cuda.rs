@@ -37,6 +37,8 @@ pub(crate) const HEADERS: &[(&str, &str)] = &[
     ("common/step_numbers.cuh", include_str!("../common/step_numbers.cuh")),
     ("distill/row.cuh", include_str!("distill/row.cuh")),
     ("distill/scaling.cuh", include_str!("distill/scaling.cuh")),
+    ("distill/sums.cuh", include_str!("distill/sums.cuh")),
+    ("distill/targets.cuh", include_str!("distill/targets.cuh")),
     ("ntxent/problem.cuh", include_str!("ntxent/problem.cuh")),
     ("ntxent/tile.cuh", include_str!("ntxent/tile.cuh")),
 ];

@@ -116,7 +116,10 @@ families! {
         crate::distill::cuda::softmax::KERNELS,
         crate::distill::cuda::sinkhorn::KERNELS,
         crate::distill::cuda::scaling::KERNELS,
-        crate::distill::cuda::koleo::KERNELS
+        crate::distill::cuda::koleo::KERNELS,
+        crate::distill::xent_cuda::teacher_rows::KERNELS,
+        crate::distill::xent_cuda::xent::KERNELS,
+        crate::distill::xent_cuda::xent_rows::KERNELS
     ],
     optim: [crate::optim::cuda::KERNELS, crate::optim::norms_cuda::KERNELS, crate::optim::cuda::scalars::KERNELS],
     augment: [crate::augment::cuda::KERNELS],

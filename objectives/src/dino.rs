@@ -224,7 +224,7 @@ impl Objective for Dino {
             let features = teacher.encoder.features(&Var::constant(large), Mode::Train)?;
             without_history(NAME, teacher.head.forward(&features, Mode::Train)?)?.into_value()
         };
-        let Targets { probabilities, entropy, concentration } =
+        let Targets { distributions, entropy, concentration } =
             targets.targets(&logits, &temperature, None)?;
         let features = passes
             .iter()
@@ -232,7 +232,7 @@ impl Objective for Dino {
             .collect::<Result<Vec<Var>>>()?;
         let features = ops::cat(&features.iter().collect::<Vec<_>>(), 0)?;
         let out = student.head.forward(&features, Mode::Train)?;
-        let value = crops(&out, &probabilities, self.settings.temperatures.student)?;
+        let value = crops(&out, &distributions, self.settings.temperatures.student)?;
         let divergence = elementwise::sub(value.value(), &entropy)?;
         let embeddings = features.detach().value().narrow(0, 0, logits.shape()[0])?;
         let signals = vec![

@@ -12,7 +12,9 @@
 
 use crate::block_masks::BlockMasks;
 use crate::branch::unit;
-use crate::distillation::{Centering, Rows, Targets, Teacher, Temperatures, collapse, cross_entropy};
+use crate::distillation::{
+    Centering, Distributions, Rows, Targets, Teacher, Temperatures, collapse, cross_entropy,
+};
 use crate::momentum::{follow, without_history};
 use crate::multicrop::{Crops, Pass};
 use crate::settings::{at_least_one, not_begun, parse, part, require, require_channels};
@@ -244,13 +246,13 @@ impl DinoV2 {
     }
 }
 
-/// iBOT's loss: `sum_i weight_i CE_i / crops` over rows of student logits [M, K] and the teacher's distributions [M, K].
+/// iBOT's loss: `sum_i weight_i CE_i / crops` over rows of student logits [M, K] and the teacher's M distributions.
 ///
 /// `weight` (f32 [M]) is 1 / (masked patches of the row's crop), 0 for padding.
 #[track_caller]
 pub fn masked_patches(
     student: &Var,
-    teacher: &Tensor,
+    teacher: &Distributions,
     weight: &Tensor,
     crops: usize,
     temperature: f32,
@@ -351,7 +353,7 @@ impl Objective for DinoV2 {
             let patches = teacher.patch_logits(&patch_rows(&tokens, masked)?)?;
             (without_history(NAME, classes)?.into_value(), without_history(NAME, patches)?.into_value())
         };
-        let Targets { probabilities, entropy, concentration } =
+        let Targets { distributions, entropy, concentration } =
             class_targets.targets(&class_logits, &temperature, None)?;
         let patch_targets = patch_targets.targets(&patch_logits, &temperature, Some(&counted))?;
 
@@ -372,13 +374,13 @@ impl Objective for DinoV2 {
         let classes = ops::cat(&classes.iter().collect::<Vec<_>>(), 0)?;
         let settings = &self.settings;
         let tau = settings.temperatures.student;
-        let dino = distillation::crops(&student.head.forward(&classes, Mode::Train)?, &probabilities, tau)?;
+        let dino = distillation::crops(&student.head.forward(&classes, Mode::Train)?, &distributions, tau)?;
         let mut value = dino.clone();
         let mut signals = vec![("dino", dino.detach().into_value())];
         if let Some(patches) = patches {
             let weight = batch.draw(NAME, WEIGHT)?;
             let logits = student.patch_logits(&patches)?;
-            let ibot = masked_patches(&logits, &patch_targets.probabilities, weight, 2 * images, tau)?;
+            let ibot = masked_patches(&logits, &patch_targets.distributions, weight, 2 * images, tau)?;
             signals.push(("ibot", ibot.detach().into_value()));
             value = ops::add(&value, &ops::scale(&ibot, settings.ibot_weight)?)?;
         }

@@ -7,8 +7,8 @@ use crate::settings::{positive, require};
 use crate::{DeviceSchedule, LinearWarmup, Run};
 use autograd::{Buffer, Var, ops};
 use engine::{DType, Device, Result, Tensor};
-use kernels::distill;
-use kernels::optim::{self, Scalar};
+use kernels::distill::{self, Matching};
+use kernels::optim;
 use kernels::{copy, elementwise, matmul, reduce};
 use serde::Deserialize;
 
@@ -80,10 +80,76 @@ pub struct Teacher {
     fresh: Option<Tensor>,
 }
 
-/// The teacher's distributions.
+/// The teacher's distributions over prototypes, a row each.
+#[derive(Debug, Clone)]
+pub enum Distributions {
+    /// `softmax((logits - center) / temperature)`, made again wherever it is asked for.
+    Softmax {
+        /// [N, K] f32 or bf16.
+        logits: Tensor,
+        /// f32 [K], where there is one.
+        center: Option<Tensor>,
+        /// f32 \[1\].
+        temperature: Tensor,
+        /// f32 [N, 2], of [`kernels::distill::teacher_rows`].
+        rows: Tensor,
+    },
+    /// f32 [N, K], as they are.
+    Given(Tensor),
+}
+
+impl Distributions {
+    /// f32 [N, K], to look at: a loss does not need them.
+    pub fn probabilities(&self) -> Result<Tensor> {
+        match self {
+            Distributions::Softmax { logits, center, temperature, .. } => {
+                Ok(distill::teacher_softmax(logits, center.as_ref(), temperature.into())?.0)
+            }
+            Distributions::Given(probabilities) => Ok(probabilities.clone()),
+        }
+    }
+
+    /// The cross-entropy of each row of student logits, f32 [M], with what it is matched with.
+    #[track_caller]
+    fn cross_entropy(&self, student: &Var, temperature: f32, matching: Matching) -> Result<Var> {
+        match self {
+            Distributions::Softmax { logits, center, temperature: own, rows } => {
+                // In bf16 where both are and a device computes in it; what is exponentiated is f32 there too.
+                let low = [student.value(), logits].iter().all(|x| x.dtype() == DType::BF16);
+                let dtype = if low && logits.device() != Device::Cpu { DType::BF16 } else { DType::F32 };
+                let (student, logits) = (ops::cast(student, dtype)?, copy::cast(logits, dtype)?);
+                ops::teacher_xent(&student, &logits, rows, own, center.as_ref(), temperature, matching)
+            }
+            Distributions::Given(p) => {
+                let logits = ops::scale(&ops::cast(student, DType::F32)?, 1.0 / temperature)?;
+                let targets = match matching {
+                    Matching::SameRow => p.clone(),
+                    Matching::OtherCrops => of_other_crops(p, student)?,
+                };
+                ops::softmax_xent(&logits, &Var::constant(targets), 0.0)
+            }
+        }
+    }
+}
+
+/// What each of the student's crops should predict [M, K], of a teacher's distributions [2 B, K].
+#[track_caller]
+fn of_other_crops(teacher: &Tensor, student: &Var) -> Result<Tensor> {
+    let images = teacher.shape().first().copied().unwrap_or(0) / 2;
+    let crops = student.shape().first().copied().unwrap_or(0) / images.max(1);
+    teacher.require_shape("distillation", "teacher", &[2 * images, student.shape()[1]])?;
+    student.value().require_shape("distillation", "student", &[crops * images, student.shape()[1]])?;
+    let (first, second) = (teacher.narrow(0, 0, images)?, teacher.narrow(0, images, images)?);
+    let both = elementwise::add(&first, &second)?;
+    let mut targets = vec![&second, &first];
+    targets.resize(crops, &both);
+    copy::cat(&targets, 0)
+}
+
+/// What a teacher asks of a student.
 pub struct Targets {
-    /// f32 [N, K].
-    pub probabilities: Tensor,
+    /// A row for each of the teacher's.
+    pub distributions: Distributions,
     /// f32 \[\]: their mean entropy, in nats; with Sinkhorn-Knopp of the distributions before balancing.
     pub entropy: Tensor,
     /// f32 \[\]: the sum of squares of their mean: 1 / K if all prototypes are used alike, 1 if one is.
@@ -113,7 +179,11 @@ impl Teacher {
     /// The centre stays what it is until [`Teacher::after_step`]: it moves after it was used.
     #[track_caller]
     pub fn targets(&mut self, logits: &Tensor, temperature: &Tensor, rows: Option<&Rows>) -> Result<Targets> {
-        let logits = copy::cast(logits, DType::F32)?;
+        // The CPU computes in f32 alone.
+        let logits = match logits.device() {
+            Device::Cpu => copy::cast(logits, DType::F32)?,
+            Device::Cuda(_) => copy::contiguous(logits)?,
+        };
         let n = logits.shape().first().copied().unwrap_or(0).max(1);
         let mean = |x: &Tensor| match rows {
             None => elementwise::scale(&reduce::sum(x, &[0])?, 1.0 / n as f32),
@@ -123,24 +193,26 @@ impl Teacher {
                 matmul::matmul(&share, &x.reshape(&[n, width])?, false, false)?.reshape(&x.shape()[1..])
             }
         };
-        let temperature = Scalar::Tensor(temperature);
         let center = (self.centering == Centering::Center).then(|| self.center.value());
-        let (probabilities, entropy) = match self.centering {
+        let own = distill::Teacher { logits: &logits, center, temperature: temperature.into() };
+        // Balanced over a batch, distributions hide a collapse: with Sinkhorn-Knopp what is watched is those before.
+        let (numbers, entropy) = distill::teacher_rows(&own)?;
+        let (distributions, usage) = match self.centering {
             Centering::Sinkhorn => {
                 let count = rows.map(|rows| &rows.count);
-                let q = distill::sinkhorn(&logits, temperature, SINKHORN_ITERATIONS, count)?;
-                // Balanced over a batch, q hides a collapse: what is watched is the distribution before.
-                let (_, entropy) = distill::teacher_softmax(&logits, None, temperature)?;
-                (q, entropy)
+                let q = distill::sinkhorn(&logits, own.temperature, SINKHORN_ITERATIONS, count)?;
+                let usage = mean(&q)?;
+                (Distributions::Given(q), usage)
             }
-            Centering::Center | Centering::None => distill::teacher_softmax(&logits, center, temperature)?,
+            Centering::Center | Centering::None => {
+                let (fresh, usage) = distill::teacher_means(&own, &numbers, rows.map(|rows| &rows.share))?;
+                self.fresh = center.is_some().then_some(fresh);
+                let (center, temperature) = (center.cloned(), temperature.clone());
+                (Distributions::Softmax { logits, center, temperature, rows: numbers }, usage)
+            }
         };
-        if self.centering == Centering::Center {
-            self.fresh = Some(mean(&logits)?);
-        }
-        let usage = mean(&probabilities)?;
         let concentration = reduce::sum(&elementwise::mul(&usage, &usage)?, &[0])?;
-        Ok(Targets { entropy: mean(&entropy)?, concentration, probabilities })
+        Ok(Targets { entropy: mean(&entropy)?, concentration, distributions })
     }
 
     /// Moves the centre: `c = m c + (1 - m) mean` (eq. 4), with the mean of the logits that it was last used for.
@@ -169,30 +241,26 @@ pub struct Rows {
     pub share: Tensor,
 }
 
-/// The cross-entropy of each row of student logits [N, K] with targets [N, K] (which need not sum to 1), f32 [N].
+/// The cross-entropy of each row of student logits [N, K] with the teacher's row of the same number, f32 [N].
 #[track_caller]
-pub fn cross_entropy(student: &Var, targets: &Tensor, temperature: f32) -> Result<Var> {
-    let logits = ops::scale(&ops::cast(student, DType::F32)?, 1.0 / temperature)?;
-    ops::softmax_xent(&logits, &Var::constant(targets.clone()), 0.0)
+pub fn cross_entropy(student: &Var, teacher: &Distributions, temperature: f32) -> Result<Var> {
+    teacher.cross_entropy(student, temperature, Matching::SameRow)
 }
 
 /// DINO's loss over crops (Caron et al. 2021, eq. 3): the mean cross-entropy over all pairs of a teacher's crop and another
 /// crop of the student.
 ///
 /// Student logits [(2 + L) B, K], crop by crop; the teacher's distributions [2 B, K] are of the student's first two crops. So
-/// there are 2 (2 + L) - 2 pairs.
+/// there are 2 (2 + L) - 2 pairs of each image.
 #[track_caller]
-pub fn crops(student: &Var, teacher: &Tensor, temperature: f32) -> Result<Var> {
-    let images = teacher.shape().first().copied().unwrap_or(0) / 2;
-    let crops = student.shape().first().copied().unwrap_or(0) / images.max(1);
-    teacher.require_shape("distillation", "teacher", &[2 * images, student.shape()[1]])?;
-    student.value().require_shape("distillation", "student", &[crops * images, student.shape()[1]])?;
-    let (first, second) = (teacher.narrow(0, 0, images)?, teacher.narrow(0, images, images)?);
-    let both = elementwise::add(&first, &second)?;
-    let mut targets = vec![&second, &first];
-    targets.resize(crops, &both);
-    let losses = cross_entropy(student, &copy::cat(&targets, 0)?, temperature)?;
-    let pairs = (2 * crops - 2) * images;
+pub fn crops(student: &Var, teacher: &Distributions, temperature: f32) -> Result<Var> {
+    let losses = teacher.cross_entropy(student, temperature, Matching::OtherCrops)?;
+    let rows = |x: &Tensor| x.shape().first().copied().unwrap_or(0);
+    let large = rows(match teacher {
+        Distributions::Softmax { logits, .. } => logits,
+        Distributions::Given(probabilities) => probabilities,
+    });
+    let pairs = 2 * rows(student.value()) - large;
     ops::scale(&ops::sum(&losses, &[0])?, 1.0 / pairs as f32)
 }
 

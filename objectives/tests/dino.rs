@@ -13,7 +13,7 @@ use kernels::array::Array;
 use kernels::augment::Recipe;
 use objectives::Hold;
 use objectives::branch::unit;
-use objectives::distillation::{Centering, Teacher, collapse, crops, cross_entropy};
+use objectives::distillation::{Centering, Distributions, Teacher, collapse, crops, cross_entropy};
 use objectives::multicrop::Crops;
 
 const SMALL: &str = "prototypes = 16\nhead_hidden = 16\nhead_bottleneck = 8\nglobal1.size = 12\nglobal2.size = 12\n\
@@ -39,6 +39,7 @@ fn the_mean_is_over_pairs_of_different_crops() {
     for local in [0usize, 1, 8] {
         let student = Tensor::zeros(&[(2 + local) * images, k], DType::F32, Device::Cpu).unwrap();
         let teacher = Tensor::full(&[2 * images, k], 1.0 / k as f32, Device::Cpu).unwrap();
+        let teacher = Distributions::Given(teacher);
         let loss = crops(&Var::constant(student), &teacher, 0.1).unwrap().value().item().unwrap();
         assert!((loss - (k as f32).ln()).abs() < 1e-5, "{local} small crops: {loss}");
     }
@@ -46,7 +47,11 @@ fn the_mean_is_over_pairs_of_different_crops() {
     let (mut student, mut teacher) = (vec![0f32; 2 * 2], vec![0f32; 2 * 2]);
     (student[0], student[3], teacher[0], teacher[3]) = (10.0, 10.0, 1.0, 1.0);
     let row = |v: &[f32]| Tensor::from_slice(v, &[2, 2]).unwrap();
-    let loss = crops(&Var::constant(row(&student)), &row(&teacher), 1.0).unwrap().value().item().unwrap();
+    let loss = crops(&Var::constant(row(&student)), &Distributions::Given(row(&teacher)), 1.0)
+        .unwrap()
+        .value()
+        .item()
+        .unwrap();
     assert!(
         (loss - 10.0).abs() < 1e-3,
         "crop 1 is compared with crop 2's prototype and the other way round: {loss}"
@@ -58,7 +63,7 @@ fn the_mean_is_over_pairs_of_different_crops() {
     (logits[4], logits[5]) = (0.0, 20.0);
     let teacher = Tensor::from_slice(&[1f32, 0.0, 1.0, 0.0], &[2 * images, 2]).unwrap();
     let student = Var::constant(Tensor::from_slice(&logits, &[10, 2]).unwrap());
-    let loss = crops(&student, &teacher, 1.0).unwrap().value().item().unwrap();
+    let loss = crops(&student, &Distributions::Given(teacher), 1.0).unwrap().value().item().unwrap();
     assert!((loss - 2.0 * 20.0 / 18.0).abs() < 1e-3, "{loss}");
 }
 
@@ -78,7 +83,7 @@ fn the_centre_follows_the_logits_and_moves_after_its_use() {
             assert!((f64::from(*c) - e).abs() < 1e-5, "step {step}: {c} for {e}, not moved before its use");
         }
         if step == 0 {
-            let p = targets.probabilities.to_vec::<f32>().unwrap();
+            let p = targets.distributions.probabilities().unwrap().to_vec::<f32>().unwrap();
             let wanted = v.map(|v| (f64::from(v) / 0.5).exp());
             let sum: f64 = wanted.iter().sum();
             assert!(p[..4].iter().zip(wanted).all(|(p, w)| (f64::from(*p) - w / sum).abs() < 1e-6), "{p:?}");
@@ -201,10 +206,10 @@ fn distributions_and_unit_vectors_of_bf16_are_computed_in_f32() {
     let values = |x: &Tensor| x.to_vec::<f32>().unwrap();
     let targets = |x: &Tensor| {
         let mut teacher = Teacher::new(Centering::Center, 0.9, 8).unwrap();
-        values(&teacher.targets(x, &one(0.1), None).unwrap().probabilities)
+        values(&teacher.targets(x, &one(0.1), None).unwrap().distributions.probabilities().unwrap())
     };
     assert_eq!(targets(&low), targets(&same));
-    let wanted = kernels::softmax_xent::softmax(&random(2)).unwrap();
+    let wanted = Distributions::Given(kernels::softmax_xent::softmax(&random(2)).unwrap());
     let losses = |x: &Tensor| values(cross_entropy(&Var::constant(x.clone()), &wanted, 0.1).unwrap().value());
     assert_eq!(losses(&low), losses(&same));
     let lengths = |x: &Tensor| values(unit(&Var::constant(x.clone())).unwrap().value());

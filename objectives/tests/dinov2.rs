@@ -12,7 +12,7 @@ use engine::{Device, Tensor};
 use kernels::array::Array;
 use models::{Arch, DinoHead, DinoHeadSpec, Initializer, Mode, VitInput};
 use objectives::dinov2::{koleo, masked_patches};
-use objectives::distillation::{Centering, Rows, Teacher};
+use objectives::distillation::{Centering, Distributions, Rows, Teacher};
 use objectives::draws::DroppedBranches;
 use objectives::{Hold, Run};
 
@@ -91,7 +91,8 @@ fn masked_patches_are_averaged_by_crop_and_summed_over_all() {
     let weight = |w: &[f32]| Tensor::from_slice(w, &[w.len()]).unwrap();
     let (student, teacher) = (random(1, 4), target(2, 4));
     let loss = |s: &Tensor, t: &Tensor, w: &[f32], crops| {
-        item(&masked_patches(&Var::constant(s.clone()), t, &weight(w), crops, 0.1).unwrap())
+        let t = Distributions::Given(t.clone());
+        item(&masked_patches(&Var::constant(s.clone()), &t, &weight(w), crops, 0.1).unwrap())
     };
     // Crop 1 has three masked patches, crop 2 one, crops 3 and 4 none.
     let third = 1.0 / 3.0;
@@ -121,7 +122,8 @@ fn padding_changes_no_target() {
             let logits = kernels::copy::contiguous(logits).unwrap();
             let targets = teacher.targets(&logits, &temperature, (!whole).then_some(&rows)).unwrap();
             let figures = [targets.entropy.item().unwrap(), targets.concentration.item().unwrap()];
-            let first = targets.probabilities.to_vec::<f32>().unwrap()[..24].to_vec();
+            let first =
+                targets.distributions.probabilities().unwrap().to_vec::<f32>().unwrap()[..24].to_vec();
             teacher.after_step().unwrap();
             results.push((first, figures, teacher.center().to_vec::<f32>().unwrap()));
         }

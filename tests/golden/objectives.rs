@@ -99,7 +99,7 @@ impl Check for Dino {
         let targets = teacher.targets(&logits, &temperature, None).unwrap();
         let student = ops::cat(&students.iter().collect::<Vec<_>>(), 0).unwrap();
         let loss =
-            crops(&student, &targets.probabilities, case.number("student_temperature") as f32).unwrap();
+            crops(&student, &targets.distributions, case.number("student_temperature") as f32).unwrap();
         let names = ["student0", "student1", "student2", "student3"];
         let leaves: Vec<(&str, &Var)> = names.into_iter().zip(&students).collect();
         // Logits of order 1 are divided by 0.04 before the exponential: 25 units each, over 24 prototypes.
@@ -140,7 +140,7 @@ impl Check for Ibot {
         let more = Var::constant(Tensor::full(&[1, 24], -2.0, device).unwrap());
         let all = ops::cat(&[&student, &more], 0).unwrap();
         let tau = case.number("student_temperature") as f32;
-        let loss = dinov2::masked_patches(&all, &targets.probabilities, &weight, images, tau).unwrap();
+        let loss = dinov2::masked_patches(&all, &targets.distributions, &weight, images, tau).unwrap();
         on.check(&loss, &[("student", &student)], 24 * 20);
         teacher.after_step().unwrap();
         case.check("center_after", &teacher.center().to_device(Device::Cpu).unwrap(), 11);

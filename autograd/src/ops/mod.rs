@@ -57,6 +57,7 @@ operations! {
     softmax_xent,
     ntxent,
     koleo,
+    teacher_xent,
     cast,
     reshape,
     permute,

@@ -2,6 +2,7 @@
 //! memory.
 
 use super::cases::{Case, Rows, cases, rows};
+use super::xent_check::check_xent;
 use super::*;
 use crate::array::{Array, Real};
 use crate::check::{FLOATS, each, guarded, misaligned, on_device};
@@ -135,5 +136,7 @@ fn check_koleo(device: Device, case: &Rows) -> Result<()> {
 
 /// Runs every case on a CUDA device and gives their number. The error names the case.
 pub fn check(device: Device) -> Result<usize> {
-    Ok(each(&cases(), |case| check_case(device, case))? + each(&rows(), |case| check_koleo(device, case))?)
+    Ok(each(&cases(), |case| check_case(device, case))?
+        + each(&rows(), |case| check_koleo(device, case))?
+        + check_xent(device)?)
 }

@@ -17,7 +17,7 @@ fn inverse(sum: f64) -> f64 {
 
 multiversion! {
     /// y = (x - c) / t, c nothing where it is empty.
-    fn scaled(x: &[f32], c: &[f32], t: f32, y: &mut [f32]) {
+    pub(super) fn scaled(x: &[f32], c: &[f32], t: f32, y: &mut [f32]) {
         if c.is_empty() {
             for (y, &x) in y.iter_mut().zip(x) {
                 *y = x / t;
@@ -41,7 +41,7 @@ multiversion! {
 
 multiversion! {
     /// y = exp(y - shift); the sums of that and of that times y - shift, of which nothing times infinity is nothing.
-    fn exponentials(y: &mut [f32], shift: f32) -> (f64, f64) {
+    pub(super) fn exponentials(y: &mut [f32], shift: f32) -> (f64, f64) {
         let (mut sum, mut product) = ([0f64; LANES], [0f64; LANES]);
         for y in y.chunks_mut(LANES) {
             for ((s, p), y) in sum.iter_mut().zip(product.iter_mut()).zip(y) {
@@ -67,14 +67,14 @@ multiversion! {
 }
 
 /// Rows in a task.
-fn rows(k: usize) -> usize {
+pub(super) fn rows_per_task(k: usize) -> usize {
     (GRAIN / 4 / k).max(1)
 }
 
 /// The teacher's `p` [N, K] and its `entropy` [N].
 pub fn softmax(x: &[f32], k: usize, center: Option<&[f32]>, t: f32, p: &mut [f32], entropy: &mut [f32]) {
     let center = center.unwrap_or_default();
-    let step = rows(k);
+    let step = rows_per_task(k);
     chunks2(p, step * k, entropy, step, |task, p, entropy| {
         for (i, (p, entropy)) in p.chunks_mut(k).zip(entropy).enumerate() {
             scaled(&x[(task * step + i) * k..][..k], center, t, p);
@@ -94,7 +94,7 @@ pub fn softmax(x: &[f32], k: usize, center: Option<&[f32]>, t: f32, p: &mut [f32
 
 multiversion! {
     /// sums += e factor
-    fn add_row(sums: &mut [f64], e: &[f32], factor: f64) {
+    pub(super) fn add_row(sums: &mut [f64], e: &[f32], factor: f64) {
         for (sum, &e) in sums.iter_mut().zip(e) {
             *sum += f64::from(e) * factor;
         }
@@ -124,7 +124,7 @@ const COLUMNS: usize = 4096;
 pub fn sinkhorn(scores: &[f32], k: usize, t: f32, iterations: usize, out: &mut [f32]) {
     let n = scores.len() / k;
     let mut tops = vec![0f32; n];
-    let step = rows(k);
+    let step = rows_per_task(k);
     chunks2(out, step * k, &mut tops, step, |task, out, tops| {
         for (i, (out, top)) in out.chunks_mut(k).zip(tops).enumerate() {
             let scores = &scores[(task * step + i) * k..][..k];

@@ -47,7 +47,7 @@ pub(crate) mod koleo {
 /// Elements of a thread at a time.
 const FOUR: usize = 4;
 /// Threads at most of a block that has a row.
-const MANY: usize = 1024;
+pub(super) const MANY: usize = 1024;
 /// Threads of a block that has columns.
 const COLUMN_THREADS: usize = 128;
 /// Blocks that the sums of columns want at least: two for each processor of the largest devices. A fixed number, so that
@@ -56,7 +56,7 @@ const BLOCKS: usize = 264;
 /// Rows of a chunk at least.
 const LEAST_ROWS: usize = 16;
 /// So that an index and a stride over a row, and the number of rows, fit an i32.
-const MOST: usize = 1 << 30;
+pub(super) const MOST: usize = 1 << 30;
 
 /// Rows [N, K] and how a launch reads them.
 struct Rows<'a> {

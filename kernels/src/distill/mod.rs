@@ -7,12 +7,15 @@
 //! - [`koleo_forward`], [`koleo_backward`]: `loss_i = -log(|x_i - x_n + eps| + eps)` for the row x_n nearest to x_i, which
 //!   spreads rows out (Sablayrolles et al. 2019, equation 4).
 //!
-//! The student's cross-entropy against such targets is [`crate::softmax_xent`] with soft targets. The running center
-//! is [`crate::reduce::sum`] over rows, [`crate::elementwise::scale`] and [`crate::elementwise::blend_assign`]: no host is
-//! asked, so that it can be captured in a CUDA graph. So can everything here; temperatures are read when the step
-//! runs.
+//! - [`teacher_xent_forward`], [`teacher_xent_backward`]: the student's cross-entropy with a teacher's softmax, which is made again
+//!   from its logits and two numbers a row ([`teacher_rows`], [`teacher_means`]): what a step of DINO asks for.
 //!
-//! Must move, in elements: the softmax N K read and written; Sinkhorn-Knopp N K read for the maxima and twice an iteration,
+//! The student's cross-entropy with Sinkhorn-Knopp's targets is [`crate::softmax_xent`] with soft targets. The running center
+//! is [`teacher_means`]' mean and [`crate::elementwise::blend_assign`]: no host is asked, so that it can be captured in a CUDA
+//! graph. So can everything here; temperatures are read when the step runs.
+//!
+//! Must move, in elements: the softmax N K read and written; the rows' numbers N K read, the means N K read; the cross-entropy of M rows
+//! (M + N) K read, backward M K written too; Sinkhorn-Knopp N K read for the maxima and twice an iteration,
 //! and written once; KoLeo N D and N N read, 2 N D backward. See README.md.
 
 pub mod cases;
@@ -25,6 +28,15 @@ pub mod reference;
 #[cfg(test)]
 mod tests;
 pub(crate) mod workloads;
+mod xent;
+pub mod xent_cases;
+mod xent_check;
+mod xent_cpu;
+pub(crate) mod xent_cuda;
+#[cfg(test)]
+mod xent_tests;
+
+pub use xent::{Matching, Teacher, teacher_means, teacher_rows, teacher_xent_backward, teacher_xent_forward};
 
 use crate::cuda::require_float;
 use crate::matmul::matmul;

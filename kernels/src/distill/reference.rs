@@ -1,6 +1,8 @@
 //! The formulas as written in the papers and their code, one element at a time.
 
+use super::Matching;
 use crate::array::{Array, Real};
+use crate::softmax_xent::reference as softmax_xent;
 
 /// softmax((logits - center) / temperature) of each row [N, K], and its entropy [N].
 pub fn teacher_softmax<T: Real>(
@@ -109,4 +111,66 @@ pub fn koleo_backward<T: Real>(dloss: &Array<T>, x: &Array<T>, nearest: &[usize]
         }
     }
     dx
+}
+
+/// (shift, factor) of each row of logits [N, K]: `p = e^((logit - center) / temperature - shift) factor`. [N, 2].
+pub fn teacher_rows<T: Real>(logits: &Array<T>, center: Option<&Array<T>>, temperature: T) -> Array<T> {
+    let (n, k) = (logits.shape[0], logits.shape[1]);
+    let mut rows = Array::zeros(&[n, 2]);
+    for (row, out) in logits.data.chunks(k).zip(rows.data.chunks_mut(2)) {
+        let scaled = |j: usize| (row[j] - center.map_or(T::ZERO, |c| c.data[j])) / temperature;
+        let top = (1..k).fold(scaled(0), |top, j| top.max(scaled(j)));
+        let mut sum = T::ZERO;
+        (0..k).for_each(|j| sum += (scaled(j) - top).exp());
+        out.copy_from_slice(&[top, T::ONE / sum]);
+    }
+    rows
+}
+
+/// The teacher's probabilities [N, K] from its rows' (shift, factor) [N, 2].
+pub fn teacher_probabilities<T: Real>(
+    logits: &Array<T>,
+    center: Option<&Array<T>>,
+    temperature: T,
+    rows: &Array<T>,
+) -> Array<T> {
+    let k = logits.shape[1];
+    let probability = |(i, &logit): (usize, &T)| {
+        let (row, j) = (i / k, i % k);
+        let scaled = (logit - center.map_or(T::ZERO, |c| c.data[j])) / temperature;
+        (scaled - rows.data[2 * row]).exp() * rows.data[2 * row + 1]
+    };
+    Array::new(&logits.shape, logits.data.iter().enumerate().map(probability).collect())
+}
+
+/// What each of the student's `m` rows should predict: the sum of those rows of `p` [N, K] that it is matched with.
+pub fn matched<T: Real>(p: &Array<T>, m: usize, matching: Matching) -> Array<T> {
+    let (n, k) = (p.shape[0], p.shape[1]);
+    let mut targets = Array::zeros(&[m, k]);
+    for i in 0..m {
+        let rows = (0..n).filter(|&j| match matching {
+            Matching::SameRow => i == j,
+            Matching::OtherCrops => i != j && i % (n / 2) == j % (n / 2),
+        });
+        for j in rows {
+            (0..k).for_each(|c| targets.data[i * k + c] += p.data[j * k + c]);
+        }
+    }
+    targets
+}
+
+/// The cross-entropy [M] of the student's logits [M, K] over its temperature with `targets` [M, K].
+pub fn teacher_xent<T: Real>(student: &Array<T>, temperature: T, targets: &Array<T>) -> Array<T> {
+    softmax_xent::forward(&student.map(|s| s / temperature), targets, 0.0).0
+}
+
+/// Gradient of `sum_i dloss_i loss_i` of [`teacher_xent`]: [M, K].
+pub fn teacher_xent_backward<T: Real>(
+    dloss: &Array<T>,
+    student: &Array<T>,
+    temperature: T,
+    targets: &Array<T>,
+) -> Array<T> {
+    let x = student.map(|s| s / temperature);
+    softmax_xent::backward(dloss, &x, targets, 0.0).map(|d| d / temperature)
 }

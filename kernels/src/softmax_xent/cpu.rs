@@ -35,7 +35,7 @@ pub struct Weights<'a> {
 
 /// Sums over one piece of a row, relative to its own `shift`.
 #[derive(Clone, Copy)]
-struct Partial {
+pub(crate) struct Partial {
     /// Largest element.
     max: f32,
     /// Sum of exp(x - max), or NaN.
@@ -48,11 +48,11 @@ struct Partial {
 }
 
 impl Partial {
-    fn shift(&self) -> f32 {
+    pub(crate) fn shift(&self) -> f32 {
         if self.max == f32::NEG_INFINITY { 0.0 } else { self.max }
     }
 
-    fn of(x: &[f32], t: Option<&[f32]>, smoothing: bool) -> Partial {
+    pub(crate) fn of(x: &[f32], t: Option<&[f32]>, smoothing: bool) -> Partial {
         let max = maximum(x);
         let mut p = Partial { max, sum: 0.0, soft: Soft::default(), level: 0.0, len: x.len() };
         p.sum = exp_sum(x, p.shift(), 1.0);
@@ -66,7 +66,7 @@ impl Partial {
     }
 
     /// Both pieces together, in this order.
-    fn merge(self, next: Partial) -> Partial {
+    pub(crate) fn merge(self, next: Partial) -> Partial {
         let max = if next.max > self.max { next.max } else { self.max };
         let mut out = Partial { max, sum: 0.0, soft: Soft::default(), level: 0.0, len: self.len + next.len };
         let shift = f64::from(out.shift());
@@ -82,8 +82,13 @@ impl Partial {
     }
 
     /// Nothing but minus infinity was seen.
-    fn is_void(&self) -> bool {
+    pub(crate) fn is_void(&self) -> bool {
         self.max == f32::NEG_INFINITY && self.sum == 0.0
+    }
+
+    /// Sum of t over the sum of exp(x - shift).
+    pub(crate) fn soft_over_sum(&self) -> f32 {
+        (self.soft.weight / self.sum) as f32
     }
 
     fn lse(&self) -> f32 {
@@ -91,7 +96,7 @@ impl Partial {
     }
 
     /// Loss of a row with these sums. `label` is the label's logit, if there are labels.
-    fn loss(&self, label: Option<f32>, smoothing: f32) -> f32 {
+    pub(crate) fn loss(&self, label: Option<f32>, smoothing: f32) -> f32 {
         if self.is_void() {
             return 0.0;
         }
