@@ -6,7 +6,7 @@
 //! - [`round`]: float32 and float64 in the four rounding modes, flushing, saturation, minimum, maximum, `testp`.
 //! - [`convert`]: `cvt` between floats and integers.
 //! - [`approx`]: the `.approx` functions, within the manual's bounds.
-//! - [`tensor_core`]: `mma.sync`, as the published models of the hardware compute it, or in plain float32.
+//! - [`tensor_core`]: `mma.sync`, bit for bit as an H100, or after other models.
 //!
 //! Results do not depend on the host: the same bits with and without FMA hardware. A NaN result is the GPU's canonical one
 //! (`0x7FFFFFFF`, `0x7FFF`), save where an instruction only moves bits (neg, abs, copysign).

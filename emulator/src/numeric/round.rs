@@ -27,16 +27,19 @@ pub enum Rounding {
     Up,
 }
 
-/// The value, or the canonical NaN.
+/// The value, or the canonical NaN. NaN is told by the bits: a compiler may take any NaN for as good as the canonical one,
+/// and drop a comparison of floats (it did, for square roots).
 #[inline(always)]
 pub fn canonical_f32(value: f32) -> f32 {
-    if value.is_nan() { f32::from_bits(CANONICAL_F32) } else { value }
+    let bits = value.to_bits();
+    f32::from_bits(if bits & 0x7FFF_FFFF > 0x7F80_0000 { CANONICAL_F32 } else { bits })
 }
 
-/// The value, or the canonical NaN.
+/// The value, or the canonical NaN, told by the bits too.
 #[inline(always)]
 pub fn canonical_f64(value: f64) -> f64 {
-    if value.is_nan() { f64::from_bits(CANONICAL_F64) } else { value }
+    let bits = value.to_bits();
+    f64::from_bits(if bits & (u64::MAX >> 1) > 0x7FF0_0000_0000_0000 { CANONICAL_F64 } else { bits })
 }
 
 /// `.ftz`: a subnormal becomes a zero of its sign.

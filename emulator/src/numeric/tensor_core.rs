@@ -19,8 +19,8 @@ use tile::{Accumulator, Format, Operand};
 
 /// Which arithmetic an `mma` of 16-bit floats or tf32 uses. Integers and float64 are exact or IEEE in all of them.
 ///
-/// `Hopper` and `Ampere` are published models of the hardware (arXiv 2511.10909, arXiv 2512.07004); they have not yet been
-/// replayed against vectors recorded on a GPU. The products and the accumulator are aligned to the largest exponent among
+/// `Hopper` and `Ampere` are published models of the hardware (arXiv 2511.10909, arXiv 2512.07004); `Hopper` with float32
+/// accumulators gives the bits that an H100 gave (`golden/h100`). The products and the accumulator are aligned to the largest exponent among
 /// them, cut toward zero below a fixed number of fraction bits, summed exactly, and the sum is cut to float32 (or rounded to
 /// nearest even where the accumulators are f16). Exponents are those of the operands before multiplying (a product's
 /// significand lies in [1, 4)), subnormal operands have their format's smallest exponent, and a zero accumulator

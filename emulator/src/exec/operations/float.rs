@@ -124,7 +124,9 @@ fn single(name: &Name<'_>, l: Level) -> Option<Operation> {
             same(ternary(l, |a: f32, b: f32, c: f32| round::fma_f32(a, b, c, Rounding::Down)), C, t, 3)
         }
         "rcp" if name.qualifiers == ["rn", "f32"] => same(unary(l, |a: f32| canonical_f32(1.0 / a)), S, t, 1),
-        "sqrt" if name.qualifiers == ["rn", "f32"] => same(unary(l, |a: f32| square_root(a)), S, t, 1),
+        "sqrt" if name.qualifiers == ["rn", "f32"] => {
+            same(unary(l, |a: f32| canonical_f32(a.sqrt())), S, t, 1)
+        }
         "fma" | "mad" => same(
             rounded!(name, R => modes!(name, Rare, level, F, T => ternary(level, |a: f32, b: f32, c: f32| {
                 output::<F, T>(round::fma_f32(input::<F>(a), input::<F>(b), input::<F>(c), R))
@@ -178,13 +180,6 @@ fn single(name: &Name<'_>, l: Level) -> Option<Operation> {
         "min" | "max" => extremum(name, l),
         _ => None,
     }
-}
-
-/// NaN is told by the bits: a compiler may take any NaN for as good as the canonical one, and drop a comparison.
-#[inline(always)]
-fn square_root(a: f32) -> f32 {
-    let root = a.sqrt().to_bits();
-    f32::from_bits(if root & 0x7FFF_FFFF > 0x7F80_0000 { round::CANONICAL_F32 } else { root })
 }
 
 fn special(name: &Name<'_>, l: Level) -> Option<Operation> {
