@@ -3,7 +3,7 @@
 //!
 //! Read in this order: [`ptx`] (text to syntax tree), `decode` (syntax tree to a flat program whose operands are slots),
 //! [`exec`] (warps, blocks, launches), [`memory`] (device memory and its shadow), [`report`] (what a check says),
-//! [`counters`] (what a launch cost), [`numeric`] (rounding, approximations, tensor cores as the manual defines them).
+//! [`counters`] (what a launch cost), [`tensor_map`] (tiles of tensors), [`numeric`] (rounding, approximations, tensor cores as the manual defines them).
 //! [`driver`] is the driver's C ABI on top. Its functions have C names only where this source is compiled as the shared
 //! library (`cfg(driver_library)`, done by `build.rs`), so that a program which links this crate does not define `cuInit`;
 //! [`library`] hands that shared library out. A program that only wants the library does not compile the rest a second
@@ -29,6 +29,8 @@ mod program;
 pub mod ptx;
 #[cfg(any(driver_library, feature = "inside"))]
 pub mod report;
+#[cfg(any(driver_library, feature = "inside"))]
+pub mod tensor_map;
 
 #[cfg(not(driver_library))]
 pub mod library;

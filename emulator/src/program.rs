@@ -27,6 +27,8 @@ pub enum Kind {
     WarpMask,
     /// All lanes of the warp that have not exited must be here (`ldmatrix`, `mma`).
     WarpAligned,
+    /// As [`Kind::Memory`]; a wait that was in vain (`Context::waits`) lets others run.
+    Wait,
     /// A barrier of the block.
     Barrier,
     /// `trap`.
@@ -102,6 +104,79 @@ pub enum BarrierReduction {
     Or,
 }
 
+/// What an `mbarrier` instruction does; `Program::mbarriers[e]`.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct MbarrierForm {
+    /// Which of them it is.
+    pub operation: MbarrierOperation,
+    /// `.relaxed`: it orders nothing.
+    pub relaxed: bool,
+}
+
+/// The `mbarrier` instructions.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum MbarrierOperation {
+    /// `init`: b is the count of arrivals.
+    Initialise,
+    /// `inval`.
+    Invalidate,
+    /// `expect_tx`: b is the number of bytes.
+    Expect,
+    /// `complete_tx`, simulated: b is the number of bytes.
+    Complete,
+    /// `arrive`, `arrive_drop`: b is the count, or the bytes of `.expect_tx`; d is the state.
+    Arrive {
+        /// `.expect_tx`
+        expects: bool,
+        /// `arrive_drop`
+        drops: bool,
+    },
+    /// `test_wait`, `try_wait`: b is the state, or the parity; d is the predicate.
+    Wait {
+        /// `.parity`
+        parity: bool,
+    },
+}
+
+/// An address operand of a known space.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Reference {
+    /// Slot of the register, or [`NONE`].
+    pub slot: u32,
+    /// The register has 32 bits.
+    pub narrow: bool,
+    /// Byte offset.
+    pub offset: i64,
+}
+
+/// A bulk copy; `Program::bulks[e]`.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct BulkForm {
+    /// The place in shared memory.
+    pub shared: Reference,
+    /// The place in global memory, or the tensor map (a generic address).
+    pub global: Reference,
+    /// Into shared memory, completed at this mbarrier; else out of it, in a bulk group.
+    pub mbarrier: Option<Reference>,
+    /// A tile of a tensor: `values` are its coordinates; else so many bytes one after another.
+    pub tensor: bool,
+    /// Slots.
+    pub values: Vec<u32>,
+}
+
+/// A `wgmma.mma_async`; `Program::wgmmas[word]`. All are of bf16 with float32 accumulators, 64 rows and K = 16.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct WgmmaForm {
+    /// Columns: a multiple of 8 up to 256.
+    pub n: usize,
+    /// A comes in registers: a is a list of slots, else a descriptor.
+    pub a_in_registers: bool,
+    /// A and B lie transposed (M and N run fastest) in shared memory.
+    pub transposed: [bool; 2],
+    /// A and B are negated.
+    pub negated: [bool; 2],
+}
+
 /// A decoded kernel.
 #[derive(Debug)]
 pub struct Program {
@@ -129,6 +204,12 @@ pub struct Program {
     pub barriers: Vec<BarrierForm>,
     /// Shapes of `mma`.
     pub shapes: Vec<Mma>,
+    /// `mbarrier` instructions.
+    pub mbarriers: Vec<MbarrierForm>,
+    /// Bulk copies.
+    pub bulks: Vec<BulkForm>,
+    /// `wgmma` instructions.
+    pub wgmmas: Vec<WgmmaForm>,
     /// Bytes of local memory a thread.
     pub local_bytes: u32,
     /// Static shared memory: (offset, bytes) of each variable, from the start of the block's shared memory.
@@ -139,7 +220,7 @@ pub struct Program {
     pub strings: Vec<String>,
     /// Some instruction orders memory between blocks (fence, acquire, release).
     pub has_fence: bool,
-    /// Some barrier has a number other than 0, or a count of threads.
+    /// Some barrier has a number other than 0, or a count of threads, or is an mbarrier: some warps may be ordered and others not.
     pub named_barriers: bool,
 }
 
@@ -231,6 +312,9 @@ impl Program {
             tables: Vec::new(),
             barriers: Vec::new(),
             shapes: Vec::new(),
+            mbarriers: Vec::new(),
+            bulks: Vec::new(),
+            wgmmas: Vec::new(),
             local_bytes: 0,
             shared: Vec::new(),
             dynamic_shared: 0,

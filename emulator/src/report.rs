@@ -29,6 +29,11 @@ pub enum Kind {
     Deadlock,
     /// Bytes of an asynchronous copy are used before the copy was waited for.
     AsyncCopyNotAwaited,
+    /// Shared memory that loads and stores have written is used by the asynchronous proxy with no `fence.proxy.async`
+    /// between.
+    MissingProxyFence,
+    /// An `mbarrier`, a tensor map or a descriptor of a matrix is not what the instruction needs.
+    AsyncMisuse,
     /// An instruction that the emulator does not know.
     UnknownInstruction,
     /// A write to memory that a kernel may not write (constant memory, parameters).
@@ -57,6 +62,8 @@ impl Kind {
             Kind::DivergentWarp => "divergent warp instruction",
             Kind::Deadlock => "deadlock",
             Kind::AsyncCopyNotAwaited => "asynchronous copy not awaited",
+            Kind::MissingProxyFence => "missing proxy fence",
+            Kind::AsyncMisuse => "misused asynchronous instruction",
             Kind::UnknownInstruction => "unknown instruction",
             Kind::ReadOnly => "write to read-only memory",
             Kind::Trap => "trap",

@@ -16,5 +16,9 @@ mod mma;
 mod nvrtc;
 #[path = "golden/recording.rs"]
 mod recording;
+#[path = "golden/tma.rs"]
+mod tma;
 #[path = "golden/unary.rs"]
 mod unary;
+#[path = "golden/wgmma.rs"]
+mod wgmma;

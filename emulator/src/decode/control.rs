@@ -46,7 +46,7 @@ impl Builder<'_> {
                 self.push(Instruction { run, class: Class::Barrier, ..instruction });
                 Ok(true)
             }
-            "nanosleep" | "pmevent" | "setmaxnreg" | "griddepcontrol" => {
+            "nanosleep" | "pmevent" | "griddepcontrol" => {
                 self.push(instruction);
                 Ok(true)
             }

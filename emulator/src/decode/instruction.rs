@@ -24,7 +24,8 @@ impl Builder<'_> {
             "cvta" => self.window(syntax, &name)?,
             "isspacep" => self.is_space(syntax, &name)?,
             _ => {
-                self.memory_instruction(syntax, &name)?
+                self.asynchronous_instruction(syntax, &name)?
+                    || self.memory_instruction(syntax, &name)?
                     || self.warp_instruction(syntax, &name)?
                     || self.control_instruction(syntax, &name)?
                     || self.computation(syntax, &name)?

@@ -80,7 +80,7 @@ impl Builder<'_> {
     }
 
     /// Adds an access to the program.
-    fn access(&mut self, access: Access) -> u64 {
+    pub fn access(&mut self, access: Access) -> u64 {
         self.program.accesses.push(access);
         self.program.accesses.len() as u64 - 1
     }
@@ -257,7 +257,8 @@ impl Builder<'_> {
         Ok(true)
     }
 
-    fn constant_operand(&self, operand: &Operand) -> Result<u64, LoadError> {
+    /// A constant that is not below zero.
+    pub fn constant_operand(&self, operand: &Operand) -> Result<u64, LoadError> {
         match operand {
             Operand::Integer(value) if *value >= 0 => Ok(*value as u64),
             _ => self.error("a constant is needed here"),

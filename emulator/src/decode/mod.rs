@@ -1,6 +1,7 @@
 //! Syntax tree to program: names become slots and addresses, device functions are put in place of their calls, every
 //! instruction becomes a function pointer with its operands.
 
+mod asynchronous;
 mod builder;
 mod control;
 mod instruction;

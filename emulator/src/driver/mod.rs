@@ -4,7 +4,7 @@
 //! the driver knows, in tables by handle), `session` (one lock, who may call, the current context), `queue` (streams as
 //! queues, run when something waits), `work` (what is queued and how it runs), then the API by subject: [`device`],
 //! [`primary`], [`context`], [`module`], [`function`], [`launch`], [`occupancy`], [`memory`], [`pool`], [`copy`], [`fill`], [`stream`], [`event`],
-//! `capture`, [`graph`], [`graph_edge`], [`graph_node`], [`graph_exec`], [`symbol`]; [`unsupported`] holds the rest of the API, [`extension`] what no
+//! `capture`, [`graph`], [`graph_edge`], [`graph_node`], [`graph_exec`], [`symbol`], [`tensor_map`]; [`unsupported`] holds the rest of the API, [`extension`] what no
 //! real driver has.
 //!
 //! # Rules
@@ -46,6 +46,7 @@ mod session;
 mod state;
 pub mod stream;
 pub mod symbol;
+pub mod tensor_map;
 pub mod unsupported;
 mod work;
 

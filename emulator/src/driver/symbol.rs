@@ -5,7 +5,7 @@ use super::module::text;
 use super::session::guard;
 use super::{
     CUresult, context, copy, device, error, event, fill, function, graph, graph_edge, graph_exec, graph_node,
-    launch, memory, module, occupancy, pool, primary, stream, unsupported,
+    launch, memory, module, occupancy, pool, primary, stream, tensor_map, unsupported,
 };
 use std::ffi::{c_char, c_void};
 
@@ -91,6 +91,8 @@ table! {
         cuGraphLaunch cuGraphUpload cuGraphExecKernelNodeSetParams_v2 cuGraphExecMemcpyNodeSetParams
         cuGraphExecMemsetNodeSetParams cuGraphExecHostNodeSetParams cuGraphNodeSetEnabled
         cuGraphNodeGetEnabled cuGraphExecUpdate_v2;
+    tensor_map:
+        cuTensorMapEncodeTiled;
 }
 
 /// `CUdriverProcAddressQueryResult`.

@@ -252,6 +252,8 @@ fn code_of(report: &Report) -> CUresult {
         | Kind::DivergentBarrier
         | Kind::DivergentWarp
         | Kind::AsyncCopyNotAwaited
+        | Kind::MissingProxyFence
+        | Kind::AsyncMisuse
         | Kind::ScheduleDependent => CUDA_ERROR_LAUNCH_FAILED,
     }
 }

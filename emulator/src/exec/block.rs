@@ -1,14 +1,18 @@
 //! A block while it runs: its warps, its memory, its barriers.
 
 use super::barrier::BarrierState;
+use super::bulk::BulkGroups;
 use super::clocks::Clocks;
 use super::context::{LaunchState, SHARED_START};
 use super::copies::Copies;
 use super::global::Released;
 use super::lanes::{LANES, Row};
+use super::mbarrier::{State, Waiting};
 use super::shared::Word;
 use super::warp::Group;
+use super::wgmma::{Products, Warpgroup};
 use crate::program::{Program, Special};
+use std::collections::BTreeMap;
 use std::hash::{Hash, Hasher};
 
 /// Memory of a block, and what is known of it.
@@ -35,9 +39,42 @@ pub struct BlockMemory {
     pub local_written: Vec<bool>,
     /// Asynchronous copies, a warp each.
     pub copies: Vec<Copies>,
+    /// Bulk copies out of shared memory, a warp each.
+    pub bulk: Vec<BulkGroups>,
+    /// The mbarriers by their shared address.
+    pub mbarriers: BTreeMap<u64, State>,
+    /// The mbarrier that each warp last waited for in vain.
+    pub waiting: Vec<Waiting>,
+    /// `wgmma` in flight, a warp each.
+    pub products: Vec<Products>,
+    /// What the warps of each warpgroup have executed.
+    pub warpgroups: Vec<Warpgroup>,
 }
 
 impl BlockMemory {
+    /// What the block leaves in flight at its end: instruction, warp and lane, and what it is.
+    pub fn left_in_flight(&self) -> Option<(u32, usize, u32, &'static str)> {
+        let copy = "the block ends, and nothing waited for this copy";
+        let loads = self.mbarriers.values().filter_map(State::unfinished);
+        let stores = self
+            .bulk
+            .iter()
+            .enumerate()
+            .filter_map(|(warp, groups)| groups.unfinished().map(|(pc, lane)| (pc, warp, lane)));
+        let copies = loads.chain(stores).map(|(pc, warp, lane)| (pc, warp, lane as u32, copy));
+        let alone = "the block ends, and not all four warps of the warpgroup executed this product";
+        let groups = self.warpgroups.iter().enumerate();
+        let products = self.products.iter().enumerate().filter_map(|(warp, products)| {
+            products
+                .unfinished()
+                .map(|pc| (pc, warp, 0, "the block ends, and nothing waited for this product"))
+        });
+        copies
+            .chain(groups.filter_map(|(group, state)| state.unfinished().map(|pc| (pc, 4 * group, 0, alone))))
+            .chain(products)
+            .next()
+    }
+
     /// Shared memory as bytes; the first KiB belongs to the system.
     pub fn shared(&self) -> &[u8] {
         // SAFETY: u128 has no padding and no invalid bytes.
@@ -197,6 +234,15 @@ impl Block {
         memory.clocks.reset(self.warps.len());
         memory.copies.clear();
         memory.copies.resize_with(self.warps.len(), Copies::default);
+        memory.bulk.clear();
+        memory.bulk.resize_with(self.warps.len(), BulkGroups::default);
+        memory.mbarriers.clear();
+        memory.waiting.clear();
+        memory.waiting.resize(self.warps.len(), None);
+        memory.products.clear();
+        memory.products.resize_with(self.warps.len(), Products::default);
+        memory.warpgroups.clear();
+        memory.warpgroups.resize_with(self.warps.len().div_ceil(4), Warpgroup::default);
         let end = memory.variables.iter().map(|(start, size)| start + size).max().unwrap_or(0);
         memory.words.clear();
         memory.words.resize(end.div_ceil(4) as usize, Word::OUTSIDE);

@@ -85,6 +85,8 @@ pub struct Context<'a> {
     pub tally: &'a mut Tally,
     /// The first fault of the instruction that runs.
     pub fault: Option<Fault>,
+    /// The instruction that runs waits for something that is not there yet.
+    pub waits: bool,
 }
 
 impl Context<'_> {

@@ -260,6 +260,13 @@ impl Shared<'_> {
                 }
             }
             if block.warps.iter().all(|warp| warp.live == 0) {
+                if self.launch.checks
+                    && let Some((pc, warp, lane, detail)) = block.memory.left_in_flight()
+                {
+                    let fault = Fault { kind: Kind::AsyncCopyNotAwaited, lane, detail: detail.to_owned() };
+                    self.fault(turn, block, warp, pc, fault);
+                    return End::Faulted;
+                }
                 return End::Done;
             }
             if !moved {
@@ -318,6 +325,13 @@ impl Shared<'_> {
             ready.map(|group| (number, group.pc, group.mask.trailing_zeros()))
         });
         let (warp, pc, lane) = first.unwrap_or((0, 0, 0));
+        let mbarrier = block.memory.waiting.get(warp).copied().flatten();
+        let detail = match mbarrier.and_then(|at| Some((at, block.memory.mbarriers.get(&at)?))) {
+            Some((at, state)) => {
+                format!("{detail}; the mbarrier at shared address {at:#x}: {}", state.missing())
+            }
+            None => detail,
+        };
         self.fault(turn, block, warp, pc, Fault { kind, lane, detail });
     }
 

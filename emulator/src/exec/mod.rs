@@ -4,6 +4,7 @@ pub(crate) mod access;
 pub(crate) mod atomics;
 mod barrier;
 mod block;
+pub(crate) mod bulk;
 mod clocks;
 pub(crate) mod context;
 pub(crate) mod copies;
@@ -11,12 +12,14 @@ mod global;
 pub(crate) mod lanes;
 mod launch;
 pub(crate) mod matrix;
+pub(crate) mod mbarrier;
 pub(crate) mod moves;
 pub(crate) mod operations;
 mod shared;
 mod tally;
 mod warp;
 pub(crate) mod warp_ops;
+pub(crate) mod wgmma;
 
 use crate::counters::Counters;
 use crate::decode;
@@ -187,7 +190,7 @@ pub struct Options {
     pub workers: usize,
     /// Seed of the order of blocks and warps; None: in order, each warp until it has to wait.
     pub seed: Option<u64>,
-    /// Asynchronous copies land at the last legal moment instead of at issue.
+    /// Asynchronous copies (`cp.async`, bulk copies) land at the last legal moment instead of at issue.
     pub late_copies: bool,
     /// Run under all schedules, from the same memory, and compare the bits.
     pub every_schedule: bool,

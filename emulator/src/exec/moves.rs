@@ -17,6 +17,8 @@ pub struct PredicateLogic;
 pub struct Clock;
 /// `membar`, `fence` of device scope or wider.
 pub struct Fence;
+/// `fence.proxy.async`, and `fence.mbarrier_init`: between what threads wrote and the asynchronous proxy.
+pub struct ProxyFence;
 
 impl Operation for Pack {
     #[inline(always)]
@@ -123,5 +125,12 @@ impl Operation for Fence {
     #[inline(always)]
     unsafe fn run(context: &mut Context<'_>, _: &Instruction, _: u32) {
         global::fence(context);
+    }
+}
+
+impl Operation for ProxyFence {
+    #[inline(always)]
+    unsafe fn run(context: &mut Context<'_>, _: &Instruction, _: u32) {
+        context.block.clocks.proxy_fence(context.warp);
     }
 }

@@ -1,5 +1,7 @@
 //! Checks of shared memory: bounds, initialisation, races, asynchronous copies in flight.
 
+pub mod asynchronous;
+
 use super::context::{Context, lanes};
 use super::global::{Mode, Request};
 use super::tally::shared_waves;
@@ -8,9 +10,9 @@ use crate::report::Kind;
 /// What is known of 4 bytes of shared memory.
 ///
 /// `write`: `clock 20 | warp 5 | lane 5 | many lanes 1 | strong 1 | bytes written last 4 | written ever 4 | in flight 4 |
-/// inside a variable 4 | unused 16`. `read`: `clock 20 | lane 5 | many lanes 1 | bytes 4 | unused 1 | all strong 1 |
-/// warps 32`. As for global memory an
-/// entry may forget (several owners of one word), which loses a report and never invents one.
+/// inside a variable 4 | asynchronous reads in flight 12 | unused 3 | written by the asynchronous proxy 1`. `read`:
+/// `clock 20 | lane 5 | many lanes 1 | bytes 4 | unused 1 | all strong 1 | warps 32`. As for global memory an entry may
+/// forget (several owners of one word), which loses a report and never invents one.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Word {
     write: u64,
@@ -23,6 +25,9 @@ const LAST: u32 = 28;
 const EVER: u32 = 24;
 const FLIGHT: u32 = 20;
 const VALID: u32 = 16;
+const READERS: u32 = 4;
+const READERS_MASK: u64 = 0xFFF << READERS;
+const ASYNC: u64 = 1;
 const CLOCK: u32 = 44;
 const READ_LANE: u32 = 39;
 const READ_MANY: u64 = 1 << 38;
@@ -101,7 +106,7 @@ fn read(word: &mut Word, touch: Touch, floor: u64) {
 
 #[inline(always)]
 fn write(word: &mut Word, touch: Touch, flight: bool) {
-    let kept = word.write & (15 << EVER | 15 << FLIGHT | 15 << VALID);
+    let kept = word.write & (15 << EVER | 15 << FLIGHT | 15 << VALID | READERS_MASK);
     let mut new = touch.clock << CLOCK | touch.warp << 39 | touch.lane << 34 | touch.bytes << LAST;
     if touch.strong {
         new |= STRONG;
@@ -158,6 +163,11 @@ pub fn check(context: &mut Context<'_>, request: &Request<'_>, asynchronous: boo
                 return false;
             }
             let writes = request.mode != Mode::Read;
+            if writes && word.write & READERS_MASK != 0 {
+                let detail = format!("writes shared address {address:#x}, which {}", asynchronous::READS);
+                context.fail(Kind::AsyncCopyNotAwaited, lane as u32, detail);
+                return false;
+            }
             if request.mode != Mode::Write && word.nibble(EVER) & bytes != bytes {
                 let detail = format!("reads shared address {address:#x}, {}", variable(context, address));
                 context.fail(Kind::UninitialisedShared, lane as u32, detail);
@@ -215,7 +225,7 @@ fn plain(
         }
     } else {
         let good = |word: &Word| {
-            (word.write & (15 << FLIGHT | 15 << VALID) == 15 << VALID)
+            (word.write & (15 << FLIGHT | 15 << VALID | READERS_MASK) == 15 << VALID)
                 & (word.write >> CLOCK <= floor)
                 & (word.read >> CLOCK <= floor)
         };

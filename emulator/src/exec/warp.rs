@@ -125,6 +125,7 @@ impl Block {
             launch,
             tally,
             fault: None,
+            waits: false,
         };
         let code: &[Instruction] = &program.code;
         let outcome = loop {
@@ -173,6 +174,17 @@ impl Block {
                         break Next::Fault(fault);
                     }
                     pc += 1;
+                }
+                Kind::Wait => {
+                    // SAFETY: as above.
+                    unsafe { (instruction.run)(&mut context, instruction, active) };
+                    if let Some(fault) = context.fault.take() {
+                        break Next::Fault(fault);
+                    }
+                    pc += 1;
+                    if context.waits {
+                        break Next::Yield;
+                    }
                 }
                 Kind::Branch => {
                     if active == mask {
@@ -259,6 +271,13 @@ impl Block {
         }
         match outcome {
             Next::Pause => {}
+            Next::Yield => {
+                group.yields = true;
+                // The turn ends with the last group of the warp: what they wait for must come from elsewhere.
+                if !warp.groups.iter().any(Group::runs) {
+                    *jumps = 0;
+                }
+            }
             Next::Fault(fault) => return Err((pc, fault)),
             Next::Merge(other) => {
                 let merged = Group::new(pc, warp.groups[other].mask | mask);
@@ -371,6 +390,7 @@ impl Block {
 /// What comes after the inner loop.
 enum Next {
     Pause,
+    Yield,
     Fault(Fault),
     Merge(usize),
     Split { taken: u32, target: u32 },

@@ -194,6 +194,32 @@ fn floats<
     true
 }
 
+/// 16 rows and 8 columns of a `wgmma` of bf16 with K = 16: A is `[k][row]`, B `[k][column]`, C and D the four registers that
+/// hold these columns, laid out as those of `mma`.
+#[inline(always)]
+pub fn wgmma_tile(mode: TensorCore, a: &[[f32; 16]; 16], b: &[[f32; 8]; 16], c: &[Lanes; 4]) -> [Lanes; 4] {
+    let (mut stored_a, mut stored_b) = ([[0.0; 16]; 16], [[0.0; 8]; 16]);
+    for k in 0..16 {
+        stored_a[tile::stored::<16, 2>(k)] = a[k];
+        stored_b[tile::stored::<16, 2>(k)] = b[k];
+    }
+    let mut sums = gather_c(c);
+    if mode == TensorCore::Float32 {
+        tile::float32::<16, 2>(&stored_a, &stored_b, &mut sums);
+    } else {
+        let (a, b) = (Operand::new(Format::Bf16, &stored_a), Operand::new(Format::Bf16, &stored_b));
+        match mode {
+            TensorCore::Ampere => {
+                tile::truncating::<16, 2, 8, 24>(&a, &b, Accumulator::Float32, &mut sums);
+            }
+            _ => tile::truncating::<16, 2, 16, 25>(&a, &b, Accumulator::Float32, &mut sums),
+        }
+    }
+    let mut d = [[0; 32]; 4];
+    scatter_d(&sums, &mut d);
+    d
+}
+
 /// A packed f16 accumulator as float32 in the layout of a 32-bit one.
 #[inline(always)]
 fn widen(c: &[Lanes; 2]) -> [Lanes; 4] {

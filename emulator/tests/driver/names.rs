@@ -162,6 +162,6 @@ fn names_stand_for_the_function_of_their_version() {
 
 #[test]
 fn what_is_not_supported_says_so() {
-    assert_eq!(unsafe { emulator::driver::unsupported::cuTensorMapEncodeTiled() }, CUDA_ERROR_NOT_SUPPORTED);
+    assert_eq!(unsafe { emulator::driver::unsupported::cuTensorMapEncodeIm2col() }, CUDA_ERROR_NOT_SUPPORTED);
     assert_eq!(unsafe { emulator::driver::unsupported::cuMemAllocManaged() }, CUDA_ERROR_NOT_SUPPORTED);
 }
