@@ -25,3 +25,5 @@ mod names;
 mod start;
 #[path = "driver/streams.rs"]
 mod streams;
+#[path = "driver/tensor_maps.rs"]
+mod tensor_maps;

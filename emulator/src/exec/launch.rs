@@ -1,10 +1,10 @@
 //! Runs all blocks of a launch: workers that take blocks in order (or in a permuted order), keep those that wait for
 //! others, and stop at the first fault.
 
-use super::block::{Block, Shape};
+use super::block::{Block, Shape, Warp};
 use super::context::{Fault, LaunchState};
 use super::tally::Tally;
-use super::warp::{State, TURN_JUMPS, Turn};
+use super::warp::{Group, State, TURN_JUMPS, Turn};
 use super::{Kernel, Launch, Options};
 use crate::counters::Counters;
 use crate::memory::DeviceMemory;
@@ -210,6 +210,17 @@ impl Shared<'_> {
                 let idle = idle.load(Ordering::SeqCst);
                 idle == FINISHED || idle == before << 8 | FRUITLESS
             }) {
+                // Lanes that wait for others of their warp say more than those that wait for what these would do.
+                let parked = |block: &Block| {
+                    let is = |state: State| move |group: &Group| group.state == state;
+                    let warp = |warp: &Warp| {
+                        warp.groups.iter().any(is(State::Parked)) && !warp.groups.iter().any(is(State::Ready))
+                    };
+                    block.warps.iter().any(warp)
+                };
+                if let Some((turn, block)) = waiting.iter().find(|(_, block)| parked(block)) {
+                    return self.stalled(*turn, block);
+                }
                 let (turn, block) = &waiting[0];
                 let detail =
                     "every thread of the launch waits for something that no thread will do".to_owned();
