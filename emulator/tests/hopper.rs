@@ -6,6 +6,8 @@
 mod barriers;
 #[path = "hopper/bulk.rs"]
 mod bulk;
+#[path = "hopper/damaged.rs"]
+mod damaged;
 #[path = "hopper/map.rs"]
 mod map;
 #[path = "hopper/matmul.rs"]

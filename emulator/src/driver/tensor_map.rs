@@ -86,11 +86,11 @@ pub unsafe extern "C" fn cuTensorMapEncodeTiled(
 fn checked(map: TensorMap) -> Cuda<TensorMap> {
     let row = map.box_size[0] * map.element;
     let used = 0..map.rank;
-    let good = map.address % 16 == 0
-        && row % 16 == 0
+    let good = map.address.is_multiple_of(16)
+        && row.is_multiple_of(16)
         && (map.swizzle == 0 || row <= map.swizzle)
         && used.clone().all(|d| (1..=1 << 32).contains(&map.size[d]) && (1..=256).contains(&map.box_size[d]))
-        && used.skip(1).all(|d| map.stride[d] % 16 == 0 && map.stride[d] < 1 << 40);
+        && used.skip(1).all(|d| map.stride[d].is_multiple_of(16) && map.stride[d] < 1 << 40);
     match good {
         false => Err(CUDA_ERROR_INVALID_VALUE),
         true if map.swizzle > row => Err(CUDA_ERROR_NOT_SUPPORTED),

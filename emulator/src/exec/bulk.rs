@@ -203,20 +203,26 @@ fn store(context: &mut Context<'_>, mut landing: Landing) {
 
 /// The chunks of a copy of bytes one after another.
 fn stretch(context: &mut Context<'_>, global: u64, shared: u64, bytes: u32) -> Option<Vec<Chunk>> {
-    if (global | shared | u64::from(bytes)) % 16 != 0 {
+    if !(global | shared | u64::from(bytes)).is_multiple_of(16) {
         let detail = format!(
             "{bytes} bytes at {global:#x} and shared address {shared:#x}: all must be multiples of 16"
         );
         context.fail(Kind::Misaligned, 0, detail);
         return None;
     }
-    let chunk = |offset: u64| Chunk { shared: shared + offset, global: global + offset, inside: (0, 16) };
+    if !fits(context, shared, u64::from(bytes)) {
+        return None;
+    }
+    let chunk = |offset: u64| {
+        let (shared, global) = (shared.wrapping_add(offset), global.wrapping_add(offset));
+        Chunk { shared, global, inside: (0, 16) }
+    };
     Some((0..u64::from(bytes)).step_by(16).map(chunk).collect())
 }
 
 /// The chunks of a tile, by the map at a generic address.
 fn tile(context: &mut Context<'_>, map: u64, shared: u64, coordinates: &[i32]) -> Option<Vec<Chunk>> {
-    if shared % 128 != 0 || map % 64 != 0 {
+    if !shared.is_multiple_of(128) || !map.is_multiple_of(64) {
         let detail = format!(
             "a tile at shared address {shared:#x} by a tensor map at {map:#x}: they must be multiples of 128 and 64"
         );
@@ -233,7 +239,19 @@ fn tile(context: &mut Context<'_>, map: u64, shared: u64, coordinates: &[i32]) -
         context.fail(Kind::AsyncMisuse, 0, detail);
         return None;
     }
-    Some(found.tile(coordinates, shared))
+    fits(context, shared, found.box_bytes()).then(|| found.tile(coordinates, shared))
+}
+
+/// So many bytes lie in shared memory, whatever is there. False after a fault.
+fn fits(context: &mut Context<'_>, shared: u64, bytes: u64) -> bool {
+    let size = context.block.shared().len() as u64;
+    let inside = bytes <= size && shared <= size - bytes;
+    if !inside {
+        let detail =
+            format!("{bytes} bytes at shared address {shared:#x}; the block's memory ends at {size:#x}");
+        context.fail(Kind::OutOfBounds, 0, detail);
+    }
+    inside
 }
 
 /// 128 bytes of parameters or of global memory.

@@ -2,8 +2,10 @@
 //! registers, either operand transposed, edges out of bounds, the result stored by tensor map.
 
 use super::map::{BFLOAT16, FLOAT32, Tensor};
+use super::nvrtc;
 use super::run::{Device, orders, plain};
 use emulator::exec::{Options, Outcome};
+use std::sync::Arc;
 
 /// How A and B lie.
 #[derive(Clone, Copy, Debug, Default)]
@@ -54,8 +56,8 @@ impl Matmul {
         (values(self.m * self.k, 1), values(self.n * self.k, 5))
     }
 
-    /// Launches it; C's words follow.
-    pub fn run(&self, options: &Options) -> (Outcome, Vec<u32>) {
+    /// The kernel's PTX.
+    pub fn ptx(&self) -> Arc<str> {
         let Layout { a_transposed, b_transposed, a_in_registers } = self.layout;
         let flag = |name: &str, transposed: bool| {
             let order = if transposed { "m,k" } else { "k,m" };
@@ -71,7 +73,17 @@ impl Matmul {
             defines.push("-DA_IN_REGISTERS".to_owned());
         }
         let defines: Vec<&str> = defines.iter().map(String::as_str).collect();
-        let device = Device::new(&self.source, "matmul.cu", &defines);
+        nvrtc::ptx_for("compute_90a", &self.source, "matmul.cu", &defines)
+    }
+
+    /// Launches it; C's words follow.
+    pub fn run(&self, options: &Options) -> (Outcome, Vec<u32>) {
+        self.run_on(&Device::of(&self.ptx()).unwrap(), options)
+    }
+
+    /// As [`Matmul::run`], where the module is loaded.
+    pub fn run_on(&self, device: &Device, options: &Options) -> (Outcome, Vec<u32>) {
+        let Layout { a_transposed, b_transposed, .. } = self.layout;
         let (a, b) = self.operands();
         let tensor = |values: Vec<i32>, outer: usize, transposed: bool| {
             let (columns, count) = if transposed { (outer, self.k) } else { (self.k, outer) };

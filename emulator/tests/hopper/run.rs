@@ -1,7 +1,7 @@
 //! Launching a source from a test.
 
 use super::nvrtc;
-use emulator::exec::{Image, Launch, Options, Outcome, launch};
+use emulator::exec::{Image, Launch, LoadError, Options, Outcome, launch};
 use emulator::memory::DeviceMemory;
 use std::sync::Arc;
 
@@ -32,10 +32,15 @@ pub fn orders() -> Vec<Options> {
 impl Device {
     /// Compiles a source for sm_90a and loads it.
     pub fn new(source: &str, file: &str, options: &[&str]) -> Device {
-        let memory = Arc::new(DeviceMemory::new(1 << 26).unwrap());
         let ptx = nvrtc::ptx_for("compute_90a", source, file, options);
-        let image = Image::load(&ptx, &memory).unwrap_or_else(|error| panic!("{file}: {error}"));
-        Device { memory, image }
+        Device::of(&ptx).unwrap_or_else(|error| panic!("{file}: {error}"))
+    }
+
+    /// Loads PTX.
+    pub fn of(ptx: &str) -> Result<Device, LoadError> {
+        let memory = Arc::new(DeviceMemory::new(1 << 26).unwrap());
+        let image = Image::load(ptx, &memory)?;
+        Ok(Device { memory, image })
     }
 
     /// Device memory with these bytes.

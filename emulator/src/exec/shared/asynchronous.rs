@@ -42,7 +42,7 @@ fn each(
     note: impl Fn(&mut Word, Touch),
 ) -> bool {
     let words = context.block.words.len() as u64;
-    if address % 4 != 0 || bytes % 4 != 0 || address / 4 + bytes / 4 > words {
+    if !(address | bytes).is_multiple_of(4) || address / 4 + bytes / 4 > words {
         outside(context, lane, address, bytes);
         return false;
     }
