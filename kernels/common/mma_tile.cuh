@@ -196,11 +196,11 @@ __device__ __forceinline__ void multiply_fragments(
     }
 }
 
-#include "common/sliced_tile.cuh"
-
 // What a thread does with the packs that it copied to the tile at `tile`, once they have arrived and before others read
-// them: nothing, unless an operand has an overload.
-template <typename Operand> __device__ __forceinline__ void arrived(Operand &, u32) {}
+// them: nothing, unless an operand has an overload. The tile that it copies next is `behind` tiles behind that one.
+template <typename Operand> __device__ __forceinline__ void arrived(Operand &, u32, int behind) {}
+
+#include "common/sliced_tile.cuh"
 
 // Adds the products of `steps` tiles of TILE_K steps, at least one. An operand has COUNT packs a thread, copy() and
 // advance(), as DenseOperand. `shared`: LOOP_BYTES, aligned to 128. Afterwards nobody uses them any more, and the first
@@ -227,7 +227,7 @@ __device__ __forceinline__ void multiply(A &a, B &b, u32 steps, u32 shared, Sums
     }
     u32 read = shared, write = shared + (STAGES - 1) * STAGE_BYTES;
     copy_wait<STAGES - 2>();
-    arrived(a, read), arrived(b, read + A_BYTES);
+    arrived(a, read, STAGES - 1), arrived(b, read + A_BYTES, STAGES - 1);
     __syncthreads(); // everybody's copies of the first stage have arrived
     load(read, 0);
     // The copies are shared out over three quarters of a step.
@@ -246,7 +246,7 @@ __device__ __forceinline__ void multiply(A &a, B &b, u32 steps, u32 shared, Sums
                 // Behind the last tile the fragments of this one are loaded again, and not used.
                 if (steps > 1) read = read + STAGE_BYTES == end ? shared : read + STAGE_BYTES;
                 copy_wait<STAGES - 2>();
-                if (steps > 1) arrived(a, read), arrived(b, read + A_BYTES);
+                if (steps > 1) arrived(a, read, STAGES - 1), arrived(b, read + A_BYTES, STAGES - 1);
                 // The next stage has arrived for everybody, and nobody reads this one any more, which is written next.
                 __syncthreads();
             }

@@ -66,6 +66,7 @@ __device__ __forceinline__ void multiply_slices(A &a, B &b, u32 steps, u32 share
         copy_commit();
     }
     copy_wait<STAGES - 1>();
+    arrived(a, shared, STAGES), arrived(b, shared + A_BYTES, STAGES);
     __syncthreads(); // everybody's copies of the first tile have arrived
     left.load(shared, 0, x[0]), right.load(shared + A_BYTES, 0, y[0]);
 
@@ -74,6 +75,7 @@ __device__ __forceinline__ void multiply_slices(A &a, B &b, u32 steps, u32 share
         const bool more = steps > STAGES; // there is a tile to copy
         const u32 next = place + STAGE_BYTES == end ? shared : place + STAGE_BYTES;
         copy_wait<STAGES - 2>();
+        if (steps > 1) arrived(a, next, STAGES - 1), arrived(b, next + A_BYTES, STAGES - 1);
         // The next tile has arrived for everybody, and everybody has the fragments of this one, which is written next.
         __syncthreads();
         left.load(next, 0, next_x), right.load(next + A_BYTES, 0, next_y); // behind the last tile not used

@@ -103,9 +103,9 @@ struct NormalisedWindows : Windows<1> {
     Divisor channels_of;
 };
 
-__device__ __forceinline__ void arrived(NormalisedWindows &a, u32 tile) {
-    // The step is that of the next tile to copy: STAGES - 1 tiles behind the one that has arrived.
-    u32 element = (a.row * a.kernel_columns + a.column) * a.channels + a.channel - (STAGES - 1) * TILE_K;
+__device__ __forceinline__ void arrived(NormalisedWindows &a, u32 tile, int behind) {
+    // The step is that of the next tile to copy.
+    u32 element = (a.row * a.kernel_columns + a.column) * a.channels + a.channel - behind * TILE_K;
     const u32 channel = take_remainder(element, a.channels_of);
     const u32 bit = element < 32 ? 1u << element : 0;
     normalise_packs<NormalisedWindows::Packs>(tile, a.map, channel, [&](int j) { return a.meets[j] & bit; });
@@ -346,19 +346,19 @@ struct Pixels {
 
 #if defined(NORMALISED)
 // Pixels of relu(normalised(x)): as NormalisedWindows. Which packs lie inside is found when they are copied, and kept until
-// they arrive: a bit for each, those of the tile that arrives next first.
+// they arrive: a bit for each, those of the tile that was copied STAGES tiles ago first.
 struct NormalisedPixels : Pixels {
     ChannelMap map;
     u32 channel; // of all packs of this thread
     u32 inside_bits;
     using Pixels::Pixels;
-    static_assert(3 * COUNT <= 32, "tiles on the way have bits of their own");
+    static_assert((STAGES + 1) * COUNT <= 32, "tiles on the way have bits of their own");
 
     __device__ __forceinline__ void copy(u32 tile, int from, int to, bool wanted) {
 #pragma unroll
         for (int j = from; j < to; j++) {
             const u32 at = copy_pack(tile, j, wanted);
-            inside_bits |= at << (j + 2 * COUNT);
+            inside_bits |= at << (j + STAGES * COUNT);
         }
     }
     __device__ __forceinline__ void advance() {
@@ -367,8 +367,9 @@ struct NormalisedPixels : Pixels {
     }
 };
 
-__device__ __forceinline__ void arrived(NormalisedPixels &b, u32 tile) {
-    normalise_packs<NormalisedPixels::Packs>(tile, b.map, b.channel, [&](int j) { return b.inside_bits >> j & 1; });
+__device__ __forceinline__ void arrived(NormalisedPixels &b, u32 tile, int behind) {
+    const u32 bits = b.inside_bits >> (STAGES - behind) * NormalisedPixels::COUNT;
+    normalise_packs<NormalisedPixels::Packs>(tile, b.map, b.channel, [&](int j) { return bits >> j & 1; });
 }
 #endif
 

@@ -234,4 +234,5 @@ KERNEL __launch_bounds__(THREADS) NAMED(TILE_M, TILE_N, LETTERS)(
 #if defined(STATISTICS)
     store_statistics(tile, min(z.m - first_m, TILE_M), first_n, z.n, partial_other + u64(place.x) * 2 * z.n);
 #endif
+#endif
 }
