@@ -1,5 +1,6 @@
-//! What a step of self-distillation does beside its gradients, captured in a CUDA graph: a teacher's targets under a
-//! temperature that changes, the student's cross-entropy with them, Sinkhorn-Knopp with padding, the running center, a queue of keys, a teacher that follows.
+//! What a step of self-distillation does beside its networks, captured in a CUDA graph: a teacher's targets under a
+//! temperature that changes, the student's cross-entropy with them, Sinkhorn-Knopp with padding, the running center, a
+//! queue of keys, a teacher that follows.
 //!
 //! What other threads launch while a graph is captured would become a part of it, so there is one test here, which has
 //! the process to itself.

@@ -90,6 +90,7 @@ families! {
         crate::conv2d::cuda::wide::KERNELS,
         crate::conv2d::cuda::small::KERNELS,
         crate::conv2d::fold::kernels::KERNELS,
+        crate::conv2d::depthwise::KERNELS,
         crate::conv2d::mma::KERNELS[0],
         crate::conv2d::mma::KERNELS[1],
         crate::conv2d::mma::KERNELS[2]

@@ -58,6 +58,12 @@ def operators():
     op("conv2d_k3s1p2d2", dict(op="conv2d", kernel=3, stride=1, padding=2, dilation=2),
        lambda x, weight: F.conv2d(x, weight, None, 1, 2, 2),
        lambda: dict(x=rnd(2, 4, 9, 8), weight=rnd(6, 4, 3, 3, scale=.3)))
+    op("conv2d_k3s2p1g3", dict(op="conv2d", kernel=3, stride=2, padding=1, groups=3),
+       lambda x, weight: F.conv2d(x, weight, None, 2, 1, 1, 3),
+       lambda: dict(x=rnd(2, 6, 9, 8), weight=rnd(9, 2, 3, 3, scale=.3)))
+    op("conv2d_k3s1p1g8", dict(op="conv2d", kernel=3, stride=1, padding=1, groups=8),
+       lambda x, weight: F.conv2d(x, weight, None, 1, 1, 1, 8),
+       lambda: dict(x=rnd(2, 8, 7, 6), weight=rnd(8, 1, 3, 3, scale=.3)))
     op("conv_transpose2d_k4s2p1", dict(op="conv_transpose2d", kernel=4, stride=2, padding=1),
        lambda x, weight, bias: F.conv_transpose2d(x, weight, bias, 2, 1),
        lambda: dict(x=rnd(2, 6, 5, 7), weight=rnd(6, 4, 4, 4, scale=.3), bias=rnd(4)))

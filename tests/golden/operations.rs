@@ -12,6 +12,8 @@ golden! {
     conv2d_k1s2p0: "conv2d_k1s2p0" => conv2d,
     conv2d_k3s1p1: "conv2d_k3s1p1" => conv2d,
     conv2d_k3s1p2d2: "conv2d_k3s1p2d2" => conv2d,
+    conv2d_k3s2p1g3: "conv2d_k3s2p1g3" => conv2d,
+    conv2d_k3s1p1g8: "conv2d_k3s1p1g8" => conv2d,
     conv2d_k3s2p1: "conv2d_k3s2p1" => conv2d,
     conv2d_k4s4p0: "conv2d_k4s4p0" => conv2d,
     conv2d_k5s1p2: "conv2d_k5s1p2" => conv2d,
@@ -36,6 +38,9 @@ fn conv2d(case: &Case) {
     let mut geometry = Geometry::new(case.count("stride"), case.count("padding"));
     if case.has("dilation") {
         geometry.dilation = case.count("dilation");
+    }
+    if case.has("groups") {
+        geometry.groups = case.count("groups");
     }
     let (x, weight) = (case.leaf("x"), case.leaf("weight"));
     let out = ops::conv2d(&x, &weight, geometry).unwrap();

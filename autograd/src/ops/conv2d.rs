@@ -11,11 +11,11 @@ use kernels::copy::contiguous;
 
 pub use kernels::conv2d::Geometry;
 
-/// The operation of [`conv2d`]: stride, padding and dilation.
+/// The operation of [`conv2d`]: stride, padding, dilation and groups.
 #[derive(Clone)]
 pub struct Conv2d(pub Geometry);
 
-/// Convolution of images [N, H, W, I] with kernels [O, R, S, I] -> [N, P, Q, O].
+/// Convolution of images [N, H, W, I] with kernels [O, R, S, I / groups] -> [N, P, Q, O].
 #[track_caller]
 pub fn conv2d(x: &Var, weight: &Var, geometry: Geometry) -> Result<Var> {
     apply_one(Conv2d(geometry), &[x, weight])
@@ -62,9 +62,9 @@ impl Op for Conv2d {
 impl Reference for Conv2d {
     fn reference<T: Real>(&self, inputs: &[Array<T>]) -> Vec<Array<T>> {
         let (x, weight) = (&inputs[0], &inputs[1]);
-        let Geometry { stride, padding, dilation } = self.0;
-        let &[n, h, w, channels] = &x.shape[..] else { return Vec::new() };
-        let &[o, r, s, _] = &weight.shape[..] else { return Vec::new() };
+        let Geometry { stride, padding, dilation, groups } = self.0;
+        let &[n, h, w, _] = &x.shape[..] else { return Vec::new() };
+        let &[o, r, s, inner] = &weight.shape[..] else { return Vec::new() };
         let places = |size: usize, kernel: usize| (size + 2 * padding - dilation * (kernel - 1) - 1) / stride + 1;
         let (p, q) = (places(h, r), places(w, s));
         let mut y = Array::zeros(&[n, p, q, o]);
@@ -75,8 +75,9 @@ impl Reference for Conv2d {
                 let at = |i: usize, u: usize| (i * stride + u * dilation).wrapping_sub(padding);
                 let (row, column) = (at(i, u), at(j, v));
                 if row < h && column < w {
-                    for c in 0..channels {
-                        sum += x.get(&[b, row, column, c]) * weight.get(&[k, u, v, c]);
+                    let first = k / (o / groups) * inner;
+                    for c in 0..inner {
+                        sum += x.get(&[b, row, column, first + c]) * weight.get(&[k, u, v, c]);
                     }
                 }
             }
@@ -86,7 +87,7 @@ impl Reference for Conv2d {
     }
 }
 
-/// Cases of the operation's checks: 1x1, 3x3 and 7x7 kernels, strides that do not divide, wide padding, dilation.
+/// Cases of the operation's checks: 1x1, 3x3 and 7x7 kernels, strides that do not divide, wide padding, dilation, groups.
 pub(crate) fn cases() -> Vec<Case> {
     [
         ([1, 1, 1, 1], [1, 1, 1], 1, 0),
@@ -103,14 +104,19 @@ pub(crate) fn cases() -> Vec<Case> {
     .into_iter()
     .map(|(input, kernel, stride, padding)| (input, kernel, Geometry::new(stride, padding)))
     .chain([
-        ([1, 5, 4, 2], [3, 3, 2], Geometry { stride: 1, padding: 1, dilation: 2 }),
-        ([2, 7, 8, 8], [4, 3, 3], Geometry { stride: 1, padding: 3, dilation: 3 }),
+        ([1, 5, 4, 2], [3, 3, 2], Geometry { dilation: 2, ..Geometry::new(1, 1) }),
+        ([2, 7, 8, 8], [4, 3, 3], Geometry { dilation: 3, ..Geometry::new(1, 3) }),
+        ([1, 5, 4, 4], [6, 3, 2], Geometry::new(2, 1).in_groups(2)),
+        ([1, 4, 5, 16], [16, 3, 3], Geometry::new(1, 1).in_groups(2)),
+        ([2, 5, 4, 3], [6, 3, 3], Geometry::new(1, 1).in_groups(3)),
+        ([1, 6, 5, 8], [8, 3, 3], Geometry::new(2, 1).in_groups(8)),
     ])
     .map(|(input, [o, r, s], geometry)| {
-        let inputs = vec![Input::random(&input, 71, 1.0), Input::random(&[o, r, s, input[3]], 72, 0.3)];
-        let Geometry { stride, padding, dilation } = geometry;
+        let Geometry { stride, padding, dilation, groups } = geometry;
+        let weight = Input::random(&[o, r, s, input[3] / groups], 72, 0.3);
+        let inputs = vec![Input::random(&input, 71, 1.0), weight];
         let label =
-            format!("{input:?} with {o} of {r}x{s} stride {stride} padding {padding} dilation {dilation}");
+            format!("{input:?} with {o} of {r}x{s} stride {stride} padding {padding} dilation {dilation} groups {groups}");
         Case { gradient_factor: 3.0, ..Case::new(label, Conv2d(geometry), inputs) }
     })
     .collect()

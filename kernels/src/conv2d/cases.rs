@@ -20,14 +20,15 @@ pub struct Case {
     pub r: usize,
     /// See `r`.
     pub s: usize,
-    /// Stride, padding and dilation.
+    /// Stride, padding, dilation and groups.
     pub g: Geometry,
 }
 
 impl Case {
     /// All sizes; an error if the kernel does not fit.
     pub fn sizes(&self) -> Result<Sizes> {
-        Sizes::new("case", &[self.n, self.h, self.w, self.c], &[self.o, self.r, self.s, self.c], self.g)
+        let inner = self.c / self.g.groups.max(1);
+        Sizes::new("case", &[self.n, self.h, self.w, self.c], &[self.o, self.r, self.s, inner], self.g)
     }
 }
 
@@ -81,6 +82,32 @@ const DILATED: &[[usize; 9]] = &[
     [3, 9, 10, 12, 8, 2, 4, 1, 2],
 ];
 
+/// n, h, w, c, o, r, s, stride, padding, dilation, groups. Depthwise: 3x3, its strides, 5x5 and 7x7, kernels that no pass knows by
+/// their size, rows and columns of other numbers, padding beyond the kernel, dilation, channels that are no packs, several outputs a
+/// channel, one pixel, weight gradients in parts. Grouped: packs and not, residue classes, 1x1, tiles that groups do not fill, dilation.
+const GROUPED: &[[usize; 11]] = &[
+    [2, 6, 7, 16, 16, 3, 3, 1, 1, 1, 16],
+    [1, 9, 8, 8, 8, 3, 3, 2, 1, 1, 8],
+    [1, 8, 9, 24, 24, 5, 5, 1, 2, 1, 24],
+    [1, 9, 7, 8, 8, 7, 7, 1, 3, 1, 8],
+    [2, 7, 6, 5, 5, 3, 3, 1, 1, 1, 5],
+    [1, 7, 9, 6, 18, 3, 2, 2, 1, 1, 6],
+    [1, 5, 6, 8, 16, 2, 4, 1, 0, 1, 8],
+    [1, 4, 5, 8, 8, 1, 1, 1, 2, 1, 8],
+    [1, 8, 7, 16, 16, 3, 3, 1, 3, 2, 16],
+    [3, 1, 1, 40, 40, 3, 3, 1, 1, 1, 40],
+    [1, 9, 9, 264, 264, 3, 3, 3, 1, 1, 264],
+    [5, 20, 18, 8, 8, 3, 2, 1, 1, 1, 8],
+    [2, 6, 7, 16, 32, 3, 3, 1, 1, 1, 2],
+    [1, 8, 7, 24, 48, 3, 3, 2, 1, 1, 3],
+    [2, 5, 5, 6, 9, 3, 3, 1, 1, 1, 3],
+    [1, 7, 7, 16, 16, 1, 1, 1, 0, 1, 4],
+    [1, 6, 6, 32, 16, 1, 1, 2, 0, 1, 2],
+    [1, 7, 9, 16, 24, 3, 2, 1, 2, 2, 4],
+    [2, 9, 8, 16, 128, 3, 3, 1, 1, 1, 2],
+    [1, 5, 6, 10, 4, 2, 3, 3, 2, 1, 2],
+];
+
 /// Hand-picked shapes.
 pub fn cases() -> Vec<Case> {
     let case = |&[n, h, w, c, o, r, s, stride, padding]: &[usize; 9]| {
@@ -88,10 +115,15 @@ pub fn cases() -> Vec<Case> {
         Case { n, h, w, c, o, r, s, g }
     };
     let dilated = |&[n, h, w, c, o, r, s, padding, dilation]: &[usize; 9]| {
-        let g = Geometry { stride: 1, padding, dilation };
+        let g = Geometry { dilation, ..Geometry::new(1, padding) };
         Case { n, h, w, c, o, r, s, g }
     };
-    CASES.iter().map(case).chain(DILATED.iter().map(dilated)).collect()
+    let grouped = |&[n, h, w, c, o, r, s, stride, padding, dilation, groups]: &[usize; 11]| {
+        let g = Geometry { stride, padding, dilation, groups };
+        Case { n, h, w, c, o, r, s, g }
+    };
+    let more = DILATED.iter().map(dilated).chain(GROUPED.iter().map(grouped));
+    CASES.iter().map(case).chain(more).collect()
 }
 
 /// Random shapes whose kernel fits.
@@ -100,19 +132,19 @@ pub fn strategy() -> impl proptest::strategy::Strategy<Value = Case> {
     use proptest::prelude::*;
     (
         (1..4usize, 1..18usize, 1..18usize),
-        (1..41usize, 1..41usize),
+        (1..41usize, 1..41usize, prop::sample::select(vec![1usize, 1, 1, 2, 3])),
         (1..6usize, 1..6usize),
         (1..4usize, 0..4usize, 1..4usize),
     )
-        .prop_map(|((n, h, w), (c, o), (r, s), (stride, padding, dilation))| Case {
+        .prop_map(|((n, h, w), (c, o, groups), (r, s), (stride, padding, dilation))| Case {
             n,
             h,
             w,
-            c,
-            o,
+            c: c.div_ceil(groups) * groups,
+            o: o.div_ceil(groups) * groups,
             r,
             s,
-            g: Geometry { stride, padding, dilation: if stride > 1 { 1 } else { dilation } },
+            g: Geometry { stride, padding, dilation: if stride > 1 { 1 } else { dilation }, groups },
         })
         .prop_filter("the kernel fits", |case| case.sizes().is_ok())
 }

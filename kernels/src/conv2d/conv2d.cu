@@ -5,6 +5,9 @@
 //   dgrad     dx[pixels, C] = windows of dy [pixels, R' S' O]  weights [C, R' S' O], for each residue class
 //   wgrad     dw[O, R S C]  = dy [O, N P Q]                    pixels of x [R S C, N P Q]
 //
+// With groups, each of which is such a product by itself, C and O are a group's: blocks in y are groups, which begin at other
+// channels of the same pixels.
+//
 // Each block computes one tile; see common/tile.cuh for the loop. Positions are kept as digits (kernel row, kernel
 // column, channel) and (image, row, column) that are added with carries: no division in a loop.
 //
@@ -15,7 +18,8 @@
 #include "common/tile.cuh"
 
 struct Convolution {
-    i32 n, h, w, c, r, s, o, p, q, stride, padding, dilation; // dilation above 1: stride 1
+    i32 n, h, w, c, r, s, o, p, q, stride, padding, dilation; // dilation above 1: stride 1; c and o: of a group
+    i32 all_c, all_o;          // channels of a pixel
     u32 part;                  // wgrad: steps k that a block sums
     u32 packs_a, packs_b;      // whether every 16 bytes of an operand's contiguous direction are aligned and whole
     u32 together;              // whether PER_N neighbouring results are stored at once
@@ -24,7 +28,7 @@ struct Convolution {
     Divisor rows, columns;     // of pixels that are counted: P and Q; in dgrad H and W over the stride
     Divisor channels;          // of what a window holds: C; in dgrad O
 };
-static_assert(sizeof(Convolution) == 136, "as in kernels/src/conv2d/cuda.rs");
+static_assert(sizeof(Convolution) == 144, "as in kernels/src/conv2d/cuda.rs");
 
 // A number's digits: (outer * middle_size + middle) * inner_size + inner.
 struct Digits {
@@ -62,6 +66,7 @@ template <int SIGN> struct Windows {
     Packs staged;
     const element *image;
     i32 height, width, channels, kernel_rows, kernel_columns, dilation;
+    i32 pitch, first; // elements from one pixel to the next; the first channel that is read
     i64 corner[Packs::COUNT]; // where each pack's window begins, in elements; outside of the image where it is padded
     i32 y[Packs::COUNT], x[Packs::COUNT];
     Digits tap, step; // kernel row, kernel column, channel of each pack's first element
@@ -75,7 +80,7 @@ template <int SIGN> struct Windows {
 
     __device__ __forceinline__ void place(int j, i32 n, i32 at_y, i32 at_x) {
         y[j] = at_y, x[j] = at_x;
-        corner[j] = ((i64(n) * height + at_y) * width + at_x) * channels;
+        corner[j] = ((i64(n) * height + at_y) * width + at_x) * pitch + first;
     }
 
     __device__ __forceinline__ bool meets(int j, Digits at) const {
@@ -83,7 +88,7 @@ template <int SIGN> struct Windows {
     }
 
     __device__ __forceinline__ i64 offset(Digits at) const {
-        return i64(SIGN * dilation * (at.outer * width + at.middle)) * channels + at.inner;
+        return i64(SIGN * dilation * (at.outer * width + at.middle)) * pitch + at.inner;
     }
 
     __device__ __forceinline__ void load() {
@@ -118,7 +123,7 @@ KERNEL __launch_bounds__(THREADS) TILED(conv2d_fwd)(const element *x, const elem
     const u32 pixels = z.n * z.p * z.q, length = z.r * z.s * z.c;
 
     Windows<1> windows;
-    windows.image = x, windows.packs = z.packs_a;
+    windows.image = x, windows.packs = z.packs_a, windows.pitch = z.all_c, windows.first = blockIdx.y * z.c;
     windows.height = z.h, windows.width = z.w, windows.channels = z.c;
     windows.kernel_rows = z.r, windows.kernel_columns = z.s, windows.dilation = z.dilation;
     windows.begin(u32(z.s), z.channels);
@@ -129,7 +134,7 @@ KERNEL __launch_bounds__(THREADS) TILED(conv2d_fwd)(const element *x, const elem
         const i32 top = pixel.middle * z.stride - z.padding, left = pixel.inner * z.stride - z.padding;
         windows.place(j, pixel.outer, m < pixels ? top : NOWHERE, left);
     }
-    MatrixOperand<TILE_N> weights(w, {length, 1, z.packs_b}, first_n, z.o, 0, length);
+    MatrixOperand<TILE_N> weights(w + u64(blockIdx.y) * z.o * length, {length, 1, z.packs_b}, first_n, z.o, 0, length);
     float sums[PER_M][PER_N] = {};
     multiply(windows, weights, length, sums);
 
@@ -137,7 +142,7 @@ KERNEL __launch_bounds__(THREADS) TILED(conv2d_fwd)(const element *x, const elem
     for (int i = 0; i < PER_M; i++) {
         const u32 row = first_m + sums_row() + i;
         if (row >= pixels) break;
-        store_row(y + u64(row) * z.o, first_n + sums_column(), z.o, z.together, sums[i]);
+        store_row(y + (u64(row) * z.all_o + blockIdx.y * z.o), first_n + sums_column(), z.o, z.together, sums[i]);
     }
 }
 
@@ -208,7 +213,7 @@ KERNEL __launch_bounds__(THREADS) TILED(conv2d_dgrad)(const element *dy, const e
     const u32 columns = max(right.taps, 1);
 
     Windows<-1> windows;
-    windows.image = dy, windows.packs = z.packs_a;
+    windows.image = dy, windows.packs = z.packs_a, windows.pitch = z.all_o, windows.first = blockIdx.y * z.o;
     windows.height = z.p, windows.width = z.q, windows.channels = z.o;
     windows.kernel_rows = down.taps, windows.kernel_columns = columns, windows.dilation = z.dilation;
     windows.begin(columns, z.channels);
@@ -219,7 +224,7 @@ KERNEL __launch_bounds__(THREADS) TILED(conv2d_dgrad)(const element *dy, const e
         windows.place(j, pixel.outer, m < pixels ? down.output + pixel.middle : NOWHERE, right.output + pixel.inner);
     }
     ClassWeights weights;
-    weights.w = w + (i64(down.residue) * z.s + right.residue) * z.c;
+    weights.w = w + ((i64(blockIdx.y) * z.o * z.r + down.residue) * z.s + right.residue) * z.c;
     weights.c = first_n + Staged<TILE_N>::first_row(), weights.channels = z.c, weights.outputs = z.o;
     weights.kernel_rows = down.taps, weights.kernel_columns = columns;
     weights.output_jump = i64(z.r) * z.s * z.c;
@@ -239,7 +244,7 @@ KERNEL __launch_bounds__(THREADS) TILED(conv2d_dgrad)(const element *dy, const e
         const Digits pixel = digits(row, z.rows, z.columns);
         const i32 h = down.first + pixel.middle * z.stride, w_at = right.first + pixel.inner * z.stride;
         if (h >= z.h || w_at >= z.w) continue;
-        element *to = dx + ((i64(pixel.outer) * z.h + h) * z.w + w_at) * z.c;
+        element *to = dx + ((i64(pixel.outer) * z.h + h) * z.w + w_at) * z.all_c + blockIdx.y * z.c;
         store_row(to, first_n + sums_column(), z.c, z.together, sums[i]);
     }
 }
@@ -251,6 +256,7 @@ struct Pixels {
     Packs staged;
     const element *x;
     i32 h, w, c, s, p, q, stride, padding, dilation;
+    i32 pitch;                        // elements from one pixel to the next
     u32 row, rows;                    // the first of a pack's rows, and R S C
     u32 k, end_k;                     // pack 0's step
     Digits tap;                       // kernel row, kernel column, channel of `row`
@@ -269,14 +275,14 @@ struct Pixels {
                 for (int i = 0; i < PACK; i++) staged.v[j][i] = 0.0f;
                 const i32 y = top + dilation * at.outer, x_at = left + dilation * at.middle;
                 if (there && row < rows && inside(y, x_at, h, w))
-                    load_pack(x + (((first + y) * w + x_at) * c + at.inner), staged.v[j]);
+                    load_pack(x + (((first + y) * w + x_at) * pitch + at.inner), staged.v[j]);
                 continue;
             }
 #pragma unroll
             for (int i = 0; i < PACK; i++) {
                 const i32 y = top + dilation * at.outer, x_at = left + dilation * at.middle;
                 const bool meets = there && row + i < rows && inside(y, x_at, h, w);
-                staged.v[j][i] = meets ? to_float(x[((first + y) * w + x_at) * c + at.inner]) : 0.0f;
+                staged.v[j][i] = meets ? to_float(x[((first + y) * w + x_at) * pitch + at.inner]) : 0.0f;
                 at = add(at, ONE, s, c);
             }
         }
@@ -302,9 +308,11 @@ KERNEL __launch_bounds__(THREADS) TILED(conv2d_wgrad)(
     const u32 first_k = part * z.part;
     const u32 end_k = min(first_k + z.part, u32(z.n * z.p * z.q));
 
-    MatrixOperand<TILE_M> gradient(dy, {u64(z.o), 0, z.packs_a}, first_m, z.o, first_k, end_k);
+    const u32 group = blockIdx.y;
+    x += group * z.c, dy += group * z.o;
+    MatrixOperand<TILE_M> gradient(dy, {u64(z.all_o), 0, z.packs_a}, first_m, z.o, first_k, end_k);
     Pixels pixels;
-    pixels.x = x, pixels.h = z.h, pixels.w = z.w, pixels.c = z.c, pixels.s = z.s, pixels.p = z.p, pixels.q = z.q;
+    pixels.x = x, pixels.pitch = z.all_c, pixels.h = z.h, pixels.w = z.w, pixels.c = z.c, pixels.s = z.s, pixels.p = z.p, pixels.q = z.q;
     pixels.stride = z.stride, pixels.padding = z.padding, pixels.dilation = z.dilation, pixels.packs = z.packs_b;
     pixels.row = first_n + Staged<TILE_N>::first_row(), pixels.rows = rows;
     pixels.k = first_k + Staged<TILE_N>::step_of(0), pixels.end_k = end_k;
@@ -322,8 +330,8 @@ KERNEL __launch_bounds__(THREADS) TILED(conv2d_wgrad)(
         const u32 row = first_m + sums_row() + i;
         if (row >= z.o) break;
         if (partial)
-            store_row(partial + (u64(part) * z.o + row) * rows, column, rows, z.together, sums[i]);
+            store_row(partial + (u64(part) * z.all_o + group * z.o + row) * rows, column, rows, z.together, sums[i]);
         else
-            store_row(dw + u64(row) * rows, column, rows, z.together, sums[i]);
+            store_row(dw + u64(group * z.o + row) * rows, column, rows, z.together, sums[i]);
     }
 }

@@ -1,8 +1,9 @@
 //! Launches of `conv2d.cu`: f32, and bf16 that tensor cores do not take. Other convolutions of bf16 are launches of
-//! [`mma`], few channels by way of [`fold`]; convolutions of one pixel to one pixel are launches of [`crate::matmul`].
+//! [`mma`], few channels by way of [`fold`]; those whose groups have one input channel of [`depthwise`]; convolutions of one
+//! pixel to one pixel of [`crate::matmul`]. Groups are blocks in y.
 
 use super::mma::{self, Pass as On};
-use super::{Sizes, fold};
+use super::{Sizes, depthwise, fold};
 use crate::cuda::Typed;
 use crate::divisor::{Divisor, side};
 use crate::matmul::cuda::{Sizes as Product, TOGETHER, product, sum_parts};
@@ -52,8 +53,8 @@ fn kernel(tile: Tile, pass: [&'static Typed; 4]) -> &'static Typed {
 #[repr(C)]
 #[derive(Debug, Clone, Copy, bytemuck::NoUninit)]
 struct Convolution {
-    /// N, H, W, C, R, S, O, P, Q, stride, padding, dilation.
-    sizes: [u32; 12],
+    /// N, H, W, a group's C, R, S, a group's O, P, Q, stride, padding, dilation, all C, all O.
+    sizes: [u32; 14],
     part: u32,
     packs_a: u32,
     packs_b: u32,
@@ -65,7 +66,7 @@ struct Convolution {
     columns: Divisor,
     channels: Divisor,
 }
-const _: () = assert!(size_of::<Convolution>() == 136);
+const _: () = assert!(size_of::<Convolution>() == 144);
 
 /// What tells one pass's launch from another's.
 struct Pass<'a> {
@@ -86,7 +87,8 @@ struct Pass<'a> {
 impl Convolution {
     #[track_caller]
     fn new(name: &str, z: &Sizes, pass: &Pass) -> Result<Convolution> {
-        let sizes = [z.n, z.h, z.w, z.c, z.r, z.s, z.o, z.p, z.q, z.stride, z.padding, z.dilation];
+        let [c, o] = [z.inner(), z.outer()];
+        let sizes = [z.n, z.h, z.w, c, z.r, z.s, o, z.p, z.q, z.stride, z.padding, z.dilation, z.c, z.o];
         // What kernels count in 32 bits: pixels, the steps of a window, and a padded image's coordinates.
         side(name, (z.n * z.p * z.q).max(z.n * z.h * z.w))?;
         side(
@@ -97,7 +99,7 @@ impl Convolution {
         let packs = |(tensor, contiguous): (&Tensor, usize)| {
             u32::from(contiguous.is_multiple_of(16 / tensor.dtype().size()) && tensor.is_aligned(16))
         };
-        let mut small = [0; 12];
+        let mut small = [0; 14];
         for (small, size) in small.iter_mut().zip(sizes) {
             *small = side(name, size)?;
         }
@@ -126,7 +128,10 @@ fn blocks(tile: Tile, [rows, columns]: [usize; 2]) -> usize {
 #[track_caller]
 pub(crate) fn forward(z: &Sizes, x: &Tensor, w: &Tensor, y: &mut Tensor) -> Result<()> {
     let name = "conv2d";
-    let (m, n, k) = (z.n * z.p * z.q, z.o, z.r * z.s * z.c);
+    let (m, n, k) = (z.n * z.p * z.q, z.outer(), z.r * z.s * z.inner());
+    if z.is_depthwise() {
+        return depthwise::forward(z, x, w, y);
+    }
     if z.is_product() {
         let sizes = Product { batch: 1, m, n, k, transpose_a: false, transpose_b: true };
         return product(name, sizes, x, w, None, y);
@@ -135,18 +140,18 @@ pub(crate) fn forward(z: &Sizes, x: &Tensor, w: &Tensor, y: &mut Tensor) -> Resu
         return mma::run(name, z, On::Forward, [x, w], y);
     }
     if fold::applies(z, On::Forward, [x, w]) {
-        return fold::forward(name, z, x, w, y);
+        return fold::forward(name, z, x, w, |z, x, w| forward(z, x, w, y));
     }
     let tile = Tile::for_result(m, n);
     let pass = Pass {
         tile,
         result: [m, n],
-        a: (x, z.c),
+        a: (x, z.inner()),
         b: (w, k),
         part: k,
         outer: 1,
         pixels: [z.p, z.q],
-        channels: z.c,
+        channels: z.inner(),
     };
     let kernel = kernel(tile, [&large::FWD, &tall::FWD, &wide::FWD, &small::FWD]);
     Launch::new(kernel.of(name, x.dtype())?, x.device())?
@@ -154,7 +159,7 @@ pub(crate) fn forward(z: &Sizes, x: &Tensor, w: &Tensor, y: &mut Tensor) -> Resu
         .read(w)?
         .write(y)?
         .value(Convolution::new(name, z, &pass)?)
-        .grid(blocks(tile, pass.result))
+        .grid3([blocks(tile, pass.result), z.groups, 1])
         .block(tile.threads())
         .flops(super::flops(z))
         .bytes(super::bytes(z, x.dtype()) as usize)
@@ -171,6 +176,9 @@ pub(crate) fn forward_with_sums(
     y: &mut Tensor,
 ) -> Result<Option<TileSums>> {
     let name = "conv2d";
+    if fold::applies(z, On::Forward, [x, w]) {
+        return fold::forward(name, z, x, w, |z, x, w| forward_with_sums(z, x, w, y));
+    }
     if z.o.is_multiple_of(8) && z.is_product() {
         let (m, n) = (z.n * z.p * z.q, z.o);
         let sizes = Product { batch: 1, m, n, k: z.c, transpose_a: false, transpose_b: true };
@@ -182,7 +190,7 @@ pub(crate) fn forward_with_sums(
             matmul_mma::product_by(name, tile, sizes, x, w, None, y, beside)?;
             return Ok(Some(sums));
         }
-    } else if z.o.is_multiple_of(8) && mma::applies(z, On::Forward, [x, w]) {
+    } else if z.o.is_multiple_of(8) && z.groups == 1 && mma::applies(z, On::Forward, [x, w]) {
         return mma::forward_with_sums(name, mma::tile(z, On::Forward), z, [x, w], None, y).map(Some);
     }
     forward(z, x, w, y)?;
@@ -193,6 +201,9 @@ pub(crate) fn forward_with_sums(
 #[track_caller]
 pub(crate) fn input_gradient(z: &Sizes, dy: &Tensor, w: &Tensor, dx: &mut Tensor) -> Result<()> {
     let name = "conv2d_dgrad";
+    if z.is_depthwise() {
+        return depthwise::input_gradient(z, dy, w, dx);
+    }
     if z.is_product() {
         let sizes =
             Product { batch: 1, m: z.n * z.h * z.w, n: z.c, k: z.o, transpose_a: false, transpose_b: false };
@@ -204,16 +215,16 @@ pub(crate) fn input_gradient(z: &Sizes, dy: &Tensor, w: &Tensor, dx: &mut Tensor
     // Pixels of a class.
     let [rows, columns] = [z.h.div_ceil(z.stride), z.w.div_ceil(z.stride)];
     let m = z.n * rows * columns;
-    let tile = Tile::for_result(m, z.c);
+    let tile = Tile::for_result(m, z.inner());
     let pass = Pass {
         tile,
-        result: [m, z.c],
-        a: (dy, z.o),
-        b: (w, z.c),
+        result: [m, z.inner()],
+        a: (dy, z.outer()),
+        b: (w, z.inner()),
         part: 0,
         outer: z.stride,
         pixels: [rows, columns],
-        channels: z.o,
+        channels: z.outer(),
     };
     let kernel = kernel(tile, [&large::DGRAD, &tall::DGRAD, &wide::DGRAD, &small::DGRAD]);
     Launch::new(kernel.of(name, dy.dtype())?, dy.device())?
@@ -221,7 +232,7 @@ pub(crate) fn input_gradient(z: &Sizes, dy: &Tensor, w: &Tensor, dx: &mut Tensor
         .read(w)?
         .write(dx)?
         .value(Convolution::new(name, z, &pass)?)
-        .grid(blocks(tile, pass.result) * z.stride * z.stride)
+        .grid3([blocks(tile, pass.result) * z.stride * z.stride, z.groups, 1])
         .block(tile.threads())
         .flops(super::flops(z))
         .bytes(super::bytes(z, dy.dtype()) as usize)
@@ -232,7 +243,10 @@ pub(crate) fn input_gradient(z: &Sizes, dy: &Tensor, w: &Tensor, dx: &mut Tensor
 #[track_caller]
 pub(crate) fn weight_gradient(z: &Sizes, x: &Tensor, dy: &Tensor, dw: &mut Tensor) -> Result<()> {
     let name = "conv2d_wgrad";
-    let (m, n, k) = (z.o, z.r * z.s * z.c, z.n * z.p * z.q);
+    let (m, n, k) = (z.outer(), z.r * z.s * z.inner(), z.n * z.p * z.q);
+    if z.is_depthwise() {
+        return depthwise::weight_gradient(z, x, dy, dw);
+    }
     if z.is_product() {
         let sizes = Product { batch: 1, m, n, k, transpose_a: true, transpose_b: false };
         return product(name, sizes, dy, x, None, dw);
@@ -244,20 +258,20 @@ pub(crate) fn weight_gradient(z: &Sizes, x: &Tensor, dy: &Tensor, dw: &mut Tenso
         return fold::weight_gradient(name, z, x, dy, dw);
     }
     let tile = Tile::for_result(m, n);
-    let (count, part) = parts(blocks(tile, [m, n]), k);
+    let (count, part) = parts(blocks(tile, [m, n]) * z.groups, k);
     let pass = Pass {
         tile,
         result: [m, n],
-        a: (dy, z.o),
-        b: (x, z.c),
+        a: (dy, z.outer()),
+        b: (x, z.inner()),
         part,
         outer: count,
         pixels: [z.p, z.q],
-        channels: z.c,
+        channels: z.inner(),
     };
     let kernel = kernel(tile, [&large::WGRAD, &tall::WGRAD, &wide::WGRAD, &small::WGRAD]);
     let launch = Launch::new(kernel.of(name, x.dtype())?, x.device())?
-        .grid(blocks(tile, pass.result) * count)
+        .grid3([blocks(tile, pass.result) * count, z.groups, 1])
         .block(tile.threads())
         .flops(super::flops(z));
     let launch = launch.read(x)?.read(dy)?;
@@ -265,7 +279,7 @@ pub(crate) fn weight_gradient(z: &Sizes, x: &Tensor, dy: &Tensor, dw: &mut Tenso
     if count == 1 {
         return launch.write(dw)?.value(0u64).value(sizes).bytes(super::bytes(z, x.dtype()) as usize).run();
     }
-    let mut partial = Tensor::empty(&[count, m * n], DType::F32, x.device())?;
+    let mut partial = Tensor::empty(&[count, z.o * n], DType::F32, x.device())?;
     launch.value(0u64).write(&mut partial)?.value(sizes).run()?;
     sum_parts(name, &partial, None, n, dw)
 }

@@ -18,25 +18,51 @@ fn bits(x: &Tensor) -> Vec<u32> {
     Array::<f32>::from_tensor(x).unwrap().data.iter().map(|v| v.to_bits()).collect()
 }
 
-/// With stride and padding, the weight gradient in two parts.
+/// With stride and padding, the weight gradient in parts, of one group, of two, and depthwise.
 #[test]
 fn repeated_runs_give_the_same_bits() {
-    let g = Geometry::new(2, 1);
-    let (input, weight) = ([2, 33, 32, 4], [8, 3, 3, 4]);
-    for dtype in FLOATS {
-        let (x, w) = (random(&input, 1, dtype), random(&weight, 2, dtype));
-        let dy = random(&output_shape(&input, &weight, g).unwrap(), 3, dtype);
-        let run = || {
-            [
-                forward(&x, &w, g).unwrap(),
-                input_gradient(&dy, &w, &input, g).unwrap(),
-                weight_gradient(&x, &dy, &weight, g).unwrap(),
-            ]
-            .map(|y| bits(&y))
-        };
-        let first = run();
-        for _ in 0..19 {
-            assert_eq!(run(), first);
+    for (groups, input, weight) in [
+        (1, [2, 33, 32, 4], [8, 3, 3, 4]),
+        (2, [2, 33, 32, 4], [8, 3, 3, 2]),
+        (8, [2, 33, 32, 8], [8, 3, 3, 1]),
+    ] {
+        let g = Geometry::new(2, 1).in_groups(groups);
+        for dtype in FLOATS {
+            let (x, w) = (random(&input, 1, dtype), random(&weight, 2, dtype));
+            let dy = random(&output_shape(&input, &weight, g).unwrap(), 3, dtype);
+            let run = || {
+                [
+                    forward(&x, &w, g).unwrap(),
+                    input_gradient(&dy, &w, &input, g).unwrap(),
+                    weight_gradient(&x, &dy, &weight, g).unwrap(),
+                ]
+                .map(|y| bits(&y))
+            };
+            let first = run();
+            for _ in 0..9 {
+                assert_eq!(run(), first, "{groups} groups, {dtype}");
+            }
+        }
+    }
+}
+
+/// A NaN reaches the results of its group whose windows it is in, and no others.
+#[test]
+fn nan_stays_in_its_group() {
+    for groups in [2, 8] {
+        let g = Geometry::new(1, 1).in_groups(groups);
+        for dtype in FLOATS {
+            let mut x = Array::<f64>::random(&[1, 5, 5, 8], 1, 1.0);
+            let at = x.at(&[0, 1, 2, 7]);
+            x.data[at] = f64::NAN;
+            let x = on_device(&x, dtype, device()).unwrap();
+            let w = random(&[16, 3, 3, 8 / groups], 2, dtype);
+            let y = Array::<f64>::from_tensor(&forward(&x, &w, g).unwrap()).unwrap();
+            for (i, v) in y.data.iter().enumerate() {
+                let (p, q, o) = (i / 80, i / 16 % 5, i % 16);
+                let meets = p <= 2 && (1..=3).contains(&q) && o / (16 / groups) == groups - 1;
+                assert_eq!(v.is_nan(), meets, "{groups} groups, pixel {p}, {q}, channel {o}: {v}");
+            }
         }
     }
 }

@@ -55,7 +55,7 @@ pub(crate) fn folded(z: &Sizes) -> Sizes {
 }
 
 /// Whether a pass, forward or the weight gradient, is computed so: bf16 whose channels are not whole packs, without
-/// dilation, where what is left fits tensor cores.
+/// dilation, or groups, where what is left fits tensor cores.
 pub(crate) fn applies(z: &Sizes, pass: Pass, tensors: [&Tensor; 2]) -> bool {
     let outputs = if pass == Pass::WeightGradient { 8 } else { 1 };
     let fits = |z: &Sizes| {
@@ -66,7 +66,7 @@ pub(crate) fn applies(z: &Sizes, pass: Pass, tensors: [&Tensor; 2]) -> bool {
         && (pass != Pass::WeightGradient || tensors[1].is_aligned(16))
         && !z.c.is_multiple_of(8)
         && z.o.is_multiple_of(outputs)
-        && z.dilation == 1
+        && (z.dilation, z.groups) == (1, 1)
         && z.n * z.c * z.o > 0
         && z.stride * z.stride * z.c <= STAGED
         && fits(&folded(z))
@@ -142,17 +142,23 @@ fn keeps_weight(z: &Sizes, to: &Sizes) -> bool {
     (z.r, z.s) == (z.stride, z.stride) && to.c == z.r * z.s * z.c
 }
 
-/// y = x * w, where [`applies`] says so.
+/// Gives what `convolve` makes of the folded sizes, x and w, where [`applies`] says so of the forward pass.
 #[track_caller]
-pub(crate) fn forward(name: &str, z: &Sizes, x: &Tensor, w: &Tensor, y: &mut Tensor) -> Result<()> {
+pub(crate) fn forward<T>(
+    name: &str,
+    z: &Sizes,
+    x: &Tensor,
+    w: &Tensor,
+    convolve: impl FnOnce(&Sizes, &Tensor, &Tensor) -> Result<T>,
+) -> Result<T> {
     let to = folded(z);
     let x = image(name, z, &to, x)?;
     if keeps_weight(z, &to) && w.is_aligned(16) {
-        return cuda::forward(&to, &x, w, y);
+        return convolve(&to, &x, w);
     }
     let mut folded = Tensor::empty(&to.weight(), DType::BF16, w.device())?;
     weight(name, &kernels::WEIGHT, z, &to, w, &mut folded)?;
-    cuda::forward(&to, &x, &folded, y)
+    convolve(&to, &x, &folded)
 }
 
 /// dw from x and dy, where [`applies`] says so.

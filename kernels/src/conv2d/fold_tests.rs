@@ -56,14 +56,15 @@ fn few_channels_are_exact_on_integers() {
     }
 }
 
-/// What is not folded: whole packs, dilation, kernels that stay too large, pixels of too many elements.
+/// What is not folded: whole packs, dilation, groups, kernels that stay too large, pixels of too many elements.
 #[test]
 fn what_is_not_folded() {
     let zeros = |shape: [usize; 4]| Tensor::zeros(&shape, DType::BF16, device()).unwrap();
     for (input, weight, geometry, taken) in [
         ([1, 9, 9, 3], [8, 3, 3, 3], Geometry::new(1, 1), true),
         ([1, 9, 9, 8], [8, 3, 3, 8], Geometry::new(1, 1), false),
-        ([1, 9, 9, 3], [8, 3, 3, 3], Geometry { stride: 1, padding: 2, dilation: 2 }, false),
+        ([1, 9, 9, 3], [8, 3, 3, 3], Geometry { dilation: 2, ..Geometry::new(1, 2) }, false),
+        ([1, 9, 9, 9], [9, 3, 3, 3], Geometry::new(1, 1).in_groups(3), false),
         ([1, 9, 9, 3], [8, 7, 7, 3], Geometry::new(1, 1), false),
         ([1, 64, 64, 3], [8, 64, 64, 3], Geometry::new(64, 0), false),
     ] {

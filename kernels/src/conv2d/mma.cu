@@ -5,6 +5,8 @@
 //   PASS_DGRAD   dx[pixels, C] = windows of dy [pixels, R' S' O]  weights [C, R' S' O], for each residue class
 //   PASS_WGRAD   dw[O, R S C]  = dy [O, N P Q]                    pixels of x [R S C, N P Q]
 //
+// With groups C and O are a group's, and blocks in y are groups, as in conv2d.cu.
+//
 // Each block computes one tile; see common/mma_tile.cuh for the loop. What each pass reads, and the residue classes of
 // dgrad, are those of conv2d.cu. A window is kept as the element where it begins and a bit for each kernel element that
 // says whether it lies inside the image, so that the loop has neither divisions nor comparisons of coordinates: R S is
@@ -19,7 +21,8 @@
 #include "common/normalise_packs.cuh"
 
 struct Convolution {
-    i32 n, h, w, c, r, s, o, p, q, stride, padding;
+    i32 n, h, w, c, r, s, o, p, q, stride, padding; // c and o: of a group
+    i32 all_c, all_o;          // channels of a pixel
     u32 part;                  // wgrad: steps k that a block sums
     u32 together;              // whether results are stored by packs
     Divisor tiles_n, tiles_m;
@@ -27,7 +30,7 @@ struct Convolution {
     Divisor rows, columns;     // of pixels that are counted: P and Q; in dgrad H and W over the stride
     Divisor channels;          // of what a window holds: C; in dgrad O
 };
-static_assert(sizeof(Convolution) == 124, "as in kernels/src/conv2d/mma.rs");
+static_assert(sizeof(Convolution) == 132, "as in kernels/src/conv2d/mma.rs");
 
 // A number's digits: (outer * middle_size + middle) * inner_size + inner.
 struct Digits {
@@ -51,17 +54,19 @@ template <int SIGN> struct Windows {
     static constexpr int COUNT = Packs::COUNT;
     const bf16 *image;
     i32 width, channels, kernel_columns;
+    i32 pitch;         // elements from one pixel to the next
     i32 corner[COUNT]; // where each pack's window begins, in elements; outside of the image where it is padded
     u32 meets[COUNT];  // a bit for each kernel element that lies inside
     i32 row, column, channel; // this thread's step: kernel row, kernel column, channel
     Digits step;              // 64 steps
 
-    // `columns`: kernel columns; `height`: of the image.
+    // `columns`: kernel columns; `height`: of the image; `all`: channels of a pixel; `group`: the
+    // first that is read.
     template <typename Middle, typename F>
     __device__ __forceinline__ void begin(
-        const bf16 *base, i32 height, i32 wide, i32 kernel_rows, Middle columns, Divisor channels_of, F corner_of
+        const bf16 *base, i32 height, i32 wide, i32 all, i32 group, i32 kernel_rows, Middle columns, Divisor channels_of, F corner_of
     ) {
-        image = base, width = wide, channels = channels_of.divisor, kernel_columns = i32(divisor(columns));
+        image = base, width = wide, pitch = all, channels = channels_of.divisor, kernel_columns = i32(divisor(columns));
         const Digits first = digits(Packs::inner(), columns, channels_of);
         row = first.outer, column = first.middle, channel = first.inner;
         step = digits(TILE_K, columns, channels_of);
@@ -69,7 +74,7 @@ template <int SIGN> struct Windows {
         for (int j = 0; j < COUNT; j++) {
             i32 image_number, y, x;
             const bool exists = corner_of(Packs::outer() + j * Packs::JUMP, image_number, y, x);
-            corner[j] = ((image_number * height + y) * width + x) * channels;
+            corner[j] = ((image_number * height + y) * width + x) * pitch + group;
             u32 bits = 0;
             if (exists)
                 for (i32 at = 0, r = 0; r < kernel_rows; r++)
@@ -82,7 +87,7 @@ template <int SIGN> struct Windows {
     __device__ __forceinline__ void copy(u32 tile, int from, int to, bool wanted) {
         const u32 element = row * kernel_columns + column;
         const u32 bit = element < 32 ? 1u << element : 0;
-        const i32 offset = SIGN * (row * width + column) * channels + channel;
+        const i32 offset = SIGN * (row * width + column) * pitch + channel;
 #pragma unroll
         for (int j = from; j < to; j++)
             copy_async_if(wanted, tile + Packs::place(j), image + (corner[j] + offset), meets[j] & bit ? 16 : 0);
@@ -157,13 +162,13 @@ KERNEL __launch_bounds__(THREADS, 1) NAMED(FWD, TILE_M, TILE_N)(
 #else
     Windows<1> windows;
 #endif
-    windows.begin(x, z.h, z.w, z.r, u32(z.s), z.channels, [&](u32 row, i32 &image, i32 &top, i32 &left) {
+    windows.begin(x, z.h, z.w, z.all_c, blockIdx.y * z.c, z.r, u32(z.s), z.channels, [&](u32 row, i32 &image, i32 &top, i32 &left) {
         const Digits pixel = digits(first_m + row, z.rows, z.columns); // image, row, column
         image = pixel.outer;
         top = pixel.middle * z.stride - z.padding, left = pixel.inner * z.stride - z.padding;
         return first_m + row < pixels;
     });
-    DenseOperand<TILE_N, true> weights(w, length, first_n, z.o, 0, length);
+    DenseOperand<TILE_N, true> weights(w + u64(blockIdx.y) * z.o * length, length, first_n, z.o, 0, length);
     Sums sums = {};
     NoRowSums nothing;
     multiply<true, true>(windows, weights, (length + TILE_K - 1) / TILE_K, shared_address(shared), sums, nothing);
@@ -172,7 +177,7 @@ KERNEL __launch_bounds__(THREADS, 1) NAMED(FWD, TILE_M, TILE_N)(
     stage(sums, nullptr, tile);
     __syncthreads(); // the tile is written
     store_rows(tile, y, first_n, z.o, z.together, [&](u32 row) {
-        return first_m + row < pixels ? i64(first_m + row) * z.o : i64(-1);
+        return first_m + row < pixels ? i64(first_m + row) * z.all_o + blockIdx.y * z.o : i64(-1);
     });
     if (statistics)
         store_statistics(tile, min(pixels - first_m, TILE_M), first_n, z.o, statistics + u64(tile_m) * 2 * z.o);
@@ -200,11 +205,20 @@ __device__ __forceinline__ Residue residue_class(i32 residue, i32 kernel, i32 pa
 // Operand B of dgrad: a row is an input channel, its steps are (kernel row, kernel column, output channel) of a residue
 // class. Reads w: [O, R, S, C] along C. Output channels are multiples of 64, so that a tile's steps are of one kernel
 // element.
+//
+// Distances are below the number of all weights, which 32 bits hold. Which width leaves the loop of a tile without spilled
+// registers is the compiler's whim (NVRTC 12.9).
+#if TILE_N == 128
+typedef i32 Distance;
+#else
+typedef i64 Distance;
+#endif
+
 struct ClassWeights {
     using Packs = Share<TILE_N, false>;
     static constexpr int COUNT = Packs::COUNT;
-    const bf16 *at;                    // this thread's next pack
-    i64 jump, channels_rest, row_rest; // elements on: to the next pack, to the next kernel element, to the next kernel row
+    const bf16 *at; // this thread's next pack
+    Distance jump, channels_rest, row_rest; // to the next pack, to the next kernel element, to the next kernel row
     i32 outputs, left, columns, column;
     i32 steps; // tiles from this one on; 0 where the row does not exist
 
@@ -244,7 +258,7 @@ KERNEL __launch_bounds__(THREADS, 1) NAMED(dgrad, TILE_M, TILE_N)(
     if (length > 0) {
         Windows<-1> windows;
         windows.begin(
-            dy, z.p, z.q, down.taps, u32(right.taps), z.channels,
+            dy, z.p, z.q, z.all_o, blockIdx.y * z.o, down.taps, u32(right.taps), z.channels,
             [&](u32 row, i32 &image, i32 &y, i32 &x) {
                 const Digits pixel = digits(first_m + row, z.rows, z.columns); // image, row, column of the class
                 image = pixel.outer, y = down.output + pixel.middle, x = right.output + pixel.inner;
@@ -254,8 +268,9 @@ KERNEL __launch_bounds__(THREADS, 1) NAMED(dgrad, TILE_M, TILE_N)(
         using Packs = ClassWeights::Packs;
         ClassWeights weights;
         const u32 channel = first_n + Packs::inner();
-        const i64 output = i64(z.r) * z.s * z.c, next_column = i64(z.stride) * z.c, next_row = next_column * z.s;
-        weights.at = w + (i64(down.residue) * z.s + right.residue) * z.c + Packs::outer() * output + channel;
+        const Distance output = Distance(z.r) * z.s * z.c, next_column = Distance(z.stride) * z.c, next_row = next_column * z.s;
+        const i64 first_output = i64(blockIdx.y) * z.o + Packs::outer();
+        weights.at = w + (down.residue * z.s + right.residue) * z.c + first_output * output + channel;
         weights.steps = channel < z.c ? length / TILE_K : 0;
         weights.jump = Packs::JUMP * output;
         weights.channels_rest = next_column - z.o * output;
@@ -271,7 +286,7 @@ KERNEL __launch_bounds__(THREADS, 1) NAMED(dgrad, TILE_M, TILE_N)(
         const Digits pixel = digits(first_m + row, z.rows, z.columns);
         const i32 h = down.first + pixel.middle * z.stride, column = right.first + pixel.inner * z.stride;
         const bool exists = first_m + row < pixels && h < z.h && column < z.w;
-        return exists ? ((i64(pixel.outer) * z.h + h) * z.w + column) * z.c : i64(-1);
+        return exists ? ((i64(pixel.outer) * z.h + h) * z.w + column) * z.all_c + blockIdx.y * z.c : i64(-1);
     });
 }
 #endif
@@ -306,7 +321,7 @@ struct Pixels {
         const u32 columns = lowest(max(0, min(z.s, z.w - left))) & ~lowest(max(0, -left));
         const u32 inside = rows & lowest(max(0, min(z.r, z.h - top)) * z.s) & ~lowest(max(0, -top) * z.s);
         if (pixel >= end) return {0, 0};
-        return {((at.outer * z.h + top) * z.w + left) * z.c, columns * inside};
+        return {((at.outer * z.h + top) * z.w + left) * z.all_c, columns * inside};
     }
 
     // Pixels from `first` to `end_k`; `row` is this thread's first of the weights' R S C. All threads call it.
@@ -314,7 +329,7 @@ struct Pixels {
         const bf16 *base, const Convolution &convolution, Place *ring, u32 row, u32 first, u32 end_k
     ) : z(convolution), places(ring), tile(0), pixel(first + threadIdx.x), end(end_k) {
         const Digits tap = digits(row, u32(z.s), z.channels); // kernel row, kernel column, channel
-        x = base + ((tap.outer * z.w + tap.middle) * z.c + tap.inner);
+        x = base + ((tap.outer * z.w + tap.middle) * z.all_c + tap.inner);
         bit = tap.outer < z.r ? 1u << (tap.outer * z.s + tap.middle) : 0;
         rows = 0;
         for (i32 r = 0; r < z.r; r++) rows |= 1u << r * z.s;
@@ -386,7 +401,8 @@ KERNEL __launch_bounds__(THREADS, 1) NAMED(WGRAD, TILE_M, TILE_N)(
     const u32 first_k = part * z.part;
     const u32 end_k = min(first_k + z.part, u32(z.n * z.p * z.q));
 
-    DenseOperand<TILE_M, false> gradient(dy, z.o, first_m, z.o, first_k, end_k);
+    x += blockIdx.y * z.c, dy += blockIdx.y * z.o;
+    DenseOperand<TILE_M, false> gradient(dy, z.all_o, first_m, z.o, first_k, end_k);
     __shared__ Place places[Pixels::RING * TILE_K];
     const u32 row = first_n + Pixels::Packs::inner();
 #if defined(NORMALISED)
@@ -400,12 +416,13 @@ KERNEL __launch_bounds__(THREADS, 1) NAMED(WGRAD, TILE_M, TILE_N)(
     const u32 steps = (end_k - first_k + TILE_K - 1) / TILE_K;
     multiply<false, false>(gradient, pixels, steps, shared_address(shared), sums, nothing);
 
-    const auto place = [&](u32 row) { return first_m + row < z.o ? i64(first_m + row) * rows : i64(-1); };
+    const u32 first_row = blockIdx.y * z.o + first_m; // among all output channels
+    const auto place = [&](u32 row) { return first_m + row < z.o ? i64(first_row + row) * rows : i64(-1); };
     if (partial) {
         float *tile = reinterpret_cast<float *>(shared);
         stage(sums, nullptr, tile);
         __syncthreads(); // the tile is written
-        store_rows(tile, partial + u64(part) * z.o * rows, first_n, rows, z.together, place);
+        store_rows(tile, partial + u64(part) * z.all_o * rows, first_n, rows, z.together, place);
     } else {
         bf16 *tile = reinterpret_cast<bf16 *>(shared);
         stage(sums, nullptr, tile);

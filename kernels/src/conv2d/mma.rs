@@ -82,8 +82,8 @@ pub(crate) enum Pass {
 #[repr(C)]
 #[derive(Debug, Clone, Copy, bytemuck::NoUninit)]
 struct Convolution {
-    /// N, H, W, C, R, S, O, P, Q, stride, padding.
-    sizes: [u32; 11],
+    /// N, H, W, a group's C, R, S, a group's O, P, Q, stride, padding, all C, all O.
+    sizes: [u32; 13],
     part: u32,
     together: u32,
     tiles_n: Divisor,
@@ -93,9 +93,9 @@ struct Convolution {
     columns: Divisor,
     channels: Divisor,
 }
-const _: () = assert!(size_of::<Convolution>() == 124);
+const _: () = assert!(size_of::<Convolution>() == 132);
 
-/// A pass as products: their number, and rows, columns and steps of each.
+/// A pass as products for each group: their number, and rows, columns and steps of each.
 #[derive(Debug, Clone, Copy)]
 struct Product {
     count: usize,
@@ -107,14 +107,14 @@ struct Product {
 fn product(z: &Sizes, pass: Pass) -> Product {
     let window = z.r * z.s;
     match pass {
-        Pass::Forward => Product { count: 1, m: z.n * z.p * z.q, n: z.o, k: window * z.c },
+        Pass::Forward => Product { count: 1, m: z.n * z.p * z.q, n: z.outer(), k: window * z.inner() },
         Pass::InputGradient => Product {
             count: z.stride * z.stride,
             m: z.n * z.h.div_ceil(z.stride) * z.w.div_ceil(z.stride),
-            n: z.c,
-            k: (window * z.o).div_ceil(z.stride * z.stride),
+            n: z.inner(),
+            k: (window * z.outer()).div_ceil(z.stride * z.stride),
         },
-        Pass::WeightGradient => Product { count: 1, m: z.o, n: window * z.c, k: z.n * z.p * z.q },
+        Pass::WeightGradient => Product { count: 1, m: z.outer(), n: window * z.inner(), k: z.n * z.p * z.q },
     }
 }
 
@@ -123,7 +123,7 @@ pub(crate) fn applies(z: &Sizes, pass: Pass, tensors: [&Tensor; 2]) -> bool {
     tensors.iter().all(|tensor| tensor.dtype() == DType::BF16 && tensor.is_aligned(16)) && fits(z, pass)
 }
 
-/// The sizes that the kernels take: whole packs of channels, kernels of at most 32 elements without dilation, and for the
+/// The sizes that the kernels take: whole packs of a group's channels, kernels of at most 32 elements without dilation, and for the
 /// input gradient whole tiles of output channels. A stem of three channels is none of these ([`super::fold`]).
 pub(crate) fn fits(z: &Sizes, pass: Pass) -> bool {
     /// Elements of a tensor, which kernels count in 32 bits with a window's overhang.
@@ -135,8 +135,8 @@ pub(crate) fn fits(z: &Sizes, pass: Pass) -> bool {
         Pass::InputGradient => 64,
         Pass::WeightGradient => 8,
     };
-    z.c.is_multiple_of(8)
-        && z.o.is_multiple_of(outputs)
+    z.inner().is_multiple_of(8)
+        && z.outer().is_multiple_of(outputs)
         && z.r * z.s <= 32
         && z.dilation == 1
         && z.n * z.c * z.o > 0
@@ -146,7 +146,7 @@ pub(crate) fn fits(z: &Sizes, pass: Pass) -> bool {
 /// The tile for a pass.
 pub(crate) fn tile(z: &Sizes, pass: Pass) -> MmaTile {
     let Product { count, m, n, k } = product(z, pass);
-    MmaTile::best_of(&TILES, count, m, n, k)
+    MmaTile::best_of(&TILES, count * z.groups, m, n, k)
 }
 
 /// The result of a pass, where [`applies`] says so: y from x and w, dx from dy and w, or dw from x and dy.
@@ -209,15 +209,16 @@ pub(crate) fn launch(
     let (across, down) = (tile.across(n), tile.down(m));
     // The windows of an input gradient's products differ: their sums are not cut in parts.
     let (count, part) = match pass {
-        Pass::WeightGradient => tile.parts(across * down, k),
+        Pass::WeightGradient => tile.parts(across * down * z.groups, k),
         _ => (1, k),
     };
     let (outer, rows, columns, channels) = match pass {
-        Pass::InputGradient => (z.stride, z.h.div_ceil(z.stride), z.w.div_ceil(z.stride), z.o),
-        _ => (count, z.p, z.q, z.c),
+        Pass::InputGradient => (z.stride, z.h.div_ceil(z.stride), z.w.div_ceil(z.stride), z.outer()),
+        _ => (count, z.p, z.q, z.inner()),
     };
-    let mut sizes = [0; 11];
-    let all = [z.n, z.h, z.w, z.c, z.r, z.s, z.o, z.p, z.q, z.stride, z.padding];
+    let mut sizes = [0; 13];
+    let [c, o] = [z.inner(), z.outer()];
+    let all = [z.n, z.h, z.w, c, z.r, z.s, o, z.p, z.q, z.stride, z.padding, z.c, z.o];
     for (small, size) in sizes.iter_mut().zip(all) {
         *small = side(name, size)?;
     }
@@ -241,7 +242,7 @@ pub(crate) fn launch(
         _ => pass as usize,
     };
     let launch = Launch::new(KERNELS[number][kernel], device)?
-        .grid(across * down * products * count)
+        .grid3([across * down * products * count, z.groups, 1])
         .block(TILES[number].threads())
         .shared(TILES[number].shared())
         .flops(super::flops(z));
@@ -258,7 +259,7 @@ pub(crate) fn launch(
             with_map(launch, beside.map)?.bytes(bytes).run()
         }
         Pass::WeightGradient => {
-            let mut partial = Tensor::empty(&[count, m * n], DType::F32, device)?;
+            let mut partial = Tensor::empty(&[count, z.o * n], DType::F32, device)?;
             let launch = launch.value(0u64).write(&mut partial)?.value(convolution);
             with_map(launch, beside.map)?.run()?;
             sum_parts(name, &partial, None, n, out)

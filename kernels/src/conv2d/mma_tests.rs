@@ -63,6 +63,26 @@ fn every_tile_and_pass_is_exact_on_integers() {
     }
 }
 
+/// Groups that fill no tile, and more than one, whose sums are cut in parts and not.
+#[test]
+fn groups_are_exact_on_integers() {
+    for ([n, h, w, c, o, r, s, stride, padding], groups) in [
+        ([2, 5, 6, 16, 128, 3, 3, 1, 1], 2),
+        ([1, 8, 7, 48, 192, 3, 2, 2, 1], 3),
+        ([3, 20, 16, 80, 16, 1, 3, 1, 1], 2),
+    ] {
+        let g = Geometry::new(stride, padding).in_groups(groups);
+        let z = Case { n, h, w, c, o, r, s, g }.sizes().unwrap();
+        for tile in TILES {
+            for pass in [Pass::Forward, Pass::InputGradient, Pass::WeightGradient] {
+                if pass != Pass::InputGradient || z.outer().is_multiple_of(64) {
+                    check(tile, &z, pass);
+                }
+            }
+        }
+    }
+}
+
 /// What a pixel holds reaches the outputs whose windows hold it, and no others.
 #[test]
 fn nan_stays_in_its_windows() {

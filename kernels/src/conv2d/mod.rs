@@ -1,13 +1,15 @@
 //! Two-dimensional convolution (cross-correlation, as everywhere in deep learning) and its two gradients.
 //!
-//! Images are NHWC, weights `[O, R, S, C]` (out, kernel height, kernel width, in). With `P x Q` output
-//! pixels each of the three passes costs `2 N P Q O R S C` operations ([`flops`]) and must move at least
-//! `N H W C + O R S C + N P Q O` elements ([`bytes`]). No pass builds an im2col matrix.
+//! Images are NHWC, weights `[O, R, S, C / G]` (out, kernel height, kernel width, in), of G groups: output channels of a
+//! group see its input channels alone. With `P x Q` output pixels each of the three passes costs `2 N P Q O R S C / G`
+//! operations ([`flops`]) and must move at least `N H W C + O R S C / G + N P Q O` elements ([`bytes`]). No pass builds an im2col
+//! matrix.
 
 pub mod cases;
 pub(crate) mod check;
 pub mod cpu;
 pub(crate) mod cuda;
+pub(crate) mod depthwise;
 #[cfg(test)]
 mod device_tests;
 pub(crate) mod fold;
@@ -32,7 +34,7 @@ use crate::cuda::require_float;
 use crate::norm::TileSums;
 use engine::{DType, Device, Error, Result, Tensor, device, memory};
 
-/// Stride, zero padding and dilation, the same in both directions.
+/// Stride, zero padding and dilation, the same in both directions, and groups of channels.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Geometry {
     /// Input pixels from one output pixel to the next; at least 1.
@@ -41,12 +43,19 @@ pub struct Geometry {
     pub padding: usize,
     /// Input pixels from one kernel element to the next; at least 1. Above 1 the stride must be 1.
     pub dilation: usize,
+    /// Parts of the channels, input and output alike, that have nothing to do with each other; at least 1.
+    pub groups: usize,
 }
 
 impl Geometry {
-    /// Without dilation.
+    /// Without dilation, all channels in one group.
     pub const fn new(stride: usize, padding: usize) -> Geometry {
-        Geometry { stride, padding, dilation: 1 }
+        Geometry { stride, padding, dilation: 1, groups: 1 }
+    }
+
+    /// The same in so many groups.
+    pub const fn in_groups(self, groups: usize) -> Geometry {
+        Geometry { groups, ..self }
     }
 
     /// Pixels that `size` kernel elements reach over.
@@ -82,20 +91,28 @@ pub struct Sizes {
     pub padding: usize,
     /// Input pixels from one kernel element to the next.
     pub dilation: usize,
+    /// Groups of channels.
+    pub groups: usize,
 }
 
 impl Sizes {
-    /// Checks that `[N, H, W, C]`, `[O, R, S, C]` and `geometry` fit together.
+    /// Checks that `[N, H, W, C]`, `[O, R, S, C / groups]` and `geometry` fit together.
     #[track_caller]
     pub fn new(operation: &str, input: &[usize], weight: &[usize], geometry: Geometry) -> Result<Sizes> {
         let wrong = |rule: &str| {
             Error::shape(operation, rule).with("input", input).with("weight", weight).with("g", geometry)
         };
         let (&[n, h, w, c], &[o, r, s, inner]) = (input, weight) else {
-            return Err(wrong("the input must be [N, H, W, C] and the weight [O, R, S, C]"));
+            return Err(wrong("the input must be [N, H, W, C] and the weight [O, R, S, C / groups]"));
         };
-        let Geometry { stride, padding, dilation } = geometry;
-        if inner != c {
+        let Geometry { stride, padding, dilation, groups } = geometry;
+        if groups == 0 || !c.is_multiple_of(groups) || !o.is_multiple_of(groups) {
+            return Err(wrong("groups must be at least 1 and divide both input and output channels"));
+        }
+        if groups > 1 && inner != c / groups {
+            return Err(wrong("the weight must have as many input channels as a group of the input"));
+        }
+        if groups == 1 && inner != c {
             return Err(wrong("input and weight must have equally many input channels"));
         }
         if stride == 0 {
@@ -112,12 +129,27 @@ impl Sizes {
         // One element has no neighbour.
         let dilation = if r.max(s) == 1 { 1 } else { dilation };
         let (p, q) = ((height - down) / stride + 1, (width - right) / stride + 1);
-        Ok(Sizes { n, h, w, c, r, s, o, p, q, stride, padding, dilation })
+        Ok(Sizes { n, h, w, c, r, s, o, p, q, stride, padding, dilation, groups })
     }
 
     /// Whether every output pixel meets just the input pixel at its place.
     pub(crate) fn is_product(&self) -> bool {
-        (self.r, self.s, self.stride, self.padding) == (1, 1, 1, 0)
+        (self.r, self.s, self.stride, self.padding, self.groups) == (1, 1, 1, 0, 1)
+    }
+
+    /// Whether each group has one input channel, of several.
+    pub(crate) fn is_depthwise(&self) -> bool {
+        self.groups > 1 && self.c == self.groups
+    }
+
+    /// Input channels of a group.
+    pub(crate) fn inner(&self) -> usize {
+        self.c / self.groups
+    }
+
+    /// Output channels of a group.
+    pub(crate) fn outer(&self) -> usize {
+        self.o / self.groups
     }
 
     /// `[N, H, W, C]`.
@@ -125,9 +157,9 @@ impl Sizes {
         [self.n, self.h, self.w, self.c]
     }
 
-    /// `[O, R, S, C]`.
+    /// `[O, R, S, C / groups]`.
     pub fn weight(&self) -> [usize; 4] {
-        [self.o, self.r, self.s, self.c]
+        [self.o, self.r, self.s, self.inner()]
     }
 
     /// `[N, P, Q, O]`.
@@ -138,7 +170,7 @@ impl Sizes {
 
 /// Floating-point operations of one pass; multiplications by padding are counted.
 pub fn flops(sizes: &Sizes) -> f64 {
-    2.0 * (sizes.n * sizes.p * sizes.q) as f64 * (sizes.o * sizes.r * sizes.s * sizes.c) as f64
+    2.0 * (sizes.n * sizes.p * sizes.q) as f64 * (sizes.o * sizes.r * sizes.s * sizes.inner()) as f64
 }
 
 /// Bytes that one pass must read and write.
@@ -147,13 +179,13 @@ pub fn bytes(sizes: &Sizes, dtype: DType) -> f64 {
     dtype.size() as f64 * (product(sizes.input()) + product(sizes.weight()) + product(sizes.output()))
 }
 
-/// Shape `[N, P, Q, O]` of the convolution of an `[N, H, W, C]` image with `[O, R, S, C]` weights.
+/// Shape `[N, P, Q, O]` of the convolution of an `[N, H, W, C]` image with `[O, R, S, C / groups]` weights.
 #[track_caller]
 pub fn output_shape(input: &[usize], weight: &[usize], g: Geometry) -> Result<[usize; 4]> {
     Ok(Sizes::new("conv2d", input, weight, g)?.output())
 }
 
-/// Convolution: x `[N, H, W, C]`, weight `[O, R, S, C]`, result `[N, P, Q, O]`.
+/// Convolution: x `[N, H, W, C]`, weight `[O, R, S, C / groups]`, result `[N, P, Q, O]`.
 ///
 /// f32; on CUDA devices bf16 too, with sums in float32 that are rounded once. Errors if shapes or types do not fit, or an
 /// argument is not contiguous.
@@ -192,7 +224,7 @@ fn result(x: &Tensor, weight: &Tensor, g: Geometry) -> Result<(Sizes, Tensor)> {
     Ok((sizes, y))
 }
 
-/// Gradient with respect to the input: dy `[N, P, Q, O]`, weight `[O, R, S, C]`, result `input_shape`.
+/// Gradient with respect to the input: dy `[N, P, Q, O]`, weight `[O, R, S, C / groups]`, result `input_shape`.
 ///
 /// f32; on CUDA devices bf16 too, with sums in float32 that are rounded once. Errors if shapes or types do not fit, or an
 /// argument is not contiguous.

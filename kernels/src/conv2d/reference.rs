@@ -18,10 +18,11 @@ fn each_product(z: &Sizes, mut f: impl FnMut(usize, usize, usize)) {
                                 continue;
                             }
                             let (i, j) = (i - z.padding, j - z.padding);
-                            for c in 0..z.c {
+                            let first = o / z.outer() * z.inner(); // of the group's input channels
+                            for c in 0..z.inner() {
                                 f(
-                                    ((n * z.h + i) * z.w + j) * z.c + c,
-                                    ((o * z.r + r) * z.s + s) * z.c + c,
+                                    ((n * z.h + i) * z.w + j) * z.c + first + c,
+                                    ((o * z.r + r) * z.s + s) * z.inner() + c,
                                     ((n * z.p + p) * z.q + q) * z.o + o,
                                 );
                             }
@@ -33,7 +34,7 @@ fn each_product(z: &Sizes, mut f: impl FnMut(usize, usize, usize)) {
     }
 }
 
-/// `y[n, p, q, o] = sum x[n, p stride + r dilation - padding, q stride + s dilation - padding, c] w[o, r, s, c]`.
+/// `y[n, p, q, o] = sum x[n, p stride + r dilation - padding, q stride + s dilation - padding, c] w[o, r, s, c]`, over the input channels of o's group.
 pub fn forward<T: Real>(z: &Sizes, x: &Array<T>, w: &Array<T>) -> Array<T> {
     let mut y = Array::zeros(&z.output());
     each_product(z, |i, j, k| y.data[k] += x.data[i] * w.data[j]);

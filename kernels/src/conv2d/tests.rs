@@ -151,6 +151,11 @@ fn wrong_arguments_are_named() {
     assert!(large.contains("fit into the padded image"), "{large}");
     let stride = message(forward(&x, &w, Geometry::new(0, 0)).unwrap_err());
     assert!(stride.contains("stride"), "{stride}");
+    let groups = message(forward(&x, &w, g.in_groups(2)).unwrap_err());
+    assert!(groups.contains("divide both input and output channels"), "{groups}");
+    assert!(message(forward(&x, &w, g.in_groups(0)).unwrap_err()).contains("groups must be at least 1"));
+    let inner = message(forward(&x, &zeros(&[4, 3, 3, 2]), g.in_groups(2)).unwrap_err());
+    assert!(inner.contains("as many input channels as a group"), "{inner}");
     let dy = message(input_gradient(&zeros(&[1, 3, 2, 3]), &w, x.shape(), g).unwrap_err());
     assert!(dy.contains("dy must have shape [1, 2, 2, 3]"), "{dy}");
     let strided = x.permute(&[0, 2, 1, 3]).unwrap();

@@ -5,11 +5,14 @@ use crate::array::Array;
 use crate::check::on_device;
 use crate::registry::{Run, Workload};
 
-/// 64 channels to 64 at stride 1; 32 to 64 at stride 2; a stem of three channels.
-const SIZES: [([usize; 4], [usize; 4], Geometry); 3] = [
+/// 64 channels to 64 at stride 1; 32 to 64 at stride 2; a stem of three channels; 3x3 in four groups; depthwise 3x3 and 7x7.
+const SIZES: [([usize; 4], [usize; 4], Geometry); 6] = [
     ([2, 16, 16, 64], [64, 3, 3, 64], Geometry::new(1, 1)),
     ([2, 32, 32, 32], [64, 3, 3, 32], Geometry::new(2, 1)),
     ([2, 32, 32, 3], [64, 7, 7, 3], Geometry::new(2, 3)),
+    ([2, 16, 16, 256], [256, 3, 3, 64], Geometry::new(1, 1).in_groups(4)),
+    ([2, 16, 16, 256], [256, 3, 3, 1], Geometry::new(1, 1).in_groups(256)),
+    ([2, 14, 14, 256], [256, 7, 7, 1], Geometry::new(1, 3).in_groups(256)),
 ];
 
 /// Pass 0, 1 or 2 (forward, input gradient, weight gradient) of a size.
@@ -69,5 +72,13 @@ pub fn workloads() -> Vec<Workload> {
             prepare: |d, t| normalised(d, t, 1),
         },
         Workload { label: "conv2d with sums 2x16x16, 64 to 256, 1x1", prepare: |d, t| normalised(d, t, 2) },
+        Workload { label: "conv2d 2x16x16, 256 in 4 groups, 3x3", prepare: |d, t| pass(d, t, 3, 0) },
+        Workload { label: "conv2d_dgrad 2x16x16, 256 in 4 groups, 3x3", prepare: |d, t| pass(d, t, 3, 1) },
+        Workload { label: "conv2d_wgrad 2x16x16, 256 in 4 groups, 3x3", prepare: |d, t| pass(d, t, 3, 2) },
+        Workload { label: "conv2d 2x16x16, depthwise 256, 3x3", prepare: |d, t| pass(d, t, 4, 0) },
+        Workload { label: "conv2d_dgrad 2x16x16, depthwise 256, 3x3", prepare: |d, t| pass(d, t, 4, 1) },
+        Workload { label: "conv2d_wgrad 2x16x16, depthwise 256, 3x3", prepare: |d, t| pass(d, t, 4, 2) },
+        Workload { label: "conv2d 2x14x14, depthwise 256, 7x7", prepare: |d, t| pass(d, t, 5, 0) },
+        Workload { label: "conv2d_wgrad 2x14x14, depthwise 256, 7x7", prepare: |d, t| pass(d, t, 5, 2) },
     ]
 }

@@ -2,10 +2,13 @@
 //!
 //! [`pass`] is one dense convolution over images that hold their own zero border; [`dense`] makes the forward
 //! convolution and the input gradient of such passes; [`weight`] is the weight gradient; [`pad`] copies images
-//! into their border; [`dilated`] makes a dilated convolution of ordinary ones.
+//! into their border; [`dilated`] makes a dilated convolution of ordinary ones, [`grouped`] one in groups; [`depthwise`] is for groups
+//! of one channel.
 
 mod dense;
+mod depthwise;
 mod dilated;
+mod grouped;
 mod pad;
 mod pass;
 mod weight;
@@ -37,6 +40,13 @@ pub fn weight_gradient(z: &Sizes, x: &[f32], dy: &[f32], dw: &mut [f32]) -> Resu
 }
 
 pub(super) fn forward_at(level: Level, z: &Sizes, x: &[f32], w: &[f32], y: &mut [f32]) -> Result<()> {
+    if z.groups > 1 {
+        return if z.is_depthwise() {
+            depthwise::forward(z, x, w, y)
+        } else {
+            grouped::forward(level, z, x, w, y)
+        };
+    }
     let pass = if z.dilation > 1 { dilated::forward_at } else { dense::forward_at };
     pass(level, z, x, w, y)
 }
@@ -48,6 +58,12 @@ pub(super) fn input_gradient_at(
     w: &[f32],
     dx: &mut [f32],
 ) -> Result<()> {
+    if z.groups > 1 {
+        return match z.is_depthwise() {
+            true => depthwise::input_gradient(z, dy, w, dx),
+            false => grouped::input_gradient(level, z, dy, w, dx),
+        };
+    }
     let pass = if z.dilation > 1 { dilated::input_gradient_at } else { dense::input_gradient_at };
     pass(level, z, dy, w, dx)
 }
@@ -59,6 +75,12 @@ pub(super) fn weight_gradient_at(
     dy: &[f32],
     dw: &mut [f32],
 ) -> Result<()> {
+    if z.groups > 1 {
+        return match z.is_depthwise() {
+            true => depthwise::weight_gradient(z, x, dy, dw),
+            false => grouped::weight_gradient(level, z, x, dy, dw),
+        };
+    }
     let pass = if z.dilation > 1 { dilated::weight_gradient_at } else { weight::weight_gradient_at };
     pass(level, z, x, dy, dw)
 }
