@@ -52,7 +52,7 @@ pub fn weight_gradient_of_map(
     let name = "conv2d_wgrad";
     let on_device = matches!(x.device(), Device::Cuda(_)) && x.is_contiguous() && dy.is_contiguous();
     let z = Sizes::new(name, x.shape(), weight_shape, g)?;
-    if !on_device || !applies(&z, Pass::WeightGradient, [x, dy]) {
+    if !on_device || z.groups > 1 || !applies(&z, Pass::WeightGradient, [x, dy]) {
         return weight_gradient(&batch_map(x, map, None, true)?, dy, weight_shape, g);
     }
     let _op = memory::operation(name);
