@@ -18,7 +18,9 @@ const EXACT: [&str; 7] = [
 ];
 
 /// The instruction, the function, and how far hardware and emulator lie apart where the manual promises something.
-const APPROXIMATIONS: [(&str, fn(f64) -> f64, Error); 12] = [
+type Approximation = (&'static str, fn(f64) -> f64, Error);
+
+const APPROXIMATIONS: [Approximation; 12] = [
     ("ex2.approx.f32", f64::exp2, Error::Ulps(2.0)),
     ("ex2.approx.ftz.f32", f64::exp2, Error::Ulps(2.0)),
     ("lg2.approx.f32", f64::log2, Error::Relative(-10.6)),

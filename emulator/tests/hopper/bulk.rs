@@ -93,7 +93,7 @@ fn boxes_of_all_ranks_go_through_shared_memory() {
                 // Of a stretch of 128 bytes, row r, the 16-byte chunks change places by r.
                 let flat = index * element;
                 let rows = [0, 1, 3, 7][swizzle as usize];
-                let flat = flat ^ (flat / 128 & rows) * 16;
+                let flat = flat ^ (((flat / 128) & rows) * 16);
                 tile[flat..flat + element].copy_from_slice(&data[here]);
             }
             assert!(device.download(image, box_bytes) == tile, "{what}: shared memory");

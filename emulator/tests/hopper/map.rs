@@ -73,11 +73,14 @@ impl Tensor {
     }
 }
 
+/// What is wrong, the error, and how it comes about.
+type Change = (&'static str, CUresult, fn(&mut Tensor));
+
 #[test]
 fn the_driver_refuses_what_the_manual_forbids_and_what_it_cannot_copy() {
     let good = Tensor { swizzle: 3, ..Tensor::matrix(BFLOAT16, 0x1000, [100, 40], 208, [64, 16]) };
     assert_eq!(good.encode().0, CUDA_SUCCESS);
-    let changes: [(&str, u32, fn(&mut Tensor)); 16] = [
+    let changes: [Change; 16] = [
         ("an address that is no multiple of 16", CUDA_ERROR_INVALID_VALUE, |t| t.address += 8),
         ("a stride that is no multiple of 16", CUDA_ERROR_INVALID_VALUE, |t| t.strides[0] = 200),
         ("a stride of 2^40", CUDA_ERROR_INVALID_VALUE, |t| t.strides[0] = 1 << 40),
