@@ -22,14 +22,15 @@ struct Entry {
     rows: usize,
     columns: usize,
     threads: usize,
-    /// Time of a product in a full device, in relative terms: the bytes that a warp's and a block's tile must read from
-    /// shared memory for it, 128 / WARP_M + 128 / WARP_N + 128 / TILE_M + 128 / TILE_N, in halves of the least.
+    /// Time of a result's step in a full device, in 0.012 ps of a multiprocessor. As timed on an H100 (benches/results/h100): 64
+    /// steps of the first three tiles take 1.10, 0.54 and 0.51 us, since blocks of two warps leave tensor cores idle. The
+    /// last one is what shared memory allows: not timed.
     cost: usize,
-    /// The same of a block that has a multiprocessor to itself, where two warps leave half of its tensor cores idle: at 63 %
-    /// of their rate four warps take 12.7 of these units.
+    /// The same of a block that has a multiprocessor to itself.
     alone: usize,
-    /// Steps that take as long as adding up the sums of warps that share out the steps: 96 KB, where 64 steps take 32.
-    adding: usize,
+    /// Steps that take as long as what a block does before and behind its loop: 3.6, 1.6 and 1.2 us of a multiprocessor on an
+    /// H100, and in the last tile adding up the sums of its warps.
+    ends: usize,
 }
 
 const fn entry(
@@ -37,18 +38,18 @@ const fn entry(
     [rows, columns]: [usize; 2],
     threads: usize,
     [cost, alone]: [usize; 2],
-    adding: usize,
+    ends: usize,
 ) -> Entry {
-    Entry { tile, rows, columns, threads, cost, alone, adding }
+    Entry { tile, rows, columns, threads, cost, alone, ends }
 }
 
 /// From the most to the least efficient.
 const TILES: [Entry; 5] = [
-    entry(MmaTile::T128x256, [128, 256], 256, [11, 13], 0),
-    entry(MmaTile::T128x128, [128, 128], 128, [12, 13], 0),
-    entry(MmaTile::T128x64, [128, 64], 64, [14, 25], 0),
-    entry(MmaTile::T64x128, [64, 128], 64, [14, 25], 0),
-    entry(MmaTile::T64x64, [64, 64], 128, [16, 16], 192),
+    entry(MmaTile::T128x256, [128, 256], 256, [44, 52], 209),
+    entry(MmaTile::T128x128, [128, 128], 128, [45, 52], 186),
+    entry(MmaTile::T128x64, [128, 64], 64, [82, 100], 150),
+    entry(MmaTile::T64x128, [64, 128], 64, [82, 100], 150),
+    entry(MmaTile::T64x64, [64, 64], 128, [64, 64], 290),
 ];
 
 /// Multiprocessors of the device that the table is for.
@@ -59,8 +60,8 @@ const LEAST: usize = 256;
 const MOST: usize = 32;
 /// What a result of a part takes to be written and read again, and what the launch that adds them takes, in the units of
 /// [`Entry::cost`]: 8 bytes at 3 TB/s and 3 us, where an H100 takes 290 us for the product of two 4096 x 4096 matrices.
-const PARTIAL: usize = 52;
-const LAUNCH: usize = 60_000_000;
+const PARTIAL: usize = 208;
+const LAUNCH: usize = 240_000_000;
 /// Steps of a tile.
 pub(crate) const STEPS: usize = 64;
 /// Rows of tiles that are computed together: `GROUP` of `mma.cu`.
@@ -127,7 +128,7 @@ impl MmaTile {
         // Blocks that share a multiprocessor share its tensor cores.
         let rounds = blocks.saturating_mul(count).div_ceil(PROCESSORS);
         let cost = if rounds == 1 { entry.alone } else { entry.cost };
-        let steps = steps.next_multiple_of(STEPS) + entry.adding;
+        let steps = steps.next_multiple_of(STEPS) + entry.ends;
         let products = rounds.saturating_mul(entry.rows * entry.columns * cost).saturating_mul(steps);
         let adding = results.saturating_mul(count).saturating_mul(PARTIAL).saturating_add(LAUNCH);
         products.saturating_add(if count > 1 { adding } else { 0 })
@@ -152,14 +153,17 @@ mod tests {
     #[test]
     fn tiles_suit_the_result() {
         for (m, n, k, tile) in [
-            (1, 1, 8, MmaTile::T128x64),
+            (1, 1, 8, MmaTile::T64x64),
             (64, 512, 128, MmaTile::T64x64),
             (256, 2048, 2048, MmaTile::T64x64),
             (8192, 8192, 8192, MmaTile::T128x256),
             (256 * 197, 384, 384, MmaTile::T128x128),
             (256 * 197, 768, 3072, MmaTile::T128x256),
+            (256 * 197, 1536, 384, MmaTile::T128x128),
+            (256 * 56 * 56, 256, 64, MmaTile::T128x128),
             (256 * 56 * 56, 64, 256, MmaTile::T128x64),
-            (64, 100_000, 512, MmaTile::T64x128),
+            (64, 100_000, 64, MmaTile::T64x128),
+            (64, 100_000, 512, MmaTile::T64x64),
         ] {
             assert_eq!(MmaTile::for_result(1, m, n, k), tile, "{m} x {n} x {k}");
         }
