@@ -314,10 +314,11 @@ impl Reference for Conv2dBatchNorm {
 /// of channels) and what they do not, also one after the other; strides, dilation, one pixel to one pixel; with and without a
 /// residual and a ReLU at the end.
 pub(crate) fn cases() -> Vec<Case> {
+    /// Outputs, kernel and geometry.
+    type Layer = (usize, usize, Geometry);
     let dilated = Geometry { stride: 1, padding: 2, dilation: 2 };
     let plain = Geometry::new;
-    // Of each layer outputs, kernel and geometry.
-    let layers: [([usize; 4], &[(usize, usize, Geometry)], bool, bool); 9] = [
+    let layers: [(_, &[Layer], _, _); 9] = [
         ([1, 2, 3, 2], &[(2, 2, plain(1, 1)), (3, 1, plain(2, 0))], true, true),
         ([2, 5, 4, 3], &[(4, 3, plain(2, 1))], true, true),
         ([2, 4, 4, 2], &[(5, 3, dilated)], false, false),

@@ -200,7 +200,7 @@ pub fn forward(x: &Tensor, weight: &Tensor, g: Geometry) -> Result<Tensor> {
     Ok(y)
 }
 
-/// [`forward`], with sums of the result's channels for [`crate::norm::batch_forward_of`] where the kernel that computes it
+/// [`forward`], with sums of the result's channels for [`crate::norm::batch_statistics`] where the kernel that computes it
 /// leaves them: on CUDA devices, of bf16 on tensor cores. The result has the bits of [`forward`].
 #[track_caller]
 pub fn forward_with_sums(x: &Tensor, weight: &Tensor, g: Geometry) -> Result<(Tensor, Option<TileSums>)> {

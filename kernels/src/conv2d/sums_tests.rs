@@ -9,7 +9,7 @@ use crate::compare;
 use crate::matmul::cuda::Sizes as Product;
 use crate::matmul::mma::{Beside, product_by};
 use crate::matmul::mma_tile::MmaTile;
-use crate::norm::{self, BatchForward};
+use crate::norm::{self, BatchStatistics};
 use crate::testing::device;
 
 const EPS: f32 = 1e-5;
@@ -49,8 +49,9 @@ fn check_sums(what: &str, y: &Tensor, plain: &Tensor, sums: &TileSums, tile: usi
 }
 
 /// Statistics and result of normalisation are within the bound of the launch that reads y.
-fn check_norm(what: &str, y: &Tensor, sums: &TileSums) -> BatchForward {
-    let found = norm::batch_forward_of(y, Some(sums), None, None, None, false, EPS).unwrap();
+fn check_norm(what: &str, y: &Tensor, sums: &TileSums) {
+    let found = norm::batch_statistics(y, Some(sums), None, None, EPS).unwrap();
+    let normal = norm::batch_map(y, &found.map, None, false).unwrap();
     let y = array(y);
     let (mean, variance) = norm::reference::batch_statistics(&y);
     let (mean32, variance32) = norm::reference::batch_statistics(&y.cast::<f32>());
@@ -63,8 +64,7 @@ fn check_norm(what: &str, y: &Tensor, sums: &TileSums) -> BatchForward {
         norm::reference::batch_apply(x, (&mean32, &variance32), None, None, None, false, EPS.into())
     };
     let oracle = norm::reference::batch_apply(&y, (&mean, &variance), None, None, None, false, EPS.into());
-    near(&format!("{what}: normalised"), &found.y, &of(&y.cast()), &oracle);
-    found
+    near(&format!("{what}: normalised"), &normal, &of(&y.cast()), &oracle);
 }
 
 /// n, h, w, c, o, r, s, stride, padding: one tile and less, ragged ends, several tiles of rows and columns.
@@ -144,8 +144,8 @@ fn nothing_cancels() {
     let y = y.reshape(&[rows, channels]).unwrap();
     let sums = sums.unwrap();
     assert!(sums.sums.shape()[0] > 128, "{:?}", sums.sums.shape());
-    let BatchForward { mean, variance, .. } =
-        norm::batch_forward_of(&y, Some(&sums), None, None, None, true, EPS).unwrap();
+    let BatchStatistics { mean, variance, .. } =
+        norm::batch_statistics(&y, Some(&sums), None, None, EPS).unwrap();
     let (expected, squares) = norm::reference::batch_statistics(&array(&y));
     let relative = |found: &Tensor, expected: &Array<f64>, bound: f64| {
         for (c, (found, expected)) in array(found).data.iter().zip(&expected.data).enumerate() {
@@ -179,11 +179,10 @@ fn where_there_are_no_sums() {
         // Sums of another tensor.
         if let Some(sums) = sums {
             let other = small(&[3, 8], DType::BF16);
-            let error =
-                norm::batch_forward_of(&other, Some(&sums), None, None, None, false, EPS).unwrap_err();
+            let error = norm::batch_statistics(&other, Some(&sums), None, None, EPS).unwrap_err();
             assert!(error.message().contains("sums"), "{error}");
             let other = small(y.shape(), DType::F32);
-            assert!(norm::batch_forward_of(&other, Some(&sums), None, None, None, false, EPS).is_err());
+            assert!(norm::batch_statistics(&other, Some(&sums), None, None, EPS).is_err());
         }
     }
     let x = Array::<f64>::random(&[1, 4, 4, 3], 1, 1.0).to_tensor().unwrap();

@@ -58,21 +58,6 @@ pub fn batch_forward(
     relu: bool,
     eps: f32,
 ) -> Result<BatchForward> {
-    batch_forward_of(x, None, weight, bias, residual, relu, eps)
-}
-
-/// [`batch_forward`] of an x whose sums were left behind by the kernel that computed it, where they were: it is then not
-/// read for the statistics. An error if they are not of x's shape.
-#[track_caller]
-pub fn batch_forward_of(
-    x: &Tensor,
-    sums: Option<&TileSums>,
-    weight: Option<&Tensor>,
-    bias: Option<&Tensor>,
-    residual: Option<&Tensor>,
-    relu: bool,
-    eps: f32,
-) -> Result<BatchForward> {
     let name = "batch_norm";
     let _op = memory::operation(name);
     rows_of(name, x)?;
@@ -80,12 +65,15 @@ pub fn batch_forward_of(
         require(name, "residual", r, x.dtype(), x.shape())?;
         one_device(name, &[("x", Some(x)), ("residual", residual)])?;
     }
-    let BatchStatistics { mean, variance, map } = batch_statistics(x, sums, weight, bias, eps)?;
+    let BatchStatistics { mean, variance, map } = batch_statistics(x, None, weight, bias, eps)?;
     let y = batch_map(x, &map, residual, relu)?;
     Ok(BatchForward { y, mean, variance })
 }
 
-/// The first half of [`batch_forward_of`], statistics; [`batch_map`] is the second.
+/// The first half of [`batch_forward`], statistics; [`batch_map`] is the second.
+///
+/// Where the kernel that computed x left `sums` behind, x is not read. An error if they are not of x's shape, or if there is no
+/// row; types as for [`batch_forward`].
 #[track_caller]
 pub fn batch_statistics(
     x: &Tensor,

@@ -15,7 +15,7 @@ kernels! {
 const TILES_EACH: usize = 4 * FINISH;
 
 /// For every tile of successive rows of a tensor [rows, C] of bf16, the sum of each column over them and the sum of squares
-/// about its mean, in float32. [`crate::conv2d::forward_with_sums`] makes it; [`super::batch_forward_of`] takes it.
+/// about its mean, in float32. [`crate::conv2d::forward_with_sums`] makes it; [`super::batch_statistics`] takes it.
 #[derive(Debug, Clone)]
 pub struct TileSums {
     /// [tiles, 2, C].

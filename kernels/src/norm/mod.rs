@@ -28,7 +28,7 @@ pub(crate) mod workloads;
 pub(crate) use batch::require_map;
 pub use batch::{
     BatchBackward, BatchForward, BatchStatistics, batch_apply, batch_backward, batch_backward_of_map,
-    batch_forward, batch_forward_of, batch_map, batch_statistics,
+    batch_forward, batch_map, batch_statistics,
 };
 pub use batch_merge::TileSums;
 pub use l2::{l2_backward, l2_forward};
