@@ -316,7 +316,7 @@ impl Reference for Conv2dBatchNorm {
 pub(crate) fn cases() -> Vec<Case> {
     /// Outputs, kernel and geometry.
     type Layer = (usize, usize, Geometry);
-    let dilated = Geometry { stride: 1, padding: 2, dilation: 2 };
+    let dilated = Geometry { dilation: 2, ..Geometry::new(1, 2) };
     let plain = Geometry::new;
     let layers: [(_, &[Layer], _, _); 9] = [
         ([1, 2, 3, 2], &[(2, 2, plain(1, 1)), (3, 1, plain(2, 0))], true, true),
