@@ -80,20 +80,24 @@ pub struct Teacher {
     fresh: Option<Tensor>,
 }
 
+/// `softmax((logits - center) / temperature)`, made again wherever it is asked for.
+#[derive(Debug, Clone)]
+pub struct Softmax {
+    /// [N, K] f32 or bf16.
+    pub logits: Tensor,
+    /// f32 [K], where there is one.
+    pub center: Option<Tensor>,
+    /// f32 \[1\].
+    pub temperature: Tensor,
+    /// f32 [N, 2], of [`kernels::distill::teacher_rows`].
+    pub rows: Tensor,
+}
+
 /// The teacher's distributions over prototypes, a row each.
 #[derive(Debug, Clone)]
 pub enum Distributions {
-    /// `softmax((logits - center) / temperature)`, made again wherever it is asked for.
-    Softmax {
-        /// [N, K] f32 or bf16.
-        logits: Tensor,
-        /// f32 [K], where there is one.
-        center: Option<Tensor>,
-        /// f32 \[1\].
-        temperature: Tensor,
-        /// f32 [N, 2], of [`kernels::distill::teacher_rows`].
-        rows: Tensor,
-    },
+    /// Not in memory.
+    Softmax(Box<Softmax>),
     /// f32 [N, K], as they are.
     Given(Tensor),
 }
@@ -102,8 +106,8 @@ impl Distributions {
     /// f32 [N, K], to look at: a loss does not need them.
     pub fn probabilities(&self) -> Result<Tensor> {
         match self {
-            Distributions::Softmax { logits, center, temperature, .. } => {
-                Ok(distill::teacher_softmax(logits, center.as_ref(), temperature.into())?.0)
+            Distributions::Softmax(of) => {
+                Ok(distill::teacher_softmax(&of.logits, of.center.as_ref(), (&of.temperature).into())?.0)
             }
             Distributions::Given(probabilities) => Ok(probabilities.clone()),
         }
@@ -113,7 +117,8 @@ impl Distributions {
     #[track_caller]
     fn cross_entropy(&self, student: &Var, temperature: f32, matching: Matching) -> Result<Var> {
         match self {
-            Distributions::Softmax { logits, center, temperature: own, rows } => {
+            Distributions::Softmax(of) => {
+                let Softmax { logits, center, temperature: own, rows } = &**of;
                 // In bf16 where both are and a device computes in it; what is exponentiated is f32 there too.
                 let low = [student.value(), logits].iter().all(|x| x.dtype() == DType::BF16);
                 let dtype = if low && logits.device() != Device::Cpu { DType::BF16 } else { DType::F32 };
@@ -208,7 +213,8 @@ impl Teacher {
                 let (fresh, usage) = distill::teacher_means(&own, &numbers, rows.map(|rows| &rows.share))?;
                 self.fresh = center.is_some().then_some(fresh);
                 let (center, temperature) = (center.cloned(), temperature.clone());
-                (Distributions::Softmax { logits, center, temperature, rows: numbers }, usage)
+                let softmax = Softmax { logits, center, temperature, rows: numbers };
+                (Distributions::Softmax(Box::new(softmax)), usage)
             }
         };
         let concentration = reduce::sum(&elementwise::mul(&usage, &usage)?, &[0])?;
@@ -257,7 +263,7 @@ pub fn crops(student: &Var, teacher: &Distributions, temperature: f32) -> Result
     let losses = teacher.cross_entropy(student, temperature, Matching::OtherCrops)?;
     let rows = |x: &Tensor| x.shape().first().copied().unwrap_or(0);
     let large = rows(match teacher {
-        Distributions::Softmax { logits, .. } => logits,
+        Distributions::Softmax(of) => &of.logits,
         Distributions::Given(probabilities) => probabilities,
     });
     let pairs = 2 * rows(student.value()) - large;
