@@ -9,13 +9,14 @@ use super::{Geometry, Sizes, forward_with_sums, weight_gradient};
 use crate::norm::{TileSums, batch_map, require_map};
 use engine::{Device, Result, Tensor, memory};
 
-/// Whether forward pass and weight gradient normalise x on the way. Where they do not, it is better to keep
-/// `relu(normalised(x))`, which [`crate::norm::batch_map`] gives, than to make it twice.
+/// Whether forward pass and weight gradient normalise x on the way: in kernels of one element. Larger ones would normalise
+/// each x once for every element, which by the instructions that it takes costs more than the pass that it saves. Where
+/// they do not, it is better to keep `relu(normalised(x))`, which [`crate::norm::batch_map`] gives, than to make it twice.
 pub fn takes_map(x: &Tensor, weight: &Tensor, g: Geometry) -> bool {
     let on_device = matches!(x.device(), Device::Cuda(_)) && x.is_contiguous() && weight.is_contiguous();
     Sizes::new("conv2d", x.shape(), weight.shape(), g).is_ok_and(|z| {
         let passes = [Pass::Forward, Pass::WeightGradient];
-        on_device && z.groups == 1 && passes.into_iter().all(|pass| applies(&z, pass, [x, weight]))
+        on_device && z.groups == 1 && z.r * z.s == 1 && passes.into_iter().all(|pass| applies(&z, pass, [x, weight]))
     })
 }
 

@@ -99,20 +99,21 @@ fn nan_is_not_rectified() {
 /// The launchers: where kernels take the map, and where they fall back.
 #[test]
 fn everywhere_the_two_steps() {
-    let g = Geometry::new(1, 1);
-    for (c, o, dtype, taken, has_sums) in [
-        (8, 16, DType::BF16, true, true),
-        (8, 12, DType::BF16, false, false),
-        (6, 8, DType::BF16, false, true),
-        (8, 16, DType::F32, false, false),
+    for (c, o, kernel, dtype, taken, has_sums) in [
+        (8, 16, 1, DType::BF16, true, true),
+        (8, 16, 3, DType::BF16, false, true),
+        (8, 12, 1, DType::BF16, false, false),
+        (6, 8, 3, DType::BF16, false, true),
+        (8, 16, 1, DType::F32, false, false),
     ] {
-        let z = Sizes::new("test", &[2, 5, 4, c], &[o, 3, 3, c], g).unwrap();
+        let g = Geometry::new(1, kernel / 2);
+        let z = Sizes::new("test", &[2, 5, 4, c], &[o, kernel, kernel, c], g).unwrap();
         let x = put(&Array::random(&z.input(), 1, 1.0), dtype);
         let w = put(&Array::random(&z.weight(), 2, 0.3), dtype);
         let dy = put(&Array::random(&z.output(), 3, 1.0), dtype);
         let map = batch_statistics(&x, None, None, None, EPS).unwrap().map;
         let stored = batch_map(&x, &map, None, true).unwrap();
-        assert_eq!(takes_map(&x, &w, g), taken, "{c} {o} {dtype}");
+        assert_eq!(takes_map(&x, &w, g), taken, "{c} {o} {kernel} {dtype}");
         let array = |x: &Tensor| Array::<f64>::from_tensor(&x.to_device(Device::Cpu).unwrap()).unwrap();
         let (y, sums) = forward_of_map(&x, &map, &w, g).unwrap();
         assert_eq!(array(&y), array(&forward(&stored, &w, g).unwrap()));
