@@ -16,6 +16,7 @@
 // dilation there is one class, and kernel elements lie so many pixels apart.
 
 #include "common/tile.cuh"
+#include "conv2d/residue.cuh"
 
 struct Convolution {
     i32 n, h, w, c, r, s, o, p, q, stride, padding, dilation; // dilation above 1: stride 1; c and o: of a group
@@ -144,24 +145,6 @@ KERNEL __launch_bounds__(THREADS) TILED(conv2d_fwd)(const element *x, const elem
         if (row >= pixels) break;
         store_row(y + (u64(row) * z.all_o + blockIdx.y * z.o), first_n + sums_column(), z.o, z.together, sums[i]);
     }
-}
-
-// A residue class of input pixels in one direction. With h + padding = stride * i + residue, kernel element
-// residue + stride * t meets output i - t.
-struct Residue {
-    i32 residue; // the first kernel element that the pixels meet
-    i32 taps;    // kernel elements that they meet
-    i32 first;   // the first pixel, then every stride-th
-    i32 output;  // the output that meets it with kernel element `residue`
-};
-
-__device__ __forceinline__ Residue residue_class(i32 residue, i32 kernel, i32 padding, i32 stride, Divisor by_stride) {
-    u32 whole = padding;
-    const i32 rest = take_remainder(whole, by_stride);
-    const bool later = residue < rest; // the first h is not before the image
-    const i32 first = residue - rest + (later ? stride : 0);
-    const i32 taps = residue < kernel ? i32(quotient(kernel - residue + stride - 1, by_stride)) : 0;
-    return {residue, taps, first, i32(whole) + (later ? 1 : 0)};
 }
 
 // Operand B of dgrad: a row is an input channel, its steps are (kernel row, kernel column, output channel) of a residue

@@ -16,106 +16,10 @@
 // With NORMALISED, forward and wgrad read relu(normalised(x)), which is never stored: each thread computes it in shared
 // memory, on the packs that it copied itself, between their arrival and the barrier that shows them to others.
 
-#include "common/divisor.cuh"
 #include "common/mma_statistics.cuh"
-#include "common/normalise_packs.cuh"
-
-struct Convolution {
-    i32 n, h, w, c, r, s, o, p, q, stride, padding; // c and o: of a group
-    i32 all_c, all_o;          // channels of a pixel
-    u32 part;                  // wgrad: steps k that a block sums
-    u32 together;              // whether results are stored by packs
-    Divisor tiles_n, tiles_m;
-    Divisor outer;             // parts of wgrad; the stride, in dgrad
-    Divisor rows, columns;     // of pixels that are counted: P and Q; in dgrad H and W over the stride
-    Divisor channels;          // of what a window holds: C; in dgrad O
-};
-static_assert(sizeof(Convolution) == 132, "as in kernels/src/conv2d/mma.rs");
-
-// A number's digits: (outer * middle_size + middle) * inner_size + inner.
-struct Digits {
-    i32 outer, middle, inner;
-};
-
-template <typename Middle> __device__ __forceinline__ Digits digits(u32 n, Middle middle_size, Divisor inner_size) {
-    const u32 inner = take_remainder(n, inner_size);
-    const u32 outer = quotient(n, middle_size);
-    return {i32(outer), i32(n - outer * divisor(middle_size)), i32(inner)};
-}
-
-__device__ __forceinline__ bool inside(i32 y, i32 x, i32 height, i32 width) {
-    return u32(y) < u32(height) && u32(x) < u32(width);
-}
-
-// Operand A of forward and dgrad: a row is a pixel's window of an image [.., height, width, channels], its steps are
-// (kernel row, kernel column, channel). Kernel elements go on by SIGN pixels from the window's corner.
-template <int SIGN> struct Windows {
-    using Packs = Share<TILE_M, true>;
-    static constexpr int COUNT = Packs::COUNT;
-    const bf16 *image;
-    i32 width, channels, kernel_columns;
-    i32 pitch;         // elements from one pixel to the next
-    i32 corner[COUNT]; // where each pack's window begins, in elements; outside of the image where it is padded
-    u32 meets[COUNT];  // a bit for each kernel element that lies inside
-    i32 row, column, channel; // this thread's step: kernel row, kernel column, channel
-    Digits step;              // 64 steps
-
-    // `columns`: kernel columns; `height`: of the image; `all`: channels of a pixel; `group`: the
-    // first that is read.
-    template <typename Middle, typename F>
-    __device__ __forceinline__ void begin(
-        const bf16 *base, i32 height, i32 wide, i32 all, i32 group, i32 kernel_rows, Middle columns, Divisor channels_of, F corner_of
-    ) {
-        image = base, width = wide, pitch = all, channels = channels_of.divisor, kernel_columns = i32(divisor(columns));
-        const Digits first = digits(Packs::inner(), columns, channels_of);
-        row = first.outer, column = first.middle, channel = first.inner;
-        step = digits(TILE_K, columns, channels_of);
-#pragma unroll
-        for (int j = 0; j < COUNT; j++) {
-            i32 image_number, y, x;
-            const bool exists = corner_of(Packs::outer() + j * Packs::JUMP, image_number, y, x);
-            corner[j] = ((image_number * height + y) * width + x) * pitch + group;
-            u32 bits = 0;
-            if (exists)
-                for (i32 at = 0, r = 0; r < kernel_rows; r++)
-                    for (i32 s = 0; s < kernel_columns; s++, at++)
-                        bits |= u32(inside(y + SIGN * r, x + SIGN * s, height, width)) << at;
-            meets[j] = bits;
-        }
-    }
-
-    __device__ __forceinline__ void copy(u32 tile, int from, int to, bool wanted) {
-        const u32 element = row * kernel_columns + column;
-        const u32 bit = element < 32 ? 1u << element : 0;
-        const i32 offset = SIGN * (row * width + column) * pitch + channel;
-#pragma unroll
-        for (int j = from; j < to; j++)
-            copy_async_if(wanted, tile + Packs::place(j), image + (corner[j] + offset), meets[j] & bit ? 16 : 0);
-    }
-
-    __device__ __forceinline__ void advance() {
-        row += step.outer, column += step.middle, channel += step.inner;
-        if (channel >= channels) channel -= channels, column++;
-        if (column >= kernel_columns) column -= kernel_columns, row++;
-    }
-};
-
-#if defined(NORMALISED)
-// Windows of relu(normalised(x)): each thread computes on the packs that it copied itself, once they have arrived. What
-// lies outside of the image stays zero.
-struct NormalisedWindows : Windows<1> {
-    ChannelMap map;
-    Divisor channels_of;
-};
-
-__device__ __forceinline__ void arrived(NormalisedWindows &a, u32 tile, int behind) {
-    // The step is that of the next tile to copy.
-    u32 element = (a.row * a.kernel_columns + a.column) * a.channels + a.channel - behind * TILE_K;
-    const u32 channel = take_remainder(element, a.channels_of);
-    const u32 bit = element < 32 ? 1u << element : 0;
-    normalise_packs<NormalisedWindows::Packs>(tile, a.map, channel, [&](int j) { return a.meets[j] & bit; });
-}
-#endif
+#include "conv2d/pixels.cuh"
+#include "conv2d/residue.cuh"
+#include "conv2d/windows.cuh"
 
 // The tile's rows, each at `place(row)` elements of `to`, or nowhere where that is negative.
 template <typename T, typename F>
@@ -185,23 +89,6 @@ KERNEL __launch_bounds__(THREADS, 1) NAMED(FWD, TILE_M, TILE_N)(
 #endif
 
 #if defined(PASS_DGRAD)
-// A residue class of input pixels in one direction: as in conv2d.cu.
-struct Residue {
-    i32 residue; // the first kernel element that the pixels meet
-    i32 taps;    // kernel elements that they meet
-    i32 first;   // the first pixel, then every stride-th
-    i32 output;  // the output that meets it with kernel element `residue`
-};
-
-__device__ __forceinline__ Residue residue_class(i32 residue, i32 kernel, i32 padding, i32 stride, Divisor by_stride) {
-    u32 whole = padding;
-    const i32 rest = take_remainder(whole, by_stride);
-    const bool later = residue < rest; // the first h is not before the image
-    const i32 first = residue - rest + (later ? stride : 0);
-    const i32 taps = residue < kernel ? i32(quotient(kernel - residue + stride - 1, by_stride)) : 0;
-    return {residue, taps, first, i32(whole) + (later ? 1 : 0)};
-}
-
 // Operand B of dgrad: a row is an input channel, its steps are (kernel row, kernel column, output channel) of a residue
 // class. Reads w: [O, R, S, C] along C. Output channels are multiples of 64, so that a tile's steps are of one kernel
 // element.
@@ -292,102 +179,6 @@ KERNEL __launch_bounds__(THREADS, 1) NAMED(dgrad, TILE_M, TILE_N)(
 #endif
 
 #if defined(PASS_WGRAD)
-// Where an output pixel's window begins in x, in elements, and a bit for each kernel element that lies inside the image.
-struct alignas(8) Place {
-    i32 corner;
-    u32 meets;
-};
-
-// The lowest n bits, of 32.
-__device__ __forceinline__ u32 lowest(i32 n) { return n > 31 ? 0xffffffff : (1u << n) - 1; }
-
-// Operand B of wgrad: a row is (kernel row, kernel column, input channel), its steps are output pixels. Reads
-// x: [N, H, W, C] along C. The places of a tile's pixels are found once a block, by as many threads, a tile before they are
-// used; a ring in shared memory holds them.
-struct Pixels {
-    using Packs = Share<TILE_N, false>;
-    static constexpr int COUNT = Packs::COUNT;
-    static constexpr u32 RING = 4;    // tiles
-    const Convolution &z;
-    Place *places;                    // [RING][TILE_K]
-    const bf16 *x;                    // the kernel element and channel of this thread's row, in a window that begins at 0
-    u32 bit;                          // of the kernel element; 0 where the row does not exist
-    u32 rows;                         // a bit for the first element of every kernel row
-    u32 tile, pixel, end;             // the next tile to copy; this thread's pixel of the next places; behind the last one
-
-    __device__ __forceinline__ Place place() const {
-        const Digits at = digits(pixel, z.rows, z.columns); // image, row, column
-        const i32 top = at.middle * z.stride - z.padding, left = at.inner * z.stride - z.padding;
-        const u32 columns = lowest(max(0, min(z.s, z.w - left))) & ~lowest(max(0, -left));
-        const u32 inside = rows & lowest(max(0, min(z.r, z.h - top)) * z.s) & ~lowest(max(0, -top) * z.s);
-        if (pixel >= end) return {0, 0};
-        return {((at.outer * z.h + top) * z.w + left) * z.all_c, columns * inside};
-    }
-
-    // Pixels from `first` to `end_k`; `row` is this thread's first of the weights' R S C. All threads call it.
-    __device__ __forceinline__ Pixels(
-        const bf16 *base, const Convolution &convolution, Place *ring, u32 row, u32 first, u32 end_k
-    ) : z(convolution), places(ring), tile(0), pixel(first + threadIdx.x), end(end_k) {
-        const Digits tap = digits(row, u32(z.s), z.channels); // kernel row, kernel column, channel
-        x = base + ((tap.outer * z.w + tap.middle) * z.all_c + tap.inner);
-        bit = tap.outer < z.r ? 1u << (tap.outer * z.s + tap.middle) : 0;
-        rows = 0;
-        for (i32 r = 0; r < z.r; r++) rows |= 1u << r * z.s;
-        for (u32 i = threadIdx.x; i < 3 * TILE_K; i += THREADS, pixel += THREADS) places[i] = place();
-        pixel = first + 3 * TILE_K + threadIdx.x;
-        __syncthreads(); // the places of the first three tiles are known
-    }
-
-    // Copies pack j, and gives whether it lies inside.
-    __device__ __forceinline__ bool copy_pack(u32 to, int j, bool wanted) const {
-        const Place at = places[tile % RING * TILE_K + Packs::outer() + j * Packs::JUMP];
-        const bool meets = at.meets & bit;
-        copy_async_if(wanted, to + Packs::place(j), x + at.corner, meets ? 16 : 0);
-        return meets;
-    }
-
-    __device__ __forceinline__ void copy(u32 to, int from, int behind, bool wanted) {
-#pragma unroll
-        for (int j = from; j < behind; j++) copy_pack(to, j, wanted);
-    }
-
-    // The loop's barrier lies between this and the next tile's copies, but for the first two.
-    __device__ __forceinline__ void advance() {
-        if (++tile < 3 || threadIdx.x >= TILE_K) return;
-        places[tile % RING * TILE_K + threadIdx.x] = place();
-        pixel += TILE_K;
-    }
-};
-
-#if defined(NORMALISED)
-// Pixels of relu(normalised(x)): as NormalisedWindows. Which packs lie inside is found when they are copied, and kept until
-// they arrive: a bit for each, those of the tile that was copied STAGES tiles ago first.
-struct NormalisedPixels : Pixels {
-    ChannelMap map;
-    u32 channel; // of all packs of this thread
-    u32 inside_bits;
-    using Pixels::Pixels;
-    static_assert((STAGES + 1) * COUNT <= 32, "tiles on the way have bits of their own");
-
-    __device__ __forceinline__ void copy(u32 tile, int from, int to, bool wanted) {
-#pragma unroll
-        for (int j = from; j < to; j++) {
-            const u32 at = copy_pack(tile, j, wanted);
-            inside_bits |= at << (j + STAGES * COUNT);
-        }
-    }
-    __device__ __forceinline__ void advance() {
-        Pixels::advance();
-        inside_bits >>= COUNT;
-    }
-};
-
-__device__ __forceinline__ void arrived(NormalisedPixels &b, u32 tile, int behind) {
-    const u32 bits = b.inside_bits >> (STAGES - behind) * NormalisedPixels::COUNT;
-    normalise_packs<NormalisedPixels::Packs>(tile, b.map, b.channel, [&](int j) { return bits >> j & 1; });
-}
-#endif
-
 // x: [N, H, W, C], dy: [N, P, Q, O], dw: [O, R, S, C], partial: [parts, O, R, S, C] or null. Blocks: tiles of R S C,
 // then of O, then parts, whose sums matmul_sum_parts adds in order.
 KERNEL __launch_bounds__(THREADS, 1) NAMED(WGRAD, TILE_M, TILE_N)(

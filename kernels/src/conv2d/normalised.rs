@@ -16,7 +16,10 @@ pub fn takes_map(x: &Tensor, weight: &Tensor, g: Geometry) -> bool {
     let on_device = matches!(x.device(), Device::Cuda(_)) && x.is_contiguous() && weight.is_contiguous();
     Sizes::new("conv2d", x.shape(), weight.shape(), g).is_ok_and(|z| {
         let passes = [Pass::Forward, Pass::WeightGradient];
-        on_device && z.groups == 1 && z.r * z.s == 1 && passes.into_iter().all(|pass| applies(&z, pass, [x, weight]))
+        on_device
+            && z.groups == 1
+            && z.r * z.s == 1
+            && passes.into_iter().all(|pass| applies(&z, pass, [x, weight]))
     })
 }
 
