@@ -73,7 +73,8 @@ impl Var {
             )
             .argument("loss", &self.value));
         }
-        self.backward_from(Tensor::full(self.shape(), 1.0, self.value.device())?)
+        let one = Tensor::full(self.shape(), 1.0, self.value.device())?;
+        self.backward_from(kernels::copy::cast(&one, self.value.dtype())?)
     }
 
     /// As [`Var::backward`], from a given gradient of this value (of its shape).

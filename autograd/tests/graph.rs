@@ -5,7 +5,7 @@
 use autograd::op::{Backward, Saver, apply, apply_one};
 use autograd::param::Role;
 use autograd::{Op, Param, Spec, Var, is_recording, no_grad, ops};
-use engine::{ErrorKind, Result, Tensor, memory};
+use engine::{DType, Device, ErrorKind, Result, Tensor, memory};
 use kernels::array::Array;
 
 fn tensor(values: &[f32]) -> Tensor {
@@ -222,4 +222,17 @@ fn wrong_gradients_of_an_operation_are_errors() {
     assert!(y.backward_from(tensor(&[1.0])).is_err(), "a gradient of another shape");
     y.backward_from(tensor(&[1.0, 1.0])).unwrap();
     assert_eq!(gradient(&x), [1.0, 1.0]);
+}
+
+/// The gradient that backward begins with has the value's own type.
+#[test]
+fn backward_starts_from_a_value_of_any_float_type() {
+    let device = kernels::testing::device();
+    for dtype in [DType::F32, DType::BF16] {
+        let x = Tensor::from_slice(&[3.0f32, 1.0, 2.0, 2.0], &[4]).unwrap().to_device(device).unwrap();
+        let x = Var::leaf(x);
+        ops::mean(&ops::cast(&x, dtype).unwrap(), &[0]).unwrap().backward().unwrap();
+        let gradient = x.gradient().unwrap().to_device(Device::Cpu).unwrap();
+        assert_eq!(gradient.to_vec::<f32>().unwrap(), [0.25; 4]);
+    }
 }

@@ -11,13 +11,14 @@ use super::sass::{self, CLASSES, Disassembler, Loop};
 use super::{all, cuda_device, families};
 use crate::cli::KernelsScorecard;
 use crate::output::{Output, table};
-use engine::cuda::nvrtc::Code;
+use engine::cuda::nvrtc::{Code, Compiled};
 use engine::cuda::profile::Record;
 use engine::cuda::{Kernel, compile};
 use engine::files::write_atomically;
 use engine::{DType, Error, ErrorKind, Result};
 use serde_json::json;
-use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
 
 /// What is worse: more of it or less.
@@ -64,7 +65,7 @@ pub fn run(args: &KernelsScorecard, output: &Output) -> Result<()> {
     let (device, info) = cuda_device(Some("emulated"))?;
     let disassembler = Disassembler::find()?;
     output.say(&format!("on {info}"));
-    let mut code = HashMap::new();
+    let (mut code, mut texts) = (HashMap::new(), Texts::new());
     let mut rows: Vec<Row> = Vec::new();
     for family in chosen {
         for workload in (family.workloads)() {
@@ -85,10 +86,8 @@ pub fn run(args: &KernelsScorecard, output: &Output) -> Result<()> {
                         continue;
                     }
                     let facts = match code.entry(kernel.entry) {
-                        std::collections::hash_map::Entry::Occupied(found) => found.into_mut(),
-                        std::collections::hash_map::Entry::Vacant(place) => {
-                            place.insert(facts(kernel, &disassembler)?)
-                        }
+                        Entry::Occupied(found) => found.into_mut(),
+                        Entry::Vacant(place) => place.insert(facts(kernel, &disassembler, &mut texts)?),
                     };
                     rows.push(row(family.name, &what, &record, facts));
                 }
@@ -108,23 +107,28 @@ struct Facts {
     hottest: Loop,
 }
 
-fn facts(kernel: &Kernel, disassembler: &Disassembler) -> Result<Facts> {
-    let of = |arch: &str| -> Result<(Resources, Loop)> {
-        let compiled = compile::cached(kernel.module, arch)?;
-        let used = resources::parse(&compiled.log).get(kernel.entry).copied();
-        let text = match &compiled.code {
-            Code::Cubin(bytes) => disassembler.disassemble(bytes)?.remove(kernel.entry),
-            Code::Ptx(_) => None,
-        };
-        let missing = || {
-            Error::value("kernels scorecard", "the compiler does not name the entry")
-                .with("entry", kernel.entry)
-        };
-        Ok((used.ok_or_else(missing)?, sass::hottest_loop(&text.ok_or_else(missing)?)))
+/// `texts` has the functions of modules that are disassembled already, by the module's address.
+fn facts(kernel: &Kernel, disassembler: &Disassembler, texts: &mut Texts) -> Result<Facts> {
+    let missing = || {
+        Error::value("kernels scorecard", "the compiler does not name the entry").with("entry", kernel.entry)
     };
-    let ((before, _), (after, hottest)) = (of("sm_80")?, of("sm_90")?);
-    Ok(Facts { resources: [before, after], hottest })
+    let used =
+        |compiled: &Compiled| resources::parse(&compiled.log).get(kernel.entry).copied().ok_or_else(missing);
+    let (before, after) =
+        (compile::cached(kernel.module, "sm_80")?, compile::cached(kernel.module, "sm_90")?);
+    let functions = match texts.entry(std::ptr::from_ref(kernel.module) as usize) {
+        Entry::Occupied(found) => found.into_mut(),
+        Entry::Vacant(place) => match &after.code {
+            Code::Cubin(bytes) => place.insert(disassembler.disassemble(bytes)?),
+            Code::Ptx(_) => return Err(missing()),
+        },
+    };
+    let hottest = sass::hottest_loop(functions.get(kernel.entry).ok_or_else(missing)?);
+    Ok(Facts { resources: [used(&before)?, used(&after)?], hottest })
 }
+
+/// Functions' machine code by name, of each module by its address.
+type Texts = HashMap<usize, BTreeMap<String, String>>;
 
 fn row(family: &str, workload: &str, record: &Record, facts: &Facts) -> Row {
     let launch = &record.launch;
