@@ -37,6 +37,7 @@ pub(crate) const HEADERS: &[(&str, &str)] = &[
     ("common/step_numbers.cuh", include_str!("../common/step_numbers.cuh")),
     ("conv2d/convolution.cuh", include_str!("conv2d/convolution.cuh")),
     ("conv2d/pixels.cuh", include_str!("conv2d/pixels.cuh")),
+    ("conv2d/places.cuh", include_str!("conv2d/places.cuh")),
     ("conv2d/residue.cuh", include_str!("conv2d/residue.cuh")),
     ("conv2d/windows.cuh", include_str!("conv2d/windows.cuh")),
     ("distill/row.cuh", include_str!("distill/row.cuh")),

@@ -16,6 +16,7 @@
 // dilation there is one class, and kernel elements lie so many pixels apart.
 
 #include "common/tile.cuh"
+#include "conv2d/places.cuh"
 #include "conv2d/residue.cuh"
 
 struct Convolution {
@@ -31,18 +32,6 @@ struct Convolution {
 };
 static_assert(sizeof(Convolution) == 144, "as in kernels/src/conv2d/cuda.rs");
 
-// A number's digits: (outer * middle_size + middle) * inner_size + inner.
-struct Digits {
-    i32 outer, middle, inner;
-};
-
-// Middle: Divisor or u32.
-template <typename Middle> __device__ __forceinline__ Digits digits(u32 n, Middle middle_size, Divisor inner_size) {
-    const u32 inner = take_remainder(n, inner_size);
-    const u32 outer = quotient(n, middle_size);
-    return {i32(outer), i32(n - outer * divisor(middle_size)), i32(inner)};
-}
-
 __device__ __forceinline__ Digits add(Digits x, Digits y, i32 middle_size, i32 inner_size) {
     x.inner += y.inner;
     x.middle += y.middle;
@@ -52,10 +41,6 @@ __device__ __forceinline__ Digits add(Digits x, Digits y, i32 middle_size, i32 i
     return x;
 }
 constexpr Digits ONE = {0, 0, 1};
-
-__device__ __forceinline__ bool inside(i32 y, i32 x, i32 height, i32 width) {
-    return u32(y) < u32(height) && u32(x) < u32(width);
-}
 
 // A row that is far enough outside of every image.
 constexpr i32 NOWHERE = -(1 << 30);

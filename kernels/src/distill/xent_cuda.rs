@@ -158,6 +158,23 @@ impl Cut {
         }
         Ok(Cut { access, chunks, blocks: warps.div_ceil(WARPS) })
     }
+
+    /// Runs a launch that has its tensors: a warp an image and a run of classes.
+    #[track_caller]
+    fn run(&self, launch: Launch, problem: Problem, inverse: f32, temperature: Number) -> Result<()> {
+        launch
+            .value(problem.images as u32)
+            .value(problem.crops as u32)
+            .value(problem.teachers as u32)
+            .value(problem.k as u32)
+            .value(self.chunks as u32)
+            .value(inverse)
+            .value(temperature)
+            .value(self.access)
+            .grid(self.blocks)
+            .block(32 * WARPS)
+            .run()
+    }
 }
 
 /// See [`super::teacher_xent_forward`].
@@ -177,24 +194,14 @@ pub fn forward(
     let cut = Cut::new(name, problem, &student)?;
     let m = student.shape()[0];
     let mut partial = Tensor::empty(&[m, cut.chunks, 4], DType::F32, student.device())?;
-    Launch::new(xent::FORWARD.of(name, student.dtype())?, student.device())?
+    let launch = Launch::new(xent::FORWARD.of(name, student.dtype())?, student.device())?
         .read(&student)?
         .read(&logits)?
         .read_optional(center.as_ref())?
         .read(teacher_rows)?
         .write(&mut partial)?
-        .value(problem.images as u32)
-        .value(problem.crops as u32)
-        .value(problem.teachers as u32)
-        .value(problem.k as u32)
-        .value(cut.chunks as u32)
-        .value(inverse)
-        .value(temperature)
-        .value(cut.access)
-        .flops(8.0 * (student.len() + logits.len()) as f64)
-        .grid(cut.blocks)
-        .block(32 * WARPS)
-        .run()?;
+        .flops(8.0 * (student.len() + logits.len()) as f64);
+    cut.run(launch, problem, inverse, temperature)?;
     Launch::new(&xent_rows::ROWS, student.device())?
         .read(&partial)?
         .write(loss)?
@@ -222,7 +229,7 @@ pub fn backward(
     let student = aligned(student)?;
     let Aligned { logits, center, temperature } = Aligned::new(name, teacher)?;
     let cut = Cut::new(name, problem, &student)?;
-    Launch::new(xent::BACKWARD.of(name, student.dtype())?, student.device())?
+    let launch = Launch::new(xent::BACKWARD.of(name, student.dtype())?, student.device())?
         .read(dloss)?
         .read(&student)?
         .read(&logits)?
@@ -230,16 +237,6 @@ pub fn backward(
         .read(teacher_rows)?
         .read(rows)?
         .write(dstudent)?
-        .value(problem.images as u32)
-        .value(problem.crops as u32)
-        .value(problem.teachers as u32)
-        .value(problem.k as u32)
-        .value(cut.chunks as u32)
-        .value(inverse)
-        .value(temperature)
-        .value(cut.access)
-        .flops(8.0 * (student.len() + logits.len()) as f64)
-        .grid(cut.blocks)
-        .block(32 * WARPS)
-        .run()
+        .flops(8.0 * (student.len() + logits.len()) as f64);
+    cut.run(launch, problem, inverse, temperature)
 }

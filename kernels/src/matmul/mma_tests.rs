@@ -11,17 +11,25 @@ use crate::compare;
 use crate::testing::device;
 use proptest::prelude::*;
 
-const BOTH: [bool; 2] = [false, true];
+pub(super) const BOTH: [bool; 2] = [false, true];
 
-fn sizes(batch: usize, [m, n, k]: [usize; 3], transpose_a: bool, transpose_b: bool) -> Sizes {
+pub(super) fn sizes(batch: usize, [m, n, k]: [usize; 3], transpose_a: bool, transpose_b: bool) -> Sizes {
     Sizes { batch, m, n, k, transpose_a, transpose_b }
 }
 
-/// Values of the operands as their places say.
-fn operands(z: &Sizes, fill: impl Fn(&[usize], u64) -> Array<f64>) -> [Array<f64>; 2] {
+/// Values of the operands as their places say, as an element type holds them.
+pub(super) fn operands_in(
+    dtype: DType,
+    z: &Sizes,
+    fill: impl Fn(&[usize], u64) -> Array<f64>,
+) -> [Array<f64>; 2] {
     let a = if z.transpose_a { [z.batch, z.k, z.m] } else { [z.batch, z.m, z.k] };
     let b = if z.transpose_b { [z.batch, z.n, z.k] } else { [z.batch, z.k, z.n] };
-    [fill(&a, 1).rounded_to(DType::BF16), fill(&b, 2).rounded_to(DType::BF16)]
+    [fill(&a, 1).rounded_to(dtype), fill(&b, 2).rounded_to(dtype)]
+}
+
+fn operands(z: &Sizes, fill: impl Fn(&[usize], u64) -> Array<f64>) -> [Array<f64>; 2] {
+    operands_in(DType::BF16, z, fill)
 }
 
 fn random(shape: &[usize], seed: u64) -> Array<f64> {
@@ -45,7 +53,7 @@ fn values(x: &Tensor) -> Array<f64> {
     Array::from_tensor(x).unwrap()
 }
 
-fn oracle(z: &Sizes, [a, b]: &[Array<f64>; 2]) -> Array<f64> {
+pub(super) fn oracle(z: &Sizes, [a, b]: &[Array<f64>; 2]) -> Array<f64> {
     reference::matmul(a, b, z.transpose_a, z.transpose_b)
 }
 
@@ -188,26 +196,31 @@ fn powers_of_two_pass_through() {
     }
 }
 
-/// What a row of A and a column of B hold does not reach other results, also where tiles and steps are ragged.
+/// What a row of A and a column of B hold does not reach other results: `product` gives them by some tile.
+pub(super) fn check_nan_and_infinity(z: &Sizes, product: impl Fn(&[Array<f64>; 2]) -> Array<f64>) {
+    let [mut a, mut b] = operands(z, random);
+    let last = z.k - 1;
+    a.data[if z.transpose_a { last * z.m + 3 } else { 3 * z.k + last }] = f64::NAN;
+    b.data[if z.transpose_b { 5 * z.k + last } else { last * z.n + 5 }] = f64::INFINITY;
+    let y = product(&[a, b]);
+    for i in 0..z.m {
+        for j in 0..z.n {
+            let v = y.get(&[0, i, j]);
+            assert_eq!(v.is_finite(), i != 3 && j != 5, "{z:?} [{i}, {j}] is {v}");
+            assert_eq!(v.is_nan(), i == 3, "{z:?} [{i}, {j}] is {v}");
+        }
+    }
+}
+
+/// Also where tiles and steps are ragged.
 #[test]
 fn nan_and_infinity_stay_in_their_row_and_column() {
     for (ta, tb, shape) in
         [(false, true, [70, 67, 72]), (true, false, [72, 136, 75]), (false, false, [9, 24, 776])]
     {
         let z = sizes(1, shape, ta, tb);
-        let [mut a, mut b] = operands(&z, random);
-        let last = z.k - 1;
-        a.data[if ta { last * z.m + 3 } else { 3 * z.k + last }] = f64::NAN;
-        b.data[if tb { 5 * z.k + last } else { last * z.n + 5 }] = f64::INFINITY;
         for tile in [MmaTile::T64x64, MmaTile::T64x128] {
-            let y = values(&by(tile, &z, &[a.clone(), b.clone()], None));
-            for i in 0..z.m {
-                for j in 0..z.n {
-                    let v = y.get(&[0, i, j]);
-                    assert_eq!(v.is_finite(), i != 3 && j != 5, "{tile:?} {z:?} [{i}, {j}] is {v}");
-                    assert_eq!(v.is_nan(), i == 3, "{tile:?} {z:?} [{i}, {j}] is {v}");
-                }
-            }
+            check_nan_and_infinity(&z, |inputs| values(&by(tile, &z, inputs, None)));
         }
     }
 }

@@ -2,6 +2,7 @@
 
 use super::cuda::Sizes;
 use super::mma::{Beside, product_by};
+use super::mma_tests::{BOTH, check_nan_and_infinity, operands_in, oracle, sizes};
 use super::mma_tile::MmaTile;
 use super::tf32::{TILES, applies};
 use super::*;
@@ -9,17 +10,8 @@ use crate::array::Array;
 use crate::check::{guarded, on_device};
 use crate::testing::device;
 
-const BOTH: [bool; 2] = [false, true];
-
-fn sizes(batch: usize, [m, n, k]: [usize; 3], transpose_a: bool, transpose_b: bool) -> Sizes {
-    Sizes { batch, m, n, k, transpose_a, transpose_b }
-}
-
-/// Values of the operands as their places say.
 fn operands(z: &Sizes, fill: impl Fn(&[usize], u64) -> Array<f64>) -> [Array<f64>; 2] {
-    let a = if z.transpose_a { [z.batch, z.k, z.m] } else { [z.batch, z.m, z.k] };
-    let b = if z.transpose_b { [z.batch, z.n, z.k] } else { [z.batch, z.k, z.n] };
-    [fill(&a, 1).rounded_to(DType::F32), fill(&b, 2).rounded_to(DType::F32)]
+    operands_in(DType::F32, z, fill)
 }
 
 /// The product by blocks of one tile, in fenced and poisoned memory.
@@ -33,10 +25,6 @@ fn by(tile: MmaTile, z: &Sizes, [a, b]: &[Array<f64>; 2], bias: Option<&Array<f6
         Array::from_tensor(&out)
     })
     .unwrap()
-}
-
-fn oracle(z: &Sizes, [a, b]: &[Array<f64>; 2]) -> Array<f64> {
-    reference::matmul(a, b, z.transpose_a, z.transpose_b)
 }
 
 /// Small integers, whose products and sums are exact.
@@ -149,26 +137,15 @@ fn values_of_tf32_lose_nothing() {
     }
 }
 
-/// What a row of A and a column of B hold does not reach other results, also where tiles and steps are ragged.
+/// Also where tiles and steps are ragged.
 #[test]
 fn nan_and_infinity_stay_in_their_row_and_column() {
     for (ta, tb, shape) in
         [(false, true, [70, 67, 36]), (true, false, [72, 68, 75]), (false, false, [9, 24, 40])]
     {
         let z = sizes(1, shape, ta, tb);
-        let [mut a, mut b] = operands(&z, |shape, seed| Array::random(shape, seed, 1.0));
-        let last = z.k - 1;
-        a.data[if ta { last * z.m + 3 } else { 3 * z.k + last }] = f64::NAN;
-        b.data[if tb { 5 * z.k + last } else { last * z.n + 5 }] = f64::INFINITY;
         for tile in TILES {
-            let y = by(tile, &z, &[a.clone(), b.clone()], None);
-            for i in 0..z.m {
-                for j in 0..z.n {
-                    let v = y.get(&[0, i, j]);
-                    assert_eq!(v.is_finite(), i != 3 && j != 5, "{tile:?} {z:?} [{i}, {j}] is {v}");
-                    assert_eq!(v.is_nan(), i == 3, "{tile:?} {z:?} [{i}, {j}] is {v}");
-                }
-            }
+            check_nan_and_infinity(&z, |inputs| by(tile, &z, inputs, None));
         }
     }
 }
