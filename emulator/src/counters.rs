@@ -54,6 +54,8 @@ pub struct Counters {
     pub global_store_half_lines: u64,
     /// Different bytes that each of those requests touches, summed over requests.
     pub global_store_bytes: u64,
+    /// Of the bytes that load and store requests touch, those of requests whose lanes take 16 bytes each.
+    pub global_wide_bytes: u64,
     /// Different bytes of global memory that the launch read.
     pub unique_bytes_read: u64,
     /// Different bytes of global memory that the launch wrote.

@@ -51,6 +51,7 @@ pub(super) fn counters_line(launch: &KernelLaunch, counters: &Counters) -> Strin
         ("global_store_sectors", counters.global_store_sectors),
         ("global_store_half_lines", counters.global_store_half_lines),
         ("global_store_bytes", counters.global_store_bytes),
+        ("global_wide_bytes", counters.global_wide_bytes),
         ("unique_bytes_read", counters.unique_bytes_read),
         ("unique_bytes_written", counters.unique_bytes_written),
         ("unique_half_lines_read", counters.unique_half_lines_read),

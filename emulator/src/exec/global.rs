@@ -153,7 +153,7 @@ fn count(context: &mut Context<'_>, request: &Request<'_>, together: bool) {
     } else {
         Touched::by_lanes(request.addresses, request.mask, request.bytes)
     };
-    context.tally.request(&touched, request.mode);
+    context.tally.request(&touched, request.mode, request.bytes);
 }
 
 /// Allocation and initialisation, by the shadow. False after a fault.

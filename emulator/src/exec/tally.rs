@@ -76,10 +76,13 @@ impl Tally {
         Tally { warps, lanes, counters: Counters::default(), read: Coverage::new(), written: Coverage::new() }
     }
 
-    /// Counts a request to global memory.
-    pub fn request(&mut self, touched: &Touched, mode: Mode) {
+    /// Counts a request to global memory of `lane_bytes` a lane.
+    pub fn request(&mut self, touched: &Touched, mode: Mode, lane_bytes: u64) {
         let (sectors, half_lines, bytes) = touched.counts();
         let counters = &mut self.counters;
+        if lane_bytes >= 16 {
+            counters.global_wide_bytes += bytes;
+        }
         if mode == Mode::Read {
             counters.global_load_requests += 1;
             counters.global_load_sectors += sectors;
@@ -119,6 +122,7 @@ impl Tally {
         a.global_store_sectors += b.global_store_sectors;
         a.global_store_half_lines += b.global_store_half_lines;
         a.global_store_bytes += b.global_store_bytes;
+        a.global_wide_bytes += b.global_wide_bytes;
         a.shared_requests += b.shared_requests;
         a.shared_waves += b.shared_waves;
         a.shared_waves_minimum += b.shared_waves_minimum;
@@ -314,17 +318,30 @@ mod tests {
     #[test]
     fn requests_add_up() {
         let mut tally = Tally::new(0);
-        tally.request(&Touched::by_stretch(4096, 128), Mode::Read);
-        tally.request(&Touched::by_lanes(&stride(0), u32::MAX, 4), Mode::Read);
-        tally.request(&Touched::by_lanes(&stride(8), u32::MAX, 4), Mode::Write);
+        tally.request(&Touched::by_stretch(4096, 128), Mode::Read, 4);
+        tally.request(&Touched::by_lanes(&stride(0), u32::MAX, 4), Mode::Read, 4);
+        tally.request(&Touched::by_lanes(&stride(8), u32::MAX, 4), Mode::Write, 4);
         let mut other = Tally::new(0);
-        other.request(&Touched::by_lanes(&stride(0), u32::MAX, 4), Mode::Atomic);
+        other.request(&Touched::by_lanes(&stride(0), u32::MAX, 4), Mode::Atomic, 4);
         tally.merge(&other);
         let c = &tally.counters;
         assert_eq!((c.global_load_requests, c.global_load_sectors, c.global_load_bytes), (2, 5, 132));
         assert_eq!((c.global_store_requests, c.global_store_sectors, c.global_store_bytes), (2, 9, 132));
         assert_eq!((c.global_load_half_lines, c.global_store_half_lines), (3, 5));
         assert_eq!((tally.read.bytes(), tally.written.bytes()), (128, 128));
+        assert_eq!(c.global_wide_bytes, 0);
+    }
+
+    #[test]
+    fn wide_requests_are_counted_by_their_bytes() {
+        let mut tally = Tally::new(0);
+        tally.request(&Touched::by_lanes(&stride(16), u32::MAX, 16), Mode::Read, 16);
+        tally.request(&Touched::by_lanes(&stride(8), u32::MAX, 8), Mode::Write, 8);
+        let mut other = Tally::new(0);
+        other.request(&Touched::by_lanes(&stride(16), 3, 16), Mode::Write, 16);
+        tally.merge(&other);
+        let c = &tally.counters;
+        assert_eq!((c.global_wide_bytes, c.global_load_bytes + c.global_store_bytes), (544, 800));
     }
 
     #[test]
@@ -341,7 +358,7 @@ mod tests {
     #[test]
     fn coverage_counts_each_byte_once() {
         let read = |tally: &mut Tally, address, bytes| {
-            tally.request(&Touched::by_stretch(address, bytes), Mode::Read);
+            tally.request(&Touched::by_stretch(address, bytes), Mode::Read, 1);
         };
         let mut tally = Tally::new(0);
         read(&mut tally, 4090, 20);

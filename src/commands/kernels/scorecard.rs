@@ -139,7 +139,7 @@ fn row(family: &str, workload: &str, record: &Record, facts: &Facts) -> Row {
     let spilled = facts.resources.iter().map(|used| used.spill_stores + used.spill_loads).sum::<u32>();
     let of = |class: &str| CLASSES.iter().position(|c| *c == class).map_or(0, |at| facts.hottest.counts[at]);
     let quotient = |a: f64, b: f64| (b > 0.0).then(|| a / b);
-    let (mma, is_loop) = (f64::from(of("mma")), facts.hottest.is_loop);
+    let mma = f64::from(of("mma"));
     let prediction = model::predict(&counters, launch.grid.iter().product());
     let metrics = [
         Some(f64::from(facts.resources[0].registers)),
@@ -150,7 +150,7 @@ fn row(family: &str, workload: &str, record: &Record, facts: &Facts) -> Row {
         Some(100.0 * usage(1).occupancy(model::H100)),
         quotient(100.0 * mma, f64::from(of("all"))).filter(|_| mma > 0.0),
         quotient(mma, f64::from(of("ldmatrix"))),
-        quotient(100.0 * f64::from(of("global128")), f64::from(of("global"))).filter(|_| is_loop),
+        quotient(100.0 * counters.global_wide_bytes as f64, counters.requested_bytes() as f64),
         quotient(100.0 * counters.bank_conflicts() as f64, counters.shared_waves as f64),
         quotient(counters.unique_bytes() as f64, launch.bytes as f64),
         Some(1e6 * prediction.seconds),
@@ -333,8 +333,9 @@ of each family's workloads on the emulated device, and times are a model's.
 
 - `registers`: of a thread, for sm_80 and sm_90. `spilled`: bytes written and read back for want of them, of both.
   `shared`: bytes of shared memory of a block. `occupancy`: warps that fit a multiprocessor (A100, H100), of 64.
-- `mma % of loop`, `mma:ldmatrix`, `16-byte %`: of the instructions of the hottest loop (sm_90) the part that are tensor cores',
-  those over the loads of their fragments, and of the accesses to global memory in it the part that take 16 bytes.
+- `mma % of loop`, `mma:ldmatrix`: of the instructions of the hottest loop (sm_90) the part that are tensor cores', and
+  those over the loads of their fragments.
+- `16-byte %`: of the bytes of device memory that requests touch, the part whose threads take 16 bytes at once.
 - `conflicts %`: passes over the banks of shared memory that conflicts add, of all passes.
 - `moved/bytes`: different bytes of device memory that are read or written, over those of the launcher's formula.
 - `us`: the time that an H100 (SXM) needs at least, and what it waits for. The model takes the largest of: different
@@ -343,7 +344,7 @@ of each family's workloads on the emulated device, and times are a model's.
   each of the latter on as many of 132 multiprocessors as there are blocks. Latencies, launches and the second-level
   cache are not in it: it is a number to compare with itself.
 - `misses`: spills; less than 25 % mma in the loop; less than 4 mma a load of fragments in matrix products and convolutions;
-  less than 90 % of 16-byte accesses in the loop; more than 2 % conflicts; more than 1.05 of the formula's bytes.
+  less than 90 % of 16-byte accesses; more than 2 % conflicts; more than 1.05 of the formula's bytes.
 ";
 
 #[cfg(test)]

@@ -68,6 +68,8 @@ counters! {
     global_store_half_lines,
     /// Different bytes that stores touch, each request's counted apart.
     global_store_bytes,
+    /// Of the bytes that loads and stores touch, those of requests whose lanes take 16 bytes each.
+    global_wide_bytes,
     /// Different bytes of global memory read.
     unique_bytes_read,
     /// Different bytes of global memory written.
