@@ -246,13 +246,14 @@ pub fn launch(memory: &Arc<DeviceMemory>, launch: &Launch<'_>, options: &Options
         return Outcome { counters, report };
     }
     let first = memory.snapshot();
+    let uncounted = Options { counters: false, ..options.clone() };
     for (seed, late) in SCHEDULES {
         memory.restore(&before);
-        let (_, report) = launch::run(memory, launch, options, seed, late);
+        let (_, report) = launch::run(memory, launch, &uncounted, seed, late);
         if report.is_some() {
             return Outcome { counters, report };
         }
-        if let Some(address) = first.first_difference(&memory.snapshot()) {
+        if let Some(address) = memory.first_difference(&first) {
             let detail = format!(
                 "{} differs between the plain schedule and seed {seed:?} with {} copies",
                 memory.describe(address),

@@ -7,12 +7,15 @@
 
 mod allocator;
 mod map;
+mod snapshot;
 
 use allocator::Allocator;
 use map::Mapping;
 use std::fmt;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
+
+pub use snapshot::Snapshot;
 
 /// Why a memory operation failed.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -184,12 +187,6 @@ pub struct DeviceMemory {
     device: Region,
     pinned: Region,
     launches: AtomicU64,
-}
-
-/// Bytes copied out of all live allocations, to be put back.
-#[derive(Debug)]
-pub struct Snapshot {
-    blocks: Vec<(u64, Vec<u8>, Vec<u8>)>,
 }
 
 impl DeviceMemory {
@@ -389,54 +386,6 @@ impl DeviceMemory {
             (_, Some((ahead, block))) => format!("{ahead} bytes before {}", named(block)),
             _ => "nothing is allocated".to_owned(),
         }
-    }
-
-    /// Copies the contents and state of all live allocations.
-    pub fn snapshot(&self) -> Snapshot {
-        let mut blocks = Vec::new();
-        for region in self.regions() {
-            for block in region.table().live() {
-                let copy = |mapping: &Mapping| {
-                    let mut bytes = vec![0u8; block.size as usize];
-                    // SAFETY: a live allocation lies inside the mapping.
-                    unsafe {
-                        let from = mapping.start().add(block.offset as usize);
-                        from.copy_to(bytes.as_mut_ptr(), bytes.len());
-                    }
-                    bytes
-                };
-                blocks.push((region.base + block.offset, copy(&region.data), copy(&region.shadow)));
-            }
-        }
-        Snapshot { blocks }
-    }
-
-    /// Puts a snapshot back, where its allocations still live.
-    pub fn restore(&self, snapshot: &Snapshot) {
-        for (address, data, shadow) in &snapshot.blocks {
-            if let Ok((region, offset)) = self.range(*address, data.len() as u64) {
-                for (mapping, bytes) in [(&region.data, data), (&region.shadow, shadow)] {
-                    // SAFETY: `range` has checked that the bytes lie inside a live allocation.
-                    unsafe {
-                        mapping.start().add(offset as usize).copy_from(bytes.as_ptr(), bytes.len());
-                    }
-                }
-            }
-        }
-    }
-}
-
-impl Snapshot {
-    /// The first address at which two snapshots of the same allocations differ in written bytes.
-    pub fn first_difference(&self, other: &Snapshot) -> Option<u64> {
-        self.blocks.iter().zip(&other.blocks).find_map(|((address, a, state), (_, b, other_state))| {
-            if a == b {
-                return None;
-            }
-            (0..a.len())
-                .find(|&i| a[i] != b[i] && (state[i] == WRITTEN || other_state[i] == WRITTEN))
-                .map(|i| address + i as u64)
-        })
     }
 }
 

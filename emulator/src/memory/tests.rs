@@ -66,11 +66,37 @@ fn descriptions_name_the_nearest_allocation() {
 fn snapshots_restore_and_compare() {
     let memory = memory();
     let a = memory.allocate(16).unwrap();
+    let b = memory.allocate(8).unwrap();
     memory.write(a, &[1; 16]).unwrap();
     let before = memory.snapshot();
     memory.write(a + 9, &[2]).unwrap();
-    let after = memory.snapshot();
-    assert_eq!(before.first_difference(&after), Some(a + 9));
+    assert_eq!(memory.first_difference(&before), Some(a + 9));
+    memory.write(b + 1, &[3]).unwrap();
     memory.restore(&before);
-    assert_eq!(before.first_difference(&memory.snapshot()), None);
+    assert_eq!(memory.first_difference(&before), None);
+    let mut bytes = [0; 16];
+    memory.read(a, &mut bytes).unwrap();
+    assert_eq!(bytes, [1; 16]);
+    assert_eq!(memory.first_difference(&memory.snapshot()), None);
+    // Written in one of the two is enough, and what was unwritten is so again.
+    memory.write(b + 2, &[7]).unwrap();
+    assert_eq!(memory.first_difference(&before), Some(b + 2));
+}
+
+#[test]
+fn a_snapshot_outlives_its_allocations() {
+    let memory = memory();
+    let [a, b, c] = [4, 8, 16].map(|size| memory.allocate(size).unwrap());
+    [a, b, c].iter().for_each(|&address| memory.write(address, &[1; 4]).unwrap());
+    let before = memory.snapshot();
+    memory.free(b).unwrap();
+    let d = memory.allocate(8).unwrap();
+    [a, c, d].iter().for_each(|&address| memory.write(address, &[2; 4]).unwrap());
+    assert_eq!(memory.first_difference(&before), Some(a));
+    memory.restore(&before);
+    for (address, byte) in [(a, 1), (c, 1), (d, 2)] {
+        let mut bytes = [0; 4];
+        memory.read(address, &mut bytes).unwrap();
+        assert_eq!(bytes, [byte; 4]);
+    }
 }
