@@ -149,6 +149,9 @@ pub struct Block {
     waits: u64,
 }
 
+// SAFETY: its raw addresses, of copies that are in flight, lie in the device's memory, which every worker may use.
+unsafe impl Send for Block {}
+
 /// Shape of a launch.
 #[derive(Clone, Copy, Debug)]
 pub struct Shape {

@@ -11,8 +11,8 @@ use crate::memory::DeviceMemory;
 use crate::program::Program;
 use crate::report::{Kind, Report};
 use std::collections::HashMap;
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 /// Multiprocessors of the emulated device.
@@ -50,6 +50,17 @@ struct Shared<'a> {
     /// [`FINISHED`].
     idle: Vec<AtomicU64>,
     reports: Mutex<Vec<(u64, Report)>>,
+    spare: &'a Spare,
+}
+
+/// Blocks that have ended, to be started again: their register files are large. They belong to one kernel and shape.
+#[derive(Debug, Default)]
+pub(super) struct Spare(Mutex<Vec<Block>>);
+
+impl Spare {
+    fn blocks(&self) -> MutexGuard<'_, Vec<Block>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 /// A worker that has no block left.
@@ -65,13 +76,14 @@ enum End {
     Faulted,
 }
 
-/// Runs a launch once.
+/// Runs a launch once. `spare`: of runs of the same launch.
 pub(super) fn run(
     memory: &DeviceMemory,
     launch: &Launch<'_>,
     options: &Options,
     seed: Option<u64>,
     late_copies: bool,
+    spare: &Spare,
 ) -> (Counters, Option<Report>) {
     let kernel = launch.kernel;
     let blocks = launch.grid.iter().map(|side| u64::from(*side)).product::<u64>();
@@ -110,6 +122,7 @@ pub(super) fn run(
         progress: AtomicU64::new(0),
         idle: (0..workers).map(|_| AtomicU64::new(0)).collect(),
         reports: Mutex::new(Vec::new()),
+        spare,
     };
     let mut tally = Tally::new(kernel.program.code.len());
     if workers == 1 {
@@ -132,9 +145,10 @@ pub(super) fn run(
             tally.merge(part);
         }
     }
-    let mut reports = shared.reports.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
+    let mut reports = shared.reports.into_inner().unwrap_or_else(PoisonError::into_inner);
     reports.sort_by_key(|(order, _)| *order);
-    (tally.finish(&kernel.program), reports.into_iter().next().map(|(_, report)| report))
+    let counters = if options.counters { tally.finish(&kernel.program) } else { Counters::default() };
+    (counters, reports.into_iter().next().map(|(_, report)| report))
 }
 
 fn common_divisor(mut a: u64, mut b: u64) -> u64 {
@@ -160,7 +174,7 @@ impl Shared<'_> {
     /// One worker, until no block is left.
     fn work(&self, worker: usize, tally: &mut Tally) {
         let mut waiting: Vec<(u64, Block)> = Vec::new();
-        let mut spare: Option<Block> = None;
+        let mut spare = self.spare.blocks().pop();
         let mut fruitless = 0;
         loop {
             if self.stop.load(Ordering::Relaxed) {
@@ -184,6 +198,7 @@ impl Shared<'_> {
             }
             if waiting.is_empty() {
                 self.idle[worker].store(FINISHED, Ordering::SeqCst);
+                self.spare.blocks().extend(spare);
                 return;
             }
             let before = self.progress.load(Ordering::SeqCst);
@@ -360,6 +375,6 @@ impl Shared<'_> {
             source: self.program.lines.get(pc as usize).cloned().flatten(),
             detail: fault.detail,
         };
-        self.reports.lock().unwrap_or_else(std::sync::PoisonError::into_inner).push((turn, report));
+        self.reports.lock().unwrap_or_else(PoisonError::into_inner).push((turn, report));
     }
 }

@@ -236,12 +236,14 @@ pub fn launch(memory: &Arc<DeviceMemory>, launch: &Launch<'_>, options: &Options
     if let Some(report) = limits(launch) {
         return Outcome { counters: Counters::default(), report: Some(report) };
     }
+    let spare = launch::Spare::default();
     if !options.every_schedule {
-        let (counters, report) = launch::run(memory, launch, options, options.seed, options.late_copies);
+        let (counters, report) =
+            launch::run(memory, launch, options, options.seed, options.late_copies, &spare);
         return Outcome { counters, report };
     }
     let before = memory.snapshot();
-    let (counters, report) = launch::run(memory, launch, options, None, false);
+    let (counters, report) = launch::run(memory, launch, options, None, false, &spare);
     if report.is_some() {
         return Outcome { counters, report };
     }
@@ -249,7 +251,7 @@ pub fn launch(memory: &Arc<DeviceMemory>, launch: &Launch<'_>, options: &Options
     let uncounted = Options { counters: false, ..options.clone() };
     for (seed, late) in SCHEDULES {
         memory.restore(&before);
-        let (_, report) = launch::run(memory, launch, &uncounted, seed, late);
+        let (_, report) = launch::run(memory, launch, &uncounted, seed, late, &spare);
         if report.is_some() {
             return Outcome { counters, report };
         }
