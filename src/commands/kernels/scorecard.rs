@@ -157,7 +157,7 @@ fn row(family: &str, workload: &str, record: &Record, facts: &Facts) -> Row {
     ]
     .map(|metric| metric.map(rounded));
     let (kernel, bound) = (launch.kernel.to_string(), prediction.resource.to_string());
-    let misses = misses(&kernel, &metrics);
+    let misses = misses(&kernel, launch.bytes, &metrics);
     Row { family: family.into(), workload: workload.into(), kernel, metrics, bound, misses }
 }
 
@@ -166,8 +166,11 @@ fn rounded(x: f64) -> f64 {
     (x * 100.0).round() / 100.0
 }
 
-/// What is not as a good kernel has it.
-fn misses(kernel: &str, metrics: &[Option<f64>; METRICS.len()]) -> String {
+/// Bytes below which a launch waits rather than moves: how wide its accesses are does not matter.
+const FEW_BYTES: u64 = 64 << 10;
+
+/// What is not as a good kernel has it. `bytes`: what the launch moves.
+fn misses(kernel: &str, bytes: u64, metrics: &[Option<f64>; METRICS.len()]) -> String {
     let of = |name: &str| METRICS.iter().position(|m| m.0 == name).and_then(|at| metrics[at]);
     let below = |name: &str, limit: f64| of(name).is_some_and(|value| value < limit);
     let above = |name: &str, limit: f64| of(name).is_some_and(|value| value > limit);
@@ -176,7 +179,7 @@ fn misses(kernel: &str, metrics: &[Option<f64>; METRICS.len()]) -> String {
         ("spills", above("spilled", 0.0)),
         ("few mma", below("mma % of loop", 25.0)),
         ("many ldmatrix", is_matmul && below("mma:ldmatrix", 4.0)),
-        ("narrow access", below("16-byte %", 90.0)),
+        ("narrow access", bytes >= FEW_BYTES && below("16-byte %", 90.0)),
         ("conflicts", above("conflicts %", 2.0)),
         ("moves too much", above("moved/bytes", 1.05)),
     ]
@@ -344,7 +347,8 @@ of each family's workloads on the emulated device, and times are a model's.
   each of the latter on as many of 132 multiprocessors as there are blocks. Latencies, launches and the second-level
   cache are not in it: it is a number to compare with itself.
 - `misses`: spills; less than 25 % mma in the loop; less than 4 mma a load of fragments in matrix products and convolutions;
-  less than 90 % of 16-byte accesses; more than 2 % conflicts; more than 1.05 of the formula's bytes.
+  less than 90 % of 16-byte accesses where a launch moves 64 KiB or more; more than 2 % conflicts; more than 1.05 of the
+  formula's bytes.
 ";
 
 #[cfg(test)]
@@ -394,10 +398,13 @@ mod tests {
         metrics[2] = Some(0.0);
         metrics[9] = Some(0.0);
         metrics[10] = Some(1.0);
-        assert_eq!(misses("matmul_x", &metrics), "");
+        assert_eq!(misses("matmul_x", 1 << 20, &metrics), "");
         metrics[7] = Some(2.0);
         metrics[10] = Some(1.06);
-        assert_eq!(misses("matmul_x", &metrics), "many ldmatrix, moves too much");
-        assert_eq!(misses("attention_x", &metrics), "moves too much");
+        assert_eq!(misses("matmul_x", 1 << 20, &metrics), "many ldmatrix, moves too much");
+        assert_eq!(misses("attention_x", 1 << 20, &metrics), "moves too much");
+        metrics[8] = Some(50.0);
+        assert_eq!(misses("attention_x", 64 << 10, &metrics), "narrow access, moves too much");
+        assert_eq!(misses("attention_x", (64 << 10) - 1, &metrics), "moves too much");
     }
 }
