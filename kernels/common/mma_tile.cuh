@@ -200,6 +200,9 @@ __device__ __forceinline__ void multiply_fragments(
 // them: nothing, unless an operand has an overload. The tile that it copies next is `behind` tiles behind that one.
 template <typename Operand> __device__ __forceinline__ void arrived(Operand &, u32, int behind) {}
 
+// What operand B does for tiles to come, behind every tile or every second one: nothing, unless it has an overload.
+template <typename Operand> __device__ __forceinline__ void look_ahead(Operand &) {}
+
 #include "common/sliced_tile.cuh"
 
 // Adds the products of `steps` tiles of TILE_K steps, at least one. An operand has COUNT packs a thread, copy() and
@@ -254,6 +257,7 @@ __device__ __forceinline__ void multiply(A &a, B &b, u32 steps, u32 shared, Sums
             prepare(x[k % 2]), prepare(y[k % 2]);
             multiply_fragments(x[k % 2], y[k % 2], sums, rows);
         }
+        look_ahead(b);
     }
     copy_wait<0>();
     __syncthreads();

@@ -56,6 +56,7 @@ __device__ __forceinline__ void multiply_slices(A &a, B &b, u32 steps, u32 share
     Fragments<TILE_M, A_ALONG_K, false> left(0);
     Fragments<TILE_N, B_ALONG_K, true> right(0);
     left.skip(slice_of_warp()), right.skip(slice_of_warp());
+    left.offset += shared, right.offset += shared + A_BYTES; // from here on they go from tile to tile
     u32 x[2][TILES_M][4], y[2][TILES_N / 2][4];
     const u32 end = shared + LOOP_BYTES;
 #pragma unroll
@@ -68,17 +69,18 @@ __device__ __forceinline__ void multiply_slices(A &a, B &b, u32 steps, u32 share
     copy_wait<STAGES - 1>();
     arrived(a, shared, STAGES), arrived(b, shared + A_BYTES, STAGES);
     __syncthreads(); // everybody's copies of the first tile have arrived
-    left.load(shared, 0, x[0]), right.load(shared + A_BYTES, 0, y[0]);
+    left.load(0, 0, x[0]), right.load(0, 0, y[0]);
 
     u32 place = shared; // of this tile
     const auto step = [&](u32(&x)[TILES_M][4], u32(&y)[TILES_N / 2][4], u32(&next_x)[TILES_M][4], u32(&next_y)[TILES_N / 2][4]) {
         const bool more = steps > STAGES; // there is a tile to copy
-        const u32 next = place + STAGE_BYTES == end ? shared : place + STAGE_BYTES;
+        const u32 on = place + STAGE_BYTES == end ? STAGE_BYTES - LOOP_BYTES : STAGE_BYTES, next = place + on;
         copy_wait<STAGES - 2>();
         if (steps > 1) arrived(a, next, STAGES - 1), arrived(b, next + A_BYTES, STAGES - 1);
         // The next tile has arrived for everybody, and everybody has the fragments of this one, which is written next.
         __syncthreads();
-        left.load(next, 0, next_x), right.load(next + A_BYTES, 0, next_y); // behind the last tile not used
+        left.offset += on, right.offset += on;
+        left.load(0, 0, next_x), right.load(0, 0, next_y); // behind the last tile not used
         a.copy(place, 0, A::COUNT, more);
         b.copy(place + A_BYTES, 0, B::COUNT, more);
         a.advance(), b.advance();
@@ -93,6 +95,7 @@ __device__ __forceinline__ void multiply_slices(A &a, B &b, u32 steps, u32 share
         if (--steps == 0) break;
         step(x[1], y[1], x[0], y[0]);
         if (--steps == 0) break;
+        look_ahead(b);
     }
     copy_wait<0>();
     __syncthreads(); // nobody reads or writes a tile any more

@@ -194,7 +194,7 @@ KERNEL __launch_bounds__(THREADS, 1) NAMED(WGRAD, TILE_M, TILE_N)(
 
     x += blockIdx.y * z.c, dy += blockIdx.y * z.o;
     DenseOperand<TILE_M, false> gradient(dy, z.all_o, first_m, z.o, first_k, end_k);
-    __shared__ Place places[Pixels::RING * TILE_K];
+    __shared__ __align__(16) Place places[Pixels::RING];
     const u32 row = first_n + Pixels::Packs::inner();
 #if defined(NORMALISED)
     NormalisedPixels pixels(x, z, places, row, first_k, end_k);

@@ -6,70 +6,93 @@
 #include "common/normalise_packs.cuh"
 #include "conv2d/convolution.cuh"
 
-// Where an output pixel's window begins in x, in elements, and a bit for each kernel element that lies inside the image.
+// Where an output pixel's window begins in x, in bytes, and a bit for each kernel element that lies inside the image.
 struct alignas(8) Place {
     i32 corner;
     u32 meets;
 };
 
-// The lowest n bits, of 32.
-__device__ __forceinline__ u32 lowest(i32 n) { return n > 31 ? 0xffffffff : (1u << n) - 1; }
+// The bits from the n-th on: none where n is above 31, which shl.b32 allows.
+__device__ __forceinline__ u32 bits_from(u32 n) {
+    u32 bits;
+    asm("shl.b32 %0, %1, %2;" : "=r"(bits) : "r"(0xffffffff), "r"(n));
+    return bits;
+}
 
 // Operand B of wgrad: a row is (kernel row, kernel column, input channel), its steps are output pixels. Reads
-// x: [N, H, W, C] along C. The places of a tile's pixels are found once a block, by as many threads, a tile before they are
-// used; a ring in shared memory holds them.
+// x: [N, H, W, C] along C. The places of a group of pixels, those of a few tiles, are found at once by all threads, a group
+// before they are used; a ring in shared memory holds two groups.
 struct Pixels {
     using Packs = Share<TILE_N, false>;
     static constexpr int COUNT = Packs::COUNT;
-    static constexpr u32 RING = 4;    // tiles
+    static constexpr u32 GROUP = 2 * THREADS, RING = 2 * GROUP; // places
+    static_assert(GROUP % TILE_K == 0, "groups are whole tiles");
     const Convolution &z;
-    Place *places;                    // [RING][TILE_K]
-    const bf16 *x;                    // the kernel element and channel of this thread's row, in a window that begins at 0
-    u32 bit;                          // of the kernel element; 0 where the row does not exist
-    u32 rows;                         // a bit for the first element of every kernel row
-    u32 tile, pixel, end;             // the next tile to copy; this thread's pixel of the next places; behind the last one
+    Place *places;  // [RING]
+    const bf16 *x;  // the kernel element and channel of this thread's row, in a window that begins at 0
+    u32 bit;        // of the kernel element; 0 where the row does not exist
+    u32 rows;       // a bit for the first element of every kernel row
+    u32 first, end; // pixels: from the first to behind the last
+    u32 next;       // that of the next tile to copy, from the first one on
 
-    __device__ __forceinline__ Place place() const {
+    __device__ __forceinline__ Place place_of(u32 pixel) const {
         const Digits at = digits(pixel, z.rows, z.columns); // image, row, column
         const i32 top = at.middle * z.stride - z.padding, left = at.inner * z.stride - z.padding;
-        const u32 columns = lowest(max(0, min(z.s, z.w - left))) & ~lowest(max(0, -left));
-        const u32 inside = rows & lowest(max(0, min(z.r, z.h - top)) * z.s) & ~lowest(max(0, -top) * z.s);
-        if (pixel >= end) return {0, 0};
-        return {((at.outer * z.h + top) * z.w + left) * z.all_c, columns * inside};
+        const u32 columns = bits_from(max(0, -left)) & ~bits_from(max(0, min(z.s, z.w - left)));
+        const u32 inside = rows & bits_from(max(0, -top) * z.s) & ~bits_from(max(0, z.h - top) * z.s);
+        const i32 corner = ((at.outer * z.h + top) * z.w + left) * z.all_c;
+        return {corner * i32(sizeof(bf16)), columns * inside};
+    }
+
+    // Finds the places of GROUP pixels, from `from` pixels behind the first one on: zeros behind the last.
+    __device__ __forceinline__ void find(u32 from) {
+#pragma unroll 1
+        for (u32 i = 0; i < GROUP; i += THREADS) {
+            const u32 number = from + i + threadIdx.x, pixel = first + number;
+            Place place = {0, 0};
+            if (first + from < end) place = place_of(pixel);
+            if (pixel >= end) place = {0, 0};
+            places[number % RING] = place;
+        }
     }
 
     // Pixels from `first` to `end_k`; `row` is this thread's first of the weights' R S C. All threads call it.
     __device__ __forceinline__ Pixels(
         const bf16 *base, const Convolution &convolution, Place *ring, u32 row, u32 first, u32 end_k
-    ) : z(convolution), places(ring), tile(0), pixel(first + threadIdx.x), end(end_k) {
+    ) : z(convolution), places(ring), first(first), end(end_k), next(0) {
         const Digits tap = digits(row, u32(z.s), z.channels); // kernel row, kernel column, channel
         x = base + ((tap.outer * z.w + tap.middle) * z.all_c + tap.inner);
         bit = tap.outer < z.r ? 1u << (tap.outer * z.s + tap.middle) : 0;
         rows = 0;
         for (i32 r = 0; r < z.r; r++) rows |= 1u << r * z.s;
-        for (u32 i = threadIdx.x; i < 3 * TILE_K; i += THREADS, pixel += THREADS) places[i] = place();
-        pixel = first + 3 * TILE_K + threadIdx.x;
-        __syncthreads(); // the places of the first three tiles are known
+        find(0), find(GROUP);
+        __syncthreads(); // the places of the first two groups are known
     }
 
-    // Copies pack j, and gives whether it lies inside.
-    __device__ __forceinline__ bool copy_pack(u32 to, int j, bool wanted) const {
-        const Place at = places[tile % RING * TILE_K + Packs::outer() + j * Packs::JUMP];
-        const bool meets = at.meets & bit;
-        copy_async_if(wanted, to + Packs::place(j), x + at.corner, meets ? 16 : 0);
-        return meets;
-    }
-
-    __device__ __forceinline__ void copy(u32 to, int from, int behind, bool wanted) {
+    // Copies packs `from` to `behind` of the next tile, and gives a bit for each that lies inside. Their places are read
+    // first: between a read of shared memory and a copy to it the compiler puts instructions that do nothing.
+    __device__ __forceinline__ u32 copy_packs(u32 to, int from, int behind, bool wanted) const {
+        const Place *place = places + (next % RING + Packs::outer());
+        Place at[COUNT];
 #pragma unroll
-        for (int j = from; j < behind; j++) copy_pack(to, j, wanted);
+        for (int j = from; j < behind; j++) at[j] = place[j * Packs::JUMP];
+        u32 bits = 0;
+#pragma unroll
+        for (int j = from; j < behind; j++) {
+            const bool meets = at[j].meets & bit;
+            copy_async_if(wanted, to + Packs::place(j), reinterpret_cast<const char *>(x) + at[j].corner, meets ? 16 : 0);
+            bits |= u32(meets) << j;
+        }
+        return bits;
     }
 
-    // The loop's barrier lies between this and the next tile's copies, but for the first two.
-    __device__ __forceinline__ void advance() {
-        if (++tile < 3 || threadIdx.x >= TILE_K) return;
-        places[tile % RING * TILE_K + threadIdx.x] = place();
-        pixel += TILE_K;
+    __device__ __forceinline__ void copy(u32 to, int from, int behind, bool wanted) { copy_packs(to, from, behind, wanted); }
+    __device__ __forceinline__ void advance() { next += TILE_K; }
+
+    // Behind the first tile of a group nobody reads the places of the group before any more: those of the group behind
+    // take their room. Barriers lie between this and their copies.
+    __device__ __forceinline__ void look_ahead() {
+        if (next % GROUP == TILE_K) find(next - TILE_K + GROUP);
     }
 };
 
@@ -84,11 +107,7 @@ struct NormalisedPixels : Pixels {
     static_assert((STAGES + 1) * COUNT <= 32, "tiles on the way have bits of their own");
 
     __device__ __forceinline__ void copy(u32 tile, int from, int to, bool wanted) {
-#pragma unroll
-        for (int j = from; j < to; j++) {
-            const u32 at = copy_pack(tile, j, wanted);
-            inside_bits |= at << (j + STAGES * COUNT);
-        }
+        inside_bits |= copy_packs(tile, from, to, wanted) << STAGES * COUNT;
     }
     __device__ __forceinline__ void advance() {
         Pixels::advance();
@@ -100,4 +119,8 @@ __device__ __forceinline__ void arrived(NormalisedPixels &b, u32 tile, int behin
     const u32 bits = b.inside_bits >> (STAGES - behind) * NormalisedPixels::COUNT;
     normalise_packs<NormalisedPixels::Packs>(tile, b.map, b.channel, [&](int j) { return bits >> j & 1; });
 }
+typedef NormalisedPixels Gathered;
+#else
+typedef Pixels Gathered;
 #endif
+__device__ __forceinline__ void look_ahead(Gathered &b) { b.look_ahead(); }
