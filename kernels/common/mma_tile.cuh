@@ -64,16 +64,17 @@ template <int ROWS, bool ALONG_K> struct DenseOperand {
     static constexpr int COUNT = Packs::COUNT;
     const element *at; // this thread's next pack
     u64 jump, rest;    // elements from a pack to the next, and from behind the last one to the next tile
-    i32 outer, inner, outer_end, inner_end;
+    i32 outer, inner;  // rows and steps from its place in the next tile to the ends: none, where they are not above 0
 
     __device__ __forceinline__ DenseOperand(
         const element *base, u64 stride, u32 first_row, u32 rows, u32 first_k, u32 end_k
     ) {
-        outer = (ALONG_K ? first_row : first_k) + Packs::outer();
-        inner = (ALONG_K ? first_k : first_row) + Packs::inner();
-        outer_end = ALONG_K ? rows : end_k;
-        inner_end = ALONG_K ? end_k : rows;
-        at = base + outer * stride + inner;
+        const u32 from = (ALONG_K ? first_row : first_k) + Packs::outer();
+        const u32 beside = (ALONG_K ? first_k : first_row) + Packs::inner();
+        outer = (ALONG_K ? rows : end_k) - from;
+        inner = (ALONG_K ? end_k : rows) - beside;
+        if (!ALONG_K && inner <= 0) outer = 0;
+        at = base + from * stride + beside;
         jump = Packs::JUMP * stride;
         rest = ALONG_K ? TILE_K - COUNT * jump : 0;
     }
@@ -81,7 +82,7 @@ template <int ROWS, bool ALONG_K> struct DenseOperand {
     // Copies packs `from` to `to`, which the compiler knows, of the next tile to the tile at `tile` of shared memory,
     // where that is wanted.
     __device__ __forceinline__ void copy(u32 tile, int from, int to, bool wanted) {
-        const i32 left = inner < inner_end ? outer_end - outer : 0;
+        const i32 left = !ALONG_K || inner > 0 ? outer : 0;
 #pragma unroll
         for (int j = from; j < to; j++) {
             copy_async_if(wanted, tile + Packs::place(j), at, j * Packs::JUMP < left ? 16 : 0);
@@ -93,9 +94,9 @@ template <int ROWS, bool ALONG_K> struct DenseOperand {
     __device__ __forceinline__ void advance() {
         at += rest;
         if (ALONG_K)
-            inner += TILE_K;
+            inner -= TILE_K;
         else
-            outer += TILE_K;
+            outer -= TILE_K;
     }
 };
 

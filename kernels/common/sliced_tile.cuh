@@ -50,13 +50,24 @@ __device__ __forceinline__ void add_slices(Sums &sums, u32 shared) {
     __syncthreads(); // all sums are read
 }
 
+// Whether an operand's Fragments go from tile to tile, rather than be told where each tile is. Those along the rows have
+// addresses to compute either way; along k it takes an addition, but where registers are short the compiler finds the
+// fragments' offset anew in every step.
+#if defined(NORMALISED)
+template <bool ALONG_K> constexpr bool FRAGMENTS_GO_ON = true;
+#else
+template <bool ALONG_K> constexpr bool FRAGMENTS_GO_ON = !ALONG_K;
+#endif
+
 // As multiply().
 template <bool A_ALONG_K, bool B_ALONG_K, typename A, typename B, typename Rows>
 __device__ __forceinline__ void multiply_slices(A &a, B &b, u32 steps, u32 shared, Sums &sums, Rows &rows) {
     Fragments<TILE_M, A_ALONG_K, false> left(0);
     Fragments<TILE_N, B_ALONG_K, true> right(0);
     left.skip(slice_of_warp()), right.skip(slice_of_warp());
-    left.offset += shared, right.offset += shared + A_BYTES; // from here on they go from tile to tile
+    constexpr bool LEFT_GOES_ON = FRAGMENTS_GO_ON<A_ALONG_K>, RIGHT_GOES_ON = FRAGMENTS_GO_ON<B_ALONG_K>;
+    if (LEFT_GOES_ON) left.offset += shared;
+    if (RIGHT_GOES_ON) right.offset += shared + A_BYTES;
     u32 x[2][TILES_M][4], y[2][TILES_N / 2][4];
     const u32 end = shared + LOOP_BYTES;
 #pragma unroll
@@ -69,7 +80,10 @@ __device__ __forceinline__ void multiply_slices(A &a, B &b, u32 steps, u32 share
     copy_wait<STAGES - 1>();
     arrived(a, shared, STAGES), arrived(b, shared + A_BYTES, STAGES);
     __syncthreads(); // everybody's copies of the first tile have arrived
-    left.load(0, 0, x[0]), right.load(0, 0, y[0]);
+    const auto load = [&](u32 tile, u32(&x)[TILES_M][4], u32(&y)[TILES_N / 2][4]) {
+        left.load(LEFT_GOES_ON ? 0 : tile, 0, x), right.load(RIGHT_GOES_ON ? 0 : tile + A_BYTES, 0, y);
+    };
+    load(shared, x[0], y[0]);
 
     u32 place = shared; // of this tile
     const auto step = [&](u32(&x)[TILES_M][4], u32(&y)[TILES_N / 2][4], u32(&next_x)[TILES_M][4], u32(&next_y)[TILES_N / 2][4]) {
@@ -79,8 +93,9 @@ __device__ __forceinline__ void multiply_slices(A &a, B &b, u32 steps, u32 share
         if (steps > 1) arrived(a, next, STAGES - 1), arrived(b, next + A_BYTES, STAGES - 1);
         // The next tile has arrived for everybody, and everybody has the fragments of this one, which is written next.
         __syncthreads();
-        left.offset += on, right.offset += on;
-        left.load(0, 0, next_x), right.load(0, 0, next_y); // behind the last tile not used
+        if (LEFT_GOES_ON) left.offset += on;
+        if (RIGHT_GOES_ON) right.offset += on;
+        load(next, next_x, next_y); // behind the last tile not used
         a.copy(place, 0, A::COUNT, more);
         b.copy(place + A_BYTES, 0, B::COUNT, more);
         a.advance(), b.advance();

@@ -35,6 +35,7 @@ pub(crate) const HEADERS: &[(&str, &str)] = &[
     ("common/tensor_list.cuh", include_str!("../common/tensor_list.cuh")),
     ("common/vector_tiles.cuh", include_str!("../common/vector_tiles.cuh")),
     ("common/step_numbers.cuh", include_str!("../common/step_numbers.cuh")),
+    ("conv2d/class_operands.cuh", include_str!("conv2d/class_operands.cuh")),
     ("conv2d/convolution.cuh", include_str!("conv2d/convolution.cuh")),
     ("conv2d/pixels.cuh", include_str!("conv2d/pixels.cuh")),
     ("conv2d/places.cuh", include_str!("conv2d/places.cuh")),

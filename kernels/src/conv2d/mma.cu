@@ -17,8 +17,8 @@
 // memory, on the packs that it copied itself, between their arrival and the barrier that shows them to others.
 
 #include "common/mma_statistics.cuh"
+#include "conv2d/class_operands.cuh"
 #include "conv2d/pixels.cuh"
-#include "conv2d/residue.cuh"
 #include "conv2d/windows.cuh"
 
 // The tile's rows, each at `place(row)` elements of `to`, or nowhere where that is negative.
@@ -64,7 +64,7 @@ KERNEL __launch_bounds__(THREADS, 1) NAMED(FWD, TILE_M, TILE_N)(
     NormalisedWindows windows;
     windows.map = {map, map_stride}, windows.channels_of = z.channels;
 #else
-    Windows<1> windows;
+    Windows windows;
 #endif
     windows.begin(x, z.h, z.w, z.all_c, blockIdx.y * z.c, z.r, u32(z.s), z.channels, [&](u32 row, i32 &image, i32 &top, i32 &left) {
         const Digits pixel = digits(first_m + row, z.rows, z.columns); // image, row, column
@@ -89,44 +89,6 @@ KERNEL __launch_bounds__(THREADS, 1) NAMED(FWD, TILE_M, TILE_N)(
 #endif
 
 #if defined(PASS_DGRAD)
-// Operand B of dgrad: a row is an input channel, its steps are (kernel row, kernel column, output channel) of a residue
-// class. Reads w: [O, R, S, C] along C. Output channels are multiples of 64, so that a tile's steps are of one kernel
-// element.
-//
-// Distances are below the number of all weights, which 32 bits hold. Which width leaves the loop of a tile without spilled
-// registers is the compiler's whim (NVRTC 12.9).
-#if TILE_N == 128
-typedef i32 Distance;
-#else
-typedef i64 Distance;
-#endif
-
-struct ClassWeights {
-    using Packs = Share<TILE_N, false>;
-    static constexpr int COUNT = Packs::COUNT;
-    const bf16 *at; // this thread's next pack
-    Distance jump, channels_rest, row_rest; // to the next pack, to the next kernel element, to the next kernel row
-    i32 outputs, left, columns, column;
-    i32 steps; // tiles from this one on; 0 where the row does not exist
-
-    __device__ __forceinline__ void copy(u32 tile, int from, int to, bool wanted) {
-#pragma unroll
-        for (int j = from; j < to; j++) {
-            copy_async_if(wanted, tile + Packs::place(j), at, steps > 0 ? 16 : 0);
-            at += jump;
-        }
-    }
-
-    // Behind the last pack: 64 output channels on, or to the next kernel element's first.
-    __device__ __forceinline__ void advance() {
-        left -= TILE_K, steps--;
-        if (left > 0) return;
-        left = outputs, at += channels_rest;
-        if (++column < columns) return;
-        column = 0, at += row_rest;
-    }
-};
-
 // dy: [N, P, Q, O], w: [O, R, S, C], dx: [N, H, W, C]. Blocks: tiles of C, then of a class's pixels, then classes.
 // Every class counts ceil(H / stride) x ceil(W / stride) pixels an image, of which the last may lie outside.
 KERNEL __launch_bounds__(THREADS, 1) NAMED(dgrad, TILE_M, TILE_N)(
@@ -143,26 +105,8 @@ KERNEL __launch_bounds__(THREADS, 1) NAMED(dgrad, TILE_M, TILE_N)(
     const u32 length = down.taps * right.taps * z.o;
     Sums sums = {};
     if (length > 0) {
-        Windows<-1> windows;
-        windows.begin(
-            dy, z.p, z.q, z.all_o, blockIdx.y * z.o, down.taps, u32(right.taps), z.channels,
-            [&](u32 row, i32 &image, i32 &y, i32 &x) {
-                const Digits pixel = digits(first_m + row, z.rows, z.columns); // image, row, column of the class
-                image = pixel.outer, y = down.output + pixel.middle, x = right.output + pixel.inner;
-                return first_m + row < pixels;
-            }
-        );
-        using Packs = ClassWeights::Packs;
-        ClassWeights weights;
-        const u32 channel = first_n + Packs::inner();
-        const Distance output = Distance(z.r) * z.s * z.c, next_column = Distance(z.stride) * z.c, next_row = next_column * z.s;
-        const i64 first_output = i64(blockIdx.y) * z.o + Packs::outer();
-        weights.at = w + (down.residue * z.s + right.residue) * z.c + first_output * output + channel;
-        weights.steps = channel < z.c ? length / TILE_K : 0;
-        weights.jump = Packs::JUMP * output;
-        weights.channels_rest = next_column - z.o * output;
-        weights.row_rest = next_row - right.taps * next_column;
-        weights.outputs = weights.left = z.o, weights.columns = right.taps, weights.column = 0;
+        ClassWindows windows(dy, z, down, right, first_m);
+        ClassWeights weights(w, z, down, right, first_n, windows.walk);
         NoRowSums nothing;
         multiply<true, false>(windows, weights, length / TILE_K, shared_address(shared), sums, nothing);
     }
@@ -197,8 +141,7 @@ KERNEL __launch_bounds__(THREADS, 1) NAMED(WGRAD, TILE_M, TILE_N)(
     __shared__ __align__(16) Place places[Pixels::RING];
     const u32 row = first_n + Pixels::Packs::inner();
 #if defined(NORMALISED)
-    NormalisedPixels pixels(x, z, places, row, first_k, end_k);
-    pixels.map = {map, map_stride}, pixels.channel = digits(row, u32(z.s), z.channels).inner, pixels.inside_bits = 0;
+    NormalisedPixels pixels(x, z, places, row, first_k, end_k, {map, map_stride});
 #else
     Pixels pixels(x, z, places, row, first_k, end_k);
 #endif

@@ -5,7 +5,7 @@ use super::mma::{Pass, TILES, applies, run_by};
 use super::*;
 use crate::array::Array;
 use crate::check::{guarded, on_device};
-use crate::matmul::mma_tile::MmaTile;
+use crate::matmul::mma_tile::{MmaTile, STEPS};
 use crate::testing::device;
 use proptest::prelude::*;
 
@@ -59,6 +59,22 @@ fn every_tile_and_pass_is_exact_on_integers() {
                     check(tile, &z, pass);
                 }
             }
+        }
+    }
+}
+
+/// Weight gradients whose blocks sum more pixels than they find the places of at once, several times: in one part by the tile
+/// of 64 x 64, and in parts of nine tiles by all.
+#[test]
+fn long_sums_of_pixels_are_exact_on_integers() {
+    for ([n, h, w, c, o, r, s], tiles) in
+        [([1, 32, 31, 16, 8, 1, 3], &[MmaTile::T64x64][..]), ([5, 58, 57, 8, 8, 1, 2], &TILES[..])]
+    {
+        let z = Case { n, h, w, c, o, r, s, g: Geometry::new(1, 1) }.sizes().unwrap();
+        for &tile in tiles {
+            let (_, steps) = tile.parts(1, z.n * z.p * z.q);
+            assert!(steps > 8 * STEPS, "{tile:?}: parts of {steps}");
+            check(tile, &z, Pass::WeightGradient);
         }
     }
 }

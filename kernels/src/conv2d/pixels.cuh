@@ -26,6 +26,7 @@ struct Pixels {
     using Packs = Share<TILE_N, false>;
     static constexpr int COUNT = Packs::COUNT;
     static constexpr u32 GROUP = 2 * THREADS, RING = 2 * GROUP; // places
+    static constexpr u32 TILE_BYTES = TILE_K * sizeof(Place);
     static_assert(GROUP % TILE_K == 0, "groups are whole tiles");
     const Convolution &z;
     Place *places;  // [RING]
@@ -33,7 +34,7 @@ struct Pixels {
     u32 bit;        // of the kernel element; 0 where the row does not exist
     u32 rows;       // a bit for the first element of every kernel row
     u32 first, end; // pixels: from the first to behind the last
-    u32 next;       // that of the next tile to copy, from the first one on
+    u32 next;       // bytes of places before those of the next tile to copy
 
     __device__ __forceinline__ Place place_of(u32 pixel) const {
         const Digits at = digits(pixel, z.rows, z.columns); // image, row, column
@@ -69,55 +70,65 @@ struct Pixels {
         __syncthreads(); // the places of the first two groups are known
     }
 
-    // Copies packs `from` to `behind` of the next tile, and gives a bit for each that lies inside. Their places are read
-    // first: between a read of shared memory and a copy to it the compiler puts instructions that do nothing.
-    __device__ __forceinline__ u32 copy_packs(u32 to, int from, int behind, bool wanted) const {
-        const Place *place = places + (next % RING + Packs::outer());
+    // Copies packs `from` to `behind` of the next tile, and says of each which kernel elements lie inside. Their places are
+    // read first: between a read of shared memory and a copy to it the compiler puts instructions that do nothing.
+    template <typename F>
+    __device__ __forceinline__ void copy_packs(u32 to, int from, int behind, bool wanted, F copied) const {
+        const char *tile = reinterpret_cast<const char *>(places) + next % (RING * sizeof(Place));
+        const Place *place = reinterpret_cast<const Place *>(tile) + Packs::outer();
         Place at[COUNT];
 #pragma unroll
         for (int j = from; j < behind; j++) at[j] = place[j * Packs::JUMP];
-        u32 bits = 0;
 #pragma unroll
         for (int j = from; j < behind; j++) {
-            const bool meets = at[j].meets & bit;
-            copy_async_if(wanted, to + Packs::place(j), reinterpret_cast<const char *>(x) + at[j].corner, meets ? 16 : 0);
-            bits |= u32(meets) << j;
+            copy_async_if(
+                wanted, to + Packs::place(j), reinterpret_cast<const char *>(x) + at[j].corner, at[j].meets & bit ? 16 : 0
+            );
+            copied(at[j].meets);
         }
-        return bits;
     }
 
-    __device__ __forceinline__ void copy(u32 to, int from, int behind, bool wanted) { copy_packs(to, from, behind, wanted); }
-    __device__ __forceinline__ void advance() { next += TILE_K; }
+    __device__ __forceinline__ void copy(u32 to, int from, int behind, bool wanted) {
+        copy_packs(to, from, behind, wanted, [](u32) {});
+    }
+    __device__ __forceinline__ void advance() { next += TILE_BYTES; }
 
     // Behind the first tile of a group nobody reads the places of the group before any more: those of the group behind
     // take their room. Barriers lie between this and their copies.
     __device__ __forceinline__ void look_ahead() {
-        if (next % GROUP == TILE_K) find(next - TILE_K + GROUP);
+        if (next % (GROUP * sizeof(Place)) == TILE_BYTES) find(next / sizeof(Place) - TILE_K + GROUP);
     }
 };
 
 #if defined(NORMALISED)
 // Pixels of relu(normalised(x)): as NormalisedWindows. Which packs lie inside is found when they are copied, and kept until
-// they arrive: a bit for each, those of the tile that was copied STAGES tiles ago first.
+// they arrive: a bit for each, the latest one's the highest.
 struct NormalisedPixels : Pixels {
     ChannelMap map;
     u32 channel; // of all packs of this thread
+    u32 number;  // of their kernel element's bit; 0 where there is none, of what nobody stores
     u32 inside_bits;
-    using Pixels::Pixels;
-    static_assert((STAGES + 1) * COUNT <= 32, "tiles on the way have bits of their own");
+    static_assert(STAGES * COUNT <= 32, "tiles on the way have bits of their own");
 
-    __device__ __forceinline__ void copy(u32 tile, int from, int to, bool wanted) {
-        inside_bits |= copy_packs(tile, from, to, wanted) << STAGES * COUNT;
+    __device__ __forceinline__ NormalisedPixels(
+        const bf16 *base, const Convolution &z, Place *ring, u32 row, u32 first, u32 end_k, ChannelMap map
+    ) : Pixels(base, z, ring, row, first, end_k), map(map), inside_bits(0) {
+        channel = digits(row, u32(z.s), z.channels).inner;
+        number = 31 - __clz(bit | 1);
     }
-    __device__ __forceinline__ void advance() {
-        Pixels::advance();
-        inside_bits >>= COUNT;
+
+    __device__ __forceinline__ void copy(u32 to, int from, int behind, bool wanted) {
+        copy_packs(to, from, behind, wanted, [&](u32 meets) {
+            inside_bits = __funnelshift_r(inside_bits, meets >> number, 1); // the lowest bit of that comes in
+        });
     }
 };
 
 __device__ __forceinline__ void arrived(NormalisedPixels &b, u32 tile, int behind) {
-    const u32 bits = b.inside_bits >> (STAGES - behind) * NormalisedPixels::COUNT;
-    normalise_packs<NormalisedPixels::Packs>(tile, b.map, b.channel, [&](int j) { return bits >> j & 1; });
+    constexpr int COUNT = NormalisedPixels::COUNT;
+    normalise_packs<NormalisedPixels::Packs>(
+        tile, b.map, b.channel, [&](int j) { return b.inside_bits & 1u << (32 - behind * COUNT + j); }
+    );
 }
 typedef NormalisedPixels Gathered;
 #else

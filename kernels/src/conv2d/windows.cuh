@@ -6,9 +6,9 @@
 #include "common/normalise_packs.cuh"
 #include "conv2d/convolution.cuh"
 
-// Operand A of forward and dgrad: a row is a pixel's window of an image [.., height, width, channels], its steps are
-// (kernel row, kernel column, channel). Kernel elements go on by SIGN pixels from the window's corner.
-template <int SIGN> struct Windows {
+// Operand A of forward: a row is a pixel's window of an image [.., height, width, channels], its steps are
+// (kernel row, kernel column, channel).
+struct Windows {
     using Packs = Share<TILE_M, true>;
     static constexpr int COUNT = Packs::COUNT;
     const bf16 *image;
@@ -38,7 +38,7 @@ template <int SIGN> struct Windows {
             if (exists)
                 for (i32 at = 0, r = 0; r < kernel_rows; r++)
                     for (i32 s = 0; s < kernel_columns; s++, at++)
-                        bits |= u32(inside(y + SIGN * r, x + SIGN * s, height, width)) << at;
+                        bits |= u32(inside(y + r, x + s, height, width)) << at;
             meets[j] = bits;
         }
     }
@@ -46,7 +46,7 @@ template <int SIGN> struct Windows {
     __device__ __forceinline__ void copy(u32 tile, int from, int to, bool wanted) {
         const u32 element = row * kernel_columns + column;
         const u32 bit = element < 32 ? 1u << element : 0;
-        const i32 offset = SIGN * (row * width + column) * pitch + channel;
+        const i32 offset = (row * width + column) * pitch + channel;
 #pragma unroll
         for (int j = from; j < to; j++)
             copy_async_if(wanted, tile + Packs::place(j), image + (corner[j] + offset), meets[j] & bit ? 16 : 0);
@@ -62,7 +62,7 @@ template <int SIGN> struct Windows {
 #if defined(NORMALISED)
 // Windows of relu(normalised(x)): each thread computes on the packs that it copied itself, once they have arrived. What
 // lies outside of the image stays zero.
-struct NormalisedWindows : Windows<1> {
+struct NormalisedWindows : Windows {
     ChannelMap map;
     Divisor channels_of;
 };
