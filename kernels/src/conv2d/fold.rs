@@ -23,8 +23,32 @@ pub(crate) mod kernels {
 
 /// `THREADS` of `fold.cu`.
 const THREADS: usize = 128;
-/// Elements of x that a block has in shared memory: `STAGED` of `fold.cu`.
+/// Elements that a block has in shared memory: `STAGED` of `fold.cu`.
 const STAGED: usize = 8192;
+
+/// What a block makes of a row of the folded image.
+#[derive(Debug, Clone, Copy)]
+struct Segment {
+    pixels: usize,
+    /// Whether the packs of x that it meets are copied to shared memory first.
+    together: bool,
+}
+
+impl Segment {
+    fn of(z: &Sizes, to: &Sizes, x: &Tensor) -> Segment {
+        // With copies of x, whole groups of 64 elements and 14 elements more a row, that make packs of both ends whole.
+        let [run, ends] = [z.stride * z.c, 64 + 14 * z.stride];
+        let copied = STAGED.saturating_sub(ends) / (to.c + z.stride * run);
+        let together = copied > 0 && x.is_aligned(16) && (z.w * z.c).is_multiple_of(8);
+        let pixels = if together { copied } else { STAGED / to.c };
+        Segment { pixels: pixels.clamp(1, 128).min(to.w), together }
+    }
+
+    /// Packs of a row of x that it meets, at most.
+    fn row_packs(self, z: &Sizes) -> usize {
+        (self.pixels * z.stride * z.c + 14) / 8
+    }
+}
 
 /// `Fold` of `fold.cu`.
 #[repr(C)]
@@ -34,10 +58,12 @@ struct Fold {
     sizes: [u32; 7],
     pixels: u32,
     count: u32,
+    together: u32,
     rows: Divisor,
     columns: Divisor,
     channels: Divisor,
     packs: Divisor,
+    row_packs: Divisor,
     segments: Divisor,
     run: Divisor,
     element: Divisor,
@@ -45,7 +71,7 @@ struct Fold {
     wide: Divisor,
     outer: Divisor,
 }
-const _: () = assert!(size_of::<Fold>() == 156);
+const _: () = assert!(size_of::<Fold>() == 172);
 
 /// The convolution that is left.
 pub(crate) fn folded(z: &Sizes) -> Sizes {
@@ -68,13 +94,13 @@ pub(crate) fn applies(z: &Sizes, pass: Pass, tensors: [&Tensor; 2]) -> bool {
         && z.o.is_multiple_of(outputs)
         && (z.dilation, z.groups) == (1, 1)
         && z.n * z.c * z.o > 0
-        && z.stride * z.stride * z.c <= STAGED
+        && folded(z).c <= STAGED
         && fits(&folded(z))
 }
 
 impl Fold {
     #[track_caller]
-    fn new(name: &str, z: &Sizes, to: &Sizes, pixels: usize, count: usize) -> Result<Fold> {
+    fn new(name: &str, z: &Sizes, to: &Sizes, segment: Segment, count: usize) -> Result<Fold> {
         let mut sizes = [0; 7];
         for (small, size) in sizes.iter_mut().zip([z.h, z.w, z.c, z.r, z.s, z.stride, z.padding]) {
             *small = side(name, size)?;
@@ -82,13 +108,15 @@ impl Fold {
         // A kernel is folded to its own rows and columns.
         Ok(Fold {
             sizes,
-            pixels: side(name, pixels)?,
+            pixels: side(name, segment.pixels)?,
             count: side(name, count)?,
+            together: u32::from(segment.together),
             rows: Divisor::new(name, to.h)?,
             columns: Divisor::new(name, to.w)?,
             channels: Divisor::new(name, to.c)?,
             packs: Divisor::new(name, to.c / 8)?,
-            segments: Divisor::new(name, to.w.div_ceil(pixels))?,
+            row_packs: Divisor::new(name, segment.row_packs(z))?,
+            segments: Divisor::new(name, to.w.div_ceil(segment.pixels))?,
             run: Divisor::new(name, z.stride * z.c)?,
             element: Divisor::new(name, z.c)?,
             stride: Divisor::new(name, z.stride)?,
@@ -101,14 +129,14 @@ impl Fold {
 /// The folded image [N, rows, columns, channels] of x.
 #[track_caller]
 fn image(name: &str, z: &Sizes, to: &Sizes, x: &Tensor) -> Result<Tensor> {
-    let pixels = (STAGED / (z.stride * z.stride * z.c)).clamp(1, 128).min(to.w);
+    let segment = Segment::of(z, to, x);
     let mut out = Tensor::empty(&to.input(), DType::BF16, x.device())?;
     let bytes = 2 * (x.len() + out.len());
     Launch::new(&kernels::IMAGE, x.device())?
         .read(x)?
         .write(&mut out)?
-        .value(Fold::new(name, z, to, pixels, 0)?)
-        .grid(z.n * to.h * to.w.div_ceil(pixels))
+        .value(Fold::new(name, z, to, segment, 0)?)
+        .grid(z.n * to.h * to.w.div_ceil(segment.pixels))
         .block(THREADS)
         .bytes(bytes)
         .run()?;
@@ -126,11 +154,12 @@ fn weight(
     out: &mut Tensor,
 ) -> Result<()> {
     let kernel_of = Sizes { h: to.r, w: to.s, ..*to };
+    let whole = Segment { pixels: to.s, together: false };
     let (count, bytes) = (out.len(), 2 * (from.len() + out.len()));
     Launch::new(kernel, from.device())?
         .read(from)?
         .write(out)?
-        .value(Fold::new(name, z, &kernel_of, 1, count)?)
+        .value(Fold::new(name, z, &kernel_of, whole, count)?)
         .grid(count.div_ceil(THREADS))
         .block(THREADS)
         .bytes(bytes)

@@ -8,34 +8,43 @@ use crate::check::{guarded, misaligned, on_device};
 use crate::testing::device;
 use proptest::prelude::*;
 
-/// Both passes in fenced and poisoned memory, x and the weight at odd addresses, against the reference rounded once.
+/// Both passes in fenced and poisoned memory, x and the weight at odd addresses and x at one that packs are read from, against
+/// the reference rounded once.
 fn check(z: &Sizes, g: Geometry) {
     let make = |shape: [usize; 4], seed| Array::<f64>::integers(&shape, seed, 3);
     let [x, w, dy] = [make(z.input(), 1), make(z.weight(), 2), make(z.output(), 3)];
-    let found = guarded(device(), || {
-        let odd = |x: &Array<f64>| misaligned(x, DType::BF16, device());
-        let (on_x, on_w, on_dy) = (odd(&x)?, odd(&w)?, on_device(&dy, DType::BF16, device())?);
-        assert!(fold::applies(z, Pass::Forward, [&on_x, &on_w]), "{z:?}");
-        let y = forward(&on_x, &on_w, g)?.to_device(Device::Cpu)?;
-        if !z.o.is_multiple_of(8) {
-            return Ok(vec![y]);
-        }
-        assert!(fold::applies(z, Pass::WeightGradient, [&on_x, &on_dy]), "{z:?}");
-        Ok(vec![y, weight_gradient(&on_x, &on_dy, &z.weight(), g)?.to_device(Device::Cpu)?])
-    })
-    .unwrap();
     let expected = [reference::forward(z, &x, &w), reference::weight_gradient(z, &x, &dy)];
-    for (found, expected) in found.iter().zip(expected) {
-        let (found, expected) = (Array::<f64>::from_tensor(found).unwrap(), expected.rounded_to(DType::BF16));
-        let wrong = found.data.iter().zip(&expected.data).position(|(x, y)| x != y);
-        if let Some(i) = wrong {
-            panic!("{z:?}: element {i} is {} and not {}", found.data[i], expected.data[i]);
+    for aligned in [false, true] {
+        let found = guarded(device(), || {
+            let odd = |x: &Array<f64>| misaligned(x, DType::BF16, device());
+            let on_x = if aligned { on_device(&x, DType::BF16, device())? } else { odd(&x)? };
+            let (on_w, on_dy) = (odd(&w)?, on_device(&dy, DType::BF16, device())?);
+            assert_eq!((on_x.is_aligned(16), on_dy.is_aligned(16)), (aligned, true));
+            assert!(fold::applies(z, Pass::Forward, [&on_x, &on_w]), "{z:?}");
+            let y = forward(&on_x, &on_w, g)?.to_device(Device::Cpu)?;
+            if !z.o.is_multiple_of(8) {
+                return Ok(vec![y]);
+            }
+            assert!(fold::applies(z, Pass::WeightGradient, [&on_x, &on_dy]), "{z:?}");
+            Ok(vec![y, weight_gradient(&on_x, &on_dy, &z.weight(), g)?.to_device(Device::Cpu)?])
+        })
+        .unwrap();
+        for (found, expected) in found.iter().zip(&expected) {
+            let (found, expected) =
+                (Array::<f64>::from_tensor(found).unwrap(), expected.rounded_to(DType::BF16));
+            let wrong = found.data.iter().zip(&expected.data).position(|(x, y)| x != y);
+            if let Some(i) = wrong {
+                panic!(
+                    "{z:?}, aligned {aligned}: element {i} is {} and not {}",
+                    found.data[i], expected.data[i]
+                );
+            }
         }
     }
 }
 
 /// Stems, patches, channels that fill packs and do not, kernels smaller than the stride, padding beyond the kernel, rows in
-/// several segments, pixels of many elements.
+/// several segments, pixels of many elements; rows of whole packs and others.
 #[test]
 fn few_channels_are_exact_on_integers() {
     for [n, h, w, c, o, r, s, stride, padding] in [
@@ -50,6 +59,7 @@ fn few_channels_are_exact_on_integers() {
         [1, 9, 7, 3, 8, 5, 4, 3, 2],
         [1, 3, 300, 1, 8, 1, 3, 1, 1],
         [1, 40, 80, 6, 8, 20, 20, 20, 0],
+        [1, 5, 328, 5, 8, 2, 3, 1, 1],
     ] {
         let g = Geometry::new(stride, padding);
         check(&Case { n, h, w, c, o, r, s, g }.sizes().unwrap(), g);
