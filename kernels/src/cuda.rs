@@ -6,6 +6,7 @@ use engine::{DType, Device, Error, ErrorKind, Result, Tensor};
 /// The files under `kernels/common`, and what the files of one family share, by the names that `#include` uses.
 pub(crate) const HEADERS: &[(&str, &str)] = &[
     ("common/divisor.cuh", include_str!("../common/divisor.cuh")),
+    ("attention/attend.cuh", include_str!("attention/attend.cuh")),
     ("attention/fragments.cuh", include_str!("attention/fragments.cuh")),
     ("attention/gradients.cuh", include_str!("attention/gradients.cuh")),
     ("attention/problem.cuh", include_str!("attention/problem.cuh")),

@@ -1,24 +1,18 @@
 // out[b, t, h] = sum_s softmax_s(scale q_t . k_s) v_s and lse[b, h, t] = log sum_s exp(scale q_t . k_s) in bf16 on
-// tensor cores, for up to KEYS tokens: a row of scores is whole in registers, so that its softmax needs neither a
-// second look nor a running maximum.
+// tensor cores, for heads whose keys and values fit into shared memory.
 //
 // A block has `together` heads: all their keys and values come to shared memory at once, at 16-row granularity, and lie
-// there to the end. After that one barrier its warps never meet: each takes 16 queries of a head after the other. It
-// has 16 x KEYS scores in registers, makes weights of them in place, rounds these to bf16 and has with that the left
-// operand of the product with the values. The next queries are on the way meanwhile.
-//
-// A multiprocessor has few of these warps, so what hides latencies is within them: 64 keys at a time are multiplied without a
-// branch between (rows up to there are zeros), and maxima and sums are two numbers a row until the end.
+// there to the end. After that one barrier its warps never meet: each takes 16 PARTS queries of a head after the other
+// past all keys (attend.cuh). The next queries are on the way meanwhile.
 
-#include "attention/fragments.cuh"
+#include "attention/attend.cuh"
 
 constexpr int WARPS = 4;
-// Of a multiprocessor that registers leave room for.
-constexpr int BLOCKS = KEYS > 208 || HEAD > 64 ? 2 : (KEYS > 64 ? 3 : 4);
-constexpr int GROUPS = KEYS / 16;
-constexpr int CHUNK = 4; // groups that are skipped or taken together
+constexpr int PARTS = HEAD > 64 ? 1 : 2;   // of 16 queries that a warp has at once
+constexpr int BLOCKS = HEAD > 64 ? 2 : (HEAD > 32 ? 3 : 4); // of a multiprocessor that registers leave room for
+constexpr int ROWS = 16 * PARTS;
 
-// 16 queries of one of the block's heads.
+// Queries of one of the block's heads.
 struct Task {
     u32 head, tile;
     __device__ __forceinline__ Task next(u32 by, u32 tiles) const {
@@ -28,107 +22,80 @@ struct Task {
     }
 };
 
-#define PASTE_KEYS(name, keys) HEAD_ENTRY(name##_k##keys)
-#define WITH_KEYS(name, keys) PASTE_KEYS(name, keys)
+// The same, of which the compiler does not know it: what is made of it is made again, where registers are too short to keep
+// it.
+__device__ __forceinline__ Problem again(Problem p) {
+    asm volatile("" : "+r"(p.tokens), "+r"(p.heads), "+r"(p.size));
+    return p;
+}
+
+// A warp's 16 COUNT queries from token `first` on of head `head` of the block's. copy_next starts the copy of the next ones to
+// where these are.
+template <int COUNT, typename F>
+__device__ __forceinline__ void attend(u32 query_tile, u32 key_tile, u32 value_tile, F copy_next,
+                                       const Softmax &softmax, Place block, u32 head, u32 first, const i32 *valid,
+                                       element *out, float *lse, const Problem &p) {
+    Queries<COUNT, false> queries;
+    queries.load(Tile(query_tile), 0, softmax);
+    __syncwarp(); // all lanes have read them
+    copy_next();
+    copy_commit();
+    Tile keys(key_tile), values(value_tile);
+    keys.keep(), values.keep();
+    const Score score(nullptr, {}, block, p);
+    queries.take_all(keys, values, keys_of(valid, further(block, head, p).sample, p).count, softmax, score, first, 0,
+                     true);
+    const Problem q = again(p);
+    const Place at = further(block, head, q);
+    queries.store(keys_of(valid, at.sample, q).wrong, rows_of(out, at, q), lse + at.pair * q.tokens, first, q);
+}
 
 // qkv: [B, T, 3, H, D], valid: [B] or null, out: [B, T, H, D], lse: [B, H, T]
-// p.tiles: of 16 rows in T; pairs: B H
+// p.tiles: of ROWS rows in T; pairs: B H
 KERNEL __launch_bounds__(32 * WARPS, BLOCKS)
-    WITH_KEYS(attention_fwd_row, KEYS)(const element *qkv, const i32 *valid, element *out, float *lse, Problem p,
-                                       u32 pairs, u32 together) {
+    HEAD_ENTRY(attention_fwd_row)(const element *qkv, const i32 *valid, element *out, float *lse, Problem p, u32 pairs,
+                                  u32 together) {
     extern __shared__ __align__(512) uint4 shared[];
     const u32 first_pair = blockIdx.x * together, heads = min(together, pairs - first_pair);
-    const u32 rows = min((p.tokens + 63) / 64 * 64, u32(KEYS)), warps = blockDim.x / 32;
-    const u32 key_tiles = shared_address(shared);                        // (together, rows, HEAD)
-    const u32 value_tiles = key_tiles + together * rows * ROW_BYTES;     // (together, rows, HEAD)
-    const u32 query_tiles = value_tiles + together * rows * ROW_BYTES    // (2, 16, HEAD) a warp
-                            + warp_id() * 32 * ROW_BYTES;
+    const u32 rows = (p.tokens + 15) / 16 * 16, warps = blockDim.x / 32;
+    const u32 key_tiles = shared_address(shared);                     // (together, rows, HEAD)
+    const u32 value_tiles = key_tiles + together * rows * ROW_BYTES;  // (together, rows, HEAD)
+    const u32 query_tile = value_tiles + together * rows * ROW_BYTES  // (ROWS, HEAD) a warp
+                           + warp_id() * ROWS * ROW_BYTES;
     const Place block = place_of(first_pair, p);
     const Softmax softmax(p.scale);
 
-    const auto copy_queries = [&](Task task, u32 tile) {
+    const auto copy_queries = [&](Task task) {
         if (task.head >= heads) return;
-        const element *queries = part_of(qkv, 0, further(block, task.head, p), p);
-        copy_rows(tile, queries, token_stride(p), task.tile * 16, 16, p.tokens, p.size, lane_id(), 32);
+        const Problem q = again(p);
+        const element *queries = part_of(qkv, 0, further(block, task.head, q), q);
+        copy_rows(query_tile, queries, token_stride(q), task.tile * ROWS, ROWS, q.tokens, q.size, lane_id(), 32);
     };
 
     for (u32 i = 0; i < heads; i++) {
         const Place at = further(block, i, p);
-        const u32 count = keys_of(valid, at.sample, p).count, filled = min(max(count + 63, 64) / 64 * 64, rows);
+        const u32 count = keys_of(valid, at.sample, p).count, filled = (count + 15) / 16 * 16;
         for (int part = 1; part <= 2; part++)
             copy_rows((part == 1 ? key_tiles : value_tiles) + i * rows * ROW_BYTES, part_of(qkv, part, at, p),
                       token_stride(p), 0, filled, count, p.size, threadIdx.x, blockDim.x);
     }
     Task task = Task{0, 0}.next(warp_id(), p.tiles);
-    copy_queries(task, query_tiles);
+    copy_queries(task);
     copy_commit();
     copy_wait<0>();
     __syncthreads(); // keys and values are there, and the warp's queries
 
-    for (u32 turn = 0; task.head < heads; turn ^= 1) {
-        Own<true> query;
-        query.load(query_tiles + turn * 16 * ROW_BYTES, 0);
-        softmax.orient(query.kept);
-        Tile key(key_tiles + task.head * rows * ROW_BYTES), value(value_tiles + task.head * rows * ROW_BYTES);
-        key.keep(), value.keep();
-        // The other tile was read in the turn before; what ended that kept the lanes together.
-        copy_queries(task.next(warps, p.tiles), query_tiles + (turn ^ 1) * 16 * ROW_BYTES);
-        copy_commit();
-
-        const Keys keys = keys_of(valid, further(block, task.head, p).sample, p);
-        float s[GROUPS][2][4], most[4] = {-INFINITE, -INFINITE, -INFINITE, -INFINITE}, part[4] = {};
-#pragma unroll
-        for (int c = 0; c < GROUPS; c += CHUNK) {
-            const int end = c + CHUNK < GROUPS ? c + CHUNK : GROUPS;
-            if (c == 0 || 16 * c < keys.count) {
-                query.inner(key, 16 * c, s + c, end - c);
-                if (16 * end > keys.count) {
-#pragma unroll
-                    for (int j = c; j < end; j++)
-                        over_tile([&](int h, int e) {
-                            if (16 * j + 8 * h + own_pair() + e % 2 >= keys.count) s[j][h][e] = -INFINITE;
-                        });
-                }
-#pragma unroll
-                for (int j = c; j < end; j++)
-#pragma unroll
-                    for (int e = 0; e < 4; e++) most[e] = fmaxf(most[e], fmaxf(s[j][0][e], s[j][1][e]));
-            }
-        }
-        float largest[2], total[2], shift[2];
-#pragma unroll
-        for (int half = 0; half < 2; half++) {
-            largest[half] = row_max(fmaxf(most[2 * half], most[2 * half + 1]));
-            shift[half] = softmax.shift(largest[half]);
-        }
-        Sums sum = {};
-#pragma unroll
-        for (int c = 0; c < GROUPS; c += CHUNK) {
-            const int end = c + CHUNK < GROUPS ? c + CHUNK : GROUPS;
-            if (c == 0 || 16 * c < keys.count) {
-u32 weights[CHUNK][4]; // made before their products, which takes fewer registers than group by group
-#pragma unroll
-                for (int j = c; j < end; j++) {
-                    over_tile([&](int h, int e) { s[j][h][e] = softmax.weight(s[j][h][e], shift[e / 2]); });
-#pragma unroll
-                    for (int e = 0; e < 4; e++) part[e] += s[j][0][e] + s[j][1][e];
-                    to_operand(s[j], weights[j - c]);
-                }
-#pragma unroll
-                for (int j = c; j < end; j++) weighted_sum(weights[j - c], value, 16 * j, sum);
-            }
-        }
-#pragma unroll
-        for (int half = 0; half < 2; half++) total[half] = part[2 * half] + part[2 * half + 1];
-
-        // Made again rather than kept: registers are short above.
-        const Place at = further(block, task.head, p);
-        const u32 first = task.tile * 16;
-        float inverse[2];
-        finish_rows(largest, total, softmax, keys.wrong, lse + at.pair * p.tokens, first, p.tokens, inverse);
-        store_sums(sum, inverse, rows_of(out, at, p), row_stride(p), first, p.tokens, p.size);
-        task = task.next(warps, p.tiles);
+    for (; task.head < heads; task = task.next(warps, p.tiles)) {
+        const u32 offset = task.head * rows * ROW_BYTES, first = task.tile * ROWS;
+        const auto copy_next = [&] { copy_queries(task.next(warps, p.tiles)); };
+        // The last of an odd number of 16 queries are alone.
+        if (PARTS == 1 || first + 16 < p.tokens)
+            attend<PARTS>(query_tile, key_tiles + offset, value_tiles + offset, copy_next, softmax, block,
+                          task.head, first, valid, out, lse, p);
+        else
+            attend<1>(query_tile, key_tiles + offset, value_tiles + offset, copy_next, softmax, block,
+                          task.head, first, valid, out, lse, p);
         copy_wait<0>();
-        __syncwarp(); // the next queries are there for all lanes, and these are read
+        __syncwarp(); // the next queries are there for all lanes
     }
 }

@@ -1,5 +1,5 @@
-//! Launches of the bf16 kernels on tensor cores: `row_fwd.cu` and `row_bwd.cu` for sequences that fit into registers and
-//! shared memory, `stream_fwd.cu` and `stream_bwd.cu` for all others, and wherever there is a mask.
+//! Launches of the bf16 kernels on tensor cores: `row_fwd.cu` and `row_bwd.cu` for heads that fit into shared memory,
+//! `stream_fwd.cu` and `stream_bwd.cu` for all others, and wherever there is a mask.
 //!
 //! Head sizes that are a multiple of 8 are padded with zeros to 32, 64 or 128, each a variant of its own that is
 //! compiled at its first use.
@@ -13,16 +13,23 @@ use engine::{DType, Device, Result, Tensor};
 const LARGEST: usize = 128;
 /// Dynamic shared memory of a block of `row_fwd.cu` at most: every device from sm_80 on has as much.
 const FORWARD_SHARED: usize = 96 << 10;
-/// The same of `row_bwd.cu`, on devices that have as much.
+/// The most tokens of `row_fwd.cu`: more would leave a multiprocessor few warps, for small heads too.
+const ROW_TOKENS: usize = 320;
+/// Dynamic shared memory of a block of `row_bwd.cu` at most, on devices that have as much.
 const BACKWARD_SHARED: usize = 160 << 10;
 /// Warps of a block, but in `row_bwd.cu`.
 const WARPS: usize = 4;
 /// Rows of a tile in `stream_bwd.cu`, and of a tile of keys in `stream_fwd.cu`.
 const TILE: usize = 64;
 
+/// Queries that a warp of `row_fwd.cu` and `stream_fwd.cu` has at once.
+const fn queries(head: usize, masked: bool) -> usize {
+    if head > 64 || masked { 16 } else { 32 }
+}
+
 /// Rows of a block of `stream_fwd.cu`.
 const fn own_rows(head: usize, masked: bool) -> usize {
-    if head > 64 || masked { 64 } else { 128 }
+    WARPS * queries(head, masked)
 }
 
 /// Bytes of `rows` vectors of a head size.
@@ -33,8 +40,7 @@ const fn vectors(head: usize, rows: usize) -> usize {
 /// The kernels for head sizes up to `head`.
 struct Variant {
     head: usize,
-    /// Each with the tokens that it is for at most.
-    row: &'static [(usize, &'static Kernel)],
+    row: &'static Kernel,
     row_backward: &'static Kernel,
     /// Warps of a block of it at most.
     row_backward_warps: usize,
@@ -93,24 +99,22 @@ macro_rules! stream {
 }
 
 macro_rules! variant {
-    ($name:ident: $head:literal, row $($row:ident $keys:literal)*, backward $warps:literal) => {
+    ($name:ident: $head:literal, backward $warps:literal) => {
         pub(crate) mod $name {
             use super::{BACKWARD_SHARED, FORWARD_SHARED, Stream, TILE, Variant, own_rows, vectors};
             use crate::cuda::HEADERS;
             use engine::cuda::{Kernel, Module};
 
-            $(static $row: Kernel = {
-                static MODULE: Module = Module::new(
-                    "attention",
-                    "kernels/src/attention/row_fwd.cu",
-                    include_str!("row_fwd.cu"),
-                    HEADERS,
-                    &["ELEMENT_BF16", concat!("HEAD=", $head), concat!("KEYS=", $keys)],
-                    &[],
-                );
-                Kernel::new(&MODULE, concat!("attention_fwd_row_k", $keys, "_d", $head, "_bf16"))
-                    .with_dynamic_shared(FORWARD_SHARED)
-            };)*
+            static ROW_FORWARD: Module = Module::new(
+                "attention",
+                "kernels/src/attention/row_fwd.cu",
+                include_str!("row_fwd.cu"),
+                HEADERS,
+                &["ELEMENT_BF16", concat!("HEAD=", $head)],
+                &[],
+            );
+            static FORWARD: Kernel = Kernel::new(&ROW_FORWARD, concat!("attention_fwd_row_d", $head, "_bf16"))
+                .with_dynamic_shared(FORWARD_SHARED);
             static ROW_BACKWARD: Module = Module::new(
                 "attention",
                 "kernels/src/attention/row_bwd.cu",
@@ -126,24 +130,23 @@ macro_rules! variant {
 
             pub(super) static VARIANT: Variant = Variant {
                 head: $head,
-                row: &[$(($keys, &$row)),*],
+                row: &FORWARD,
                 row_backward: &BACKWARD,
                 row_backward_warps: $warps,
                 stream: stream::STREAM,
                 masked: masked::STREAM,
             };
             /// Every kernel for this head size, but those that stream.
-            const ROW_KERNELS: &[&Kernel] = &[$(&$row,)* &BACKWARD];
+            const ROW_KERNELS: &[&Kernel] = &[&FORWARD, &BACKWARD];
             /// Every kernel for this head size.
             pub(crate) static KERNELS: [&[&Kernel]; 3] = [ROW_KERNELS, stream::KERNELS, masked::KERNELS];
         }
     };
 }
 
-variant!(d32: 32, row K48 48 K64 64 K208 208 K272 272, backward 6);
-variant!(d64: 64, row K48 48 K64 64 K208 208 K272 272, backward 6);
-// With more keys a head of this size has not the shared memory that every device has.
-variant!(d128: 128, row K48 48 K64 64, backward 4);
+variant!(d32: 32, backward 6);
+variant!(d64: 64, backward 6);
+variant!(d128: 128, backward 4);
 
 /// Which of the two kinds of kernels: those that hold whole rows, where they can, or those that stream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -169,6 +172,8 @@ struct WholeHeads {
     kernel: &'static Kernel,
     /// Heads of a block.
     together: usize,
+    /// Rows of a warp's task.
+    rows: usize,
     warps: usize,
     shared: usize,
 }
@@ -224,19 +229,14 @@ impl Plan {
         if mask.is_some() { &self.variant.masked } else { &self.variant.stream }
     }
 
-    /// Forward with whole rows in registers, if that can be.
+    /// Forward with whole heads in shared memory, if that can be.
     fn row_forward(&self) -> Option<WholeHeads> {
-        let (together, head) = (self.together(), self.variant.head);
-        let &(keys, kernel) = self.variant.row.iter().find(|(keys, _)| self.sizes.tokens <= *keys)?;
-        let warps = Plan::warps(together * self.rows() / 16, WARPS);
-        let rows = self.sizes.tokens.next_multiple_of(TILE).min(keys); // of keys, with zeros behind the last
-        let shared = vectors(head, 2 * together * rows + 32 * warps);
-        (self.choice == Choice::Best && shared <= FORWARD_SHARED).then_some(WholeHeads {
-            kernel,
-            together,
-            warps,
-            shared,
-        })
+        let (together, head, tokens) = (self.together(), self.variant.head, self.sizes.tokens);
+        let queries = queries(head, false);
+        let warps = Plan::warps(together * tokens.div_ceil(queries), WARPS);
+        let shared = vectors(head, 2 * together * self.rows() + queries * warps);
+        (self.choice == Choice::Best && tokens <= ROW_TOKENS && shared <= FORWARD_SHARED)
+            .then_some(WholeHeads { kernel: self.variant.row, together, rows: queries, warps, shared })
     }
 
     /// Backward with whole heads in shared memory, if that can be.
@@ -253,6 +253,7 @@ impl Plan {
         Ok((self.choice == Choice::Best && shared <= most).then_some(WholeHeads {
             kernel,
             together,
+            rows: 16,
             warps,
             shared,
         }))
@@ -262,7 +263,7 @@ impl Plan {
     fn run_whole_heads(&self, launch: Launch, of: &WholeHeads) -> Result<()> {
         let pairs = self.sizes.pairs();
         launch
-            .value(self.problem(16)?)
+            .value(self.problem(of.rows)?)
             .value(number("samples times heads", pairs)?)
             .value(number("heads", of.together)?)
             .grid(if self.sizes.is_empty() { 0 } else { pairs.div_ceil(of.together) })

@@ -63,7 +63,7 @@ KERNEL ladder_v4(const element *qkv, const i32 *valid, element *out, float *lse,
 #pragma unroll
                 for (int h = 0; h < 2; h++) top = fmaxf(top, fmaxf(s[j][h][2 * half], s[j][h][2 * half + 1]));
             top = row_max(top);
-            shift[half] = softmax.shift(top);
+            shift[half] = top == -INFINITE ? 0.0f : top * softmax.factor; // no weight is NaN
             const float factor = softmax.weight(largest[half], shift[half]);
             largest[half] = top, total[half] *= factor;
 #pragma unroll
@@ -90,7 +90,14 @@ KERNEL ladder_v4(const element *qkv, const i32 *valid, element *out, float *lse,
     }
     float inverse[2];
     const u32 first = at.first + own_row;
-    finish_rows(largest, total, softmax, seen.wrong, lse + at.pair * p.tokens, first, p.tokens, inverse);
+#pragma unroll
+    for (int half = 0; half < 2; half++) {
+        const float all = row_sum(total[half]), none = seen.wrong ? NOT_A_NUMBER : 0.0f;
+        inverse[half] = all == 0.0f ? none : reciprocal(all);
+        const u32 row = first + own_group() + 8 * half;
+        if (lane % 4 == 0 && row < p.tokens)
+            lse[at.pair * p.tokens + row] = all == 0.0f ? none - INFINITE : largest[half] * softmax.factor * LN_2 + logf(all);
+    }
 #pragma unroll
     for (int n = 0; n < 2 * STEPS; n++)
 #pragma unroll

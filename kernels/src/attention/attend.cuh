@@ -1,0 +1,201 @@
+// A warp's queries against keys and values in shared memory: the forward pass of the bf16 attention kernels on tensor
+// cores, 32 keys at a time.
+//
+// A softmax is the same whatever is subtracted from its exponents. What must not happen is that weights overflow, or
+// that all of a row vanish. So a row takes the maximum of the first keys that it sees as its reference, and looks for
+// another only where a weight has become larger than 2^40: no maximum, and nothing to be rescaled, elsewhere. bf16 and
+// float32 have the same exponents, and a weight is as precise at 2^40 as at 1.
+//
+// Weights are rounded to bf16 as operands. What normalises the result is the sum of the rounded ones, which tensor cores make
+// with a matrix of ones: so the result is a mean of values to the bit, and where one key has all the weight it is that
+// key's value. lse is of the sum before rounding.
+#pragma once
+
+#include "attention/fragments.cuh"
+
+// A row's reference is another where the weights that a lane has of it are more: sums of values of up to 2^80 cannot
+// overflow.
+constexpr float MOST = 1.0995116e12f; // 2^40
+// The exponent's shift before any key is seen: weights of finite scores overflow, those of minus infinity are 0.
+constexpr float UNSEEN = -3.4028235e38f;
+constexpr u32 ONES = 0x3f803f80u; // two elements
+
+// 16 PARTS queries of a warp, and what they have of the keys so far.
+template <int PARTS, bool HAS_MASK> struct Queries {
+    Operand query[PARTS];
+    Sums sum[PARTS];          // of weighted values
+    float weights[PARTS][4];  // sums of the weights as rounded and of the lane's before that: [0], [1] of row g, [2], [3] of row g + 8
+    float shift[PARTS][2];    // the row's reference, as an exponent
+
+    // From rows `row` on of a tile.
+    __device__ __forceinline__ void load(const Tile &tile, u32 row, const Softmax &softmax) {
+#pragma unroll
+        for (int part = 0; part < PARTS; part++) {
+            load_operand(tile, row + 16 * part, query[part]);
+            softmax.orient(query[part]);
+#pragma unroll
+            for (int e = 0; e < 4; e++) {
+                weights[part][e] = 0.0f, shift[part][e / 2] = UNSEEN;
+#pragma unroll
+                for (int n = 0; n < 2 * STEPS; n++) sum[part][n][e] = 0.0f;
+            }
+        }
+    }
+
+    // s = raw scores of 16 GROUPS keys from the tile's first row on, or with TAIL of the first `columns` of them and
+    // minus infinity behind. `score` and the tokens that the warp's first query and the first key are: for a mask.
+    template <int GROUPS, bool TAIL>
+    __device__ __forceinline__ void scores(const Tile &keys, u32 columns, const Score &score, u32 query_token,
+                                           u32 key_token, float (&s)[PARTS][GROUPS][2][4]) const {
+#pragma unroll
+        for (int part = 0; part < PARTS; part++)
+#pragma unroll
+            for (int j = 0; j < GROUPS; j++) over_tile([&](int h, int e) { s[part][j][h][e] = 0.0f; });
+#pragma unroll
+        for (int j = 0; j < GROUPS; j++)
+#pragma unroll
+            for (int step = 0; step < STEPS; step++) {
+                u32 b[4];
+                load_others(keys, 16 * j, step, b);
+#pragma unroll
+                for (int part = 0; part < PARTS; part++) {
+                    mma_bf16(s[part][j][0], query[part][step], b[0], b[1]);
+                    mma_bf16(s[part][j][1], query[part][step], b[2], b[3]);
+                }
+            }
+        if constexpr (HAS_MASK || TAIL) {
+#pragma unroll
+            for (int part = 0; part < PARTS; part++)
+#pragma unroll
+                for (int j = 0; j < GROUPS; j++)
+                    over_tile([&](int h, int e) {
+                        const u32 row = 16 * part + 8 * (e / 2) + own_group(), column = 16 * j + 8 * h + own_pair() + e % 2;
+                        float &x = s[part][j][h][e];
+                        if (HAS_MASK) x = score.masked(x, query_token + row, key_token + column);
+                        if (TAIL && column >= columns) x = -INFINITE;
+                    });
+        }
+    }
+
+    // Makes references no less than the scores of 16 keys, of which `columns` are there.
+    __device__ __forceinline__ void refer(const Tile &keys, u32 columns, const Softmax &softmax, const Score &score,
+                                          u32 query_token, u32 key_token, bool first) {
+        float s[PARTS][1][2][4];
+        scores<1, true>(keys, columns, score, query_token, key_token, s);
+#pragma unroll
+        for (int part = 0; part < PARTS; part++)
+#pragma unroll
+            for (int half = 0; half < 2; half++) {
+                const float(&x)[2][4] = s[part][0];
+                const float most = row_max(fmaxf(fmaxf(x[0][2 * half], x[0][2 * half + 1]),
+                                                 fmaxf(x[1][2 * half], x[1][2 * half + 1])));
+                const float old = shift[part][half], larger = fmaxf(old, most * softmax.factor);
+                shift[part][half] = larger;
+                if (first) continue; // there is nothing yet
+                const float by = exp2_fast(old - larger);
+#pragma unroll
+                for (int e = 2 * half; e < 2 * half + 2; e++) {
+                    weights[part][e] *= by;
+#pragma unroll
+                    for (int n = 0; n < 2 * STEPS; n++) sum[part][n][e] *= by;
+                }
+            }
+    }
+
+    // Takes in 16 GROUPS keys and values from the first row of both tiles on, or with TAIL the first `columns` of them.
+    // False, and nothing is taken in, if a row needs another reference.
+    template <int GROUPS, bool TAIL>
+    __device__ __forceinline__ bool take(const Tile &keys, const Tile &values, u32 columns, const Softmax &softmax,
+                                         const Score &score, u32 query_token, u32 key_token) {
+        float s[PARTS][GROUPS][2][4], added[PARTS][2], most = 0.0f;
+        scores<GROUPS, TAIL>(keys, columns, score, query_token, key_token, s);
+        u32 operand[PARTS][GROUPS][4];
+#pragma unroll
+        for (int part = 0; part < PARTS; part++) {
+#pragma unroll
+            for (int j = 0; j < GROUPS; j++) {
+                float(&x)[2][4] = s[part][j];
+                over_tile([&](int h, int e) {
+                    x[h][e] = softmax.weight(x[h][e], shift[part][e / 2]);
+                });
+                to_operand(x, operand[part][j]);
+#pragma unroll
+                for (int half = 0; half < 2; half++) {
+                    const float four = (x[0][2 * half] + x[0][2 * half + 1]) + (x[1][2 * half] + x[1][2 * half + 1]);
+                    added[part][half] = j == 0 ? four : added[part][half] + four;
+                }
+            }
+            most = fmaxf(most, fmaxf(added[part][0], added[part][1]));
+        }
+        if (__any_sync(ALL_LANES, most > MOST)) return false;
+        const u32 ones = own_group() % 2 ? 0 : ONES;
+
+#pragma unroll
+        for (int part = 0; part < PARTS; part++)
+#pragma unroll
+            for (int half = 0; half < 2; half++) weights[part][2 * half + 1] += added[part][half];
+#pragma unroll
+        for (int j = 0; j < GROUPS; j++) {
+#pragma unroll
+            for (int step = 0; step < STEPS; step++) {
+                u32 b[4];
+                load_others_transposed(values, 16 * j, step, b);
+#pragma unroll
+                for (int part = 0; part < PARTS; part++) {
+                    mma_bf16(sum[part][2 * step], operand[part][j], b[0], b[1]);
+                    mma_bf16(sum[part][2 * step + 1], operand[part][j], b[2], b[3]);
+                }
+            }
+#pragma unroll
+            for (int part = 0; part < PARTS; part++) mma_bf16(weights[part], operand[part][j], ones, ones);
+        }
+        return true;
+    }
+
+    // Takes in the first `count` keys and values of tiles; rows up to a multiple of 16 are there. `first` if nothing was taken
+    // in before.
+    __device__ __forceinline__ void take_all(Tile keys, Tile values, u32 count, const Softmax &softmax,
+                                             const Score &score, u32 query_token, u32 key_token, bool first) {
+        // Keys that are left, and how many of them references are to be made of first.
+        u32 left = count, refer_to = first ? 16 : 0;
+        while (left > 0) {
+            for (u32 i = 0; i < refer_to && i < left; i += 16) {
+                Tile these = keys;
+                these.others += i * ROW_BYTES;
+                refer(these, left - i, softmax, score, query_token, key_token + count - left + i, first);
+            }
+            first = false;
+            for (; left >= 32; left -= 32) {
+                if (!take<2, false>(keys, values, 32, softmax, score, query_token, key_token + count - left)) break;
+                keys.others += 32 * ROW_BYTES, values.rows += 32 * ROW_BYTES;
+            }
+            for (; left - 1 < 31; left -= min(left, 16)) {
+                if (!take<1, true>(keys, values, left, softmax, score, query_token, key_token + count - left)) break;
+                keys.others += 16 * ROW_BYTES, values.rows += 16 * ROW_BYTES;
+            }
+            refer_to = 32;
+        }
+    }
+
+    // Writes what has become of tokens first ..: out [T, H, D] of the sample and head, and lse [T].
+    __device__ __forceinline__ void store(bool wrong, element *out, float *lse, u32 first, const Problem &p) const {
+        const float none = wrong ? NOT_A_NUMBER : 0.0f;
+        float all = 0.0f, reference = 0.0f;
+#pragma unroll
+        for (int part = 0; part < PARTS; part++) {
+            float inverse[2];
+#pragma unroll
+            for (int half = 0; half < 2; half++) {
+                const float rounded = weights[part][2 * half], sum_of_row = row_sum(weights[part][2 * half + 1]);
+                inverse[half] = rounded == 0.0f ? none : reciprocal(rounded);
+                // Each of a row's lanes writes the lse of another row.
+                if (lane_id() % 4 == 2 * part + half) all = sum_of_row, reference = shift[part][half];
+            }
+            store_sums(sum[part], inverse, out, row_stride(p), first + 16 * part, p.tokens, p.size);
+        }
+        const int place = lane_id() % 4;
+        const u32 row = first + 8 * place + own_group();
+        if (place < 2 * PARTS && row < p.tokens)
+            lse[row] = all == 0.0f ? none - INFINITE : fmaf(reference, LN_2, logf(all));
+    }
+};
