@@ -49,8 +49,7 @@ struct Tile {
     u32 rows;   // as left operand, 16 rows; or transposed as right operand of sums over these rows
     u32 others; // as right operand of products over the components
     Tile() = default;
-    __device__ __forceinline__ explicit Tile(u32 tile) {
-        const u32 lane = lane_id();
+    __device__ __forceinline__ explicit Tile(u32 tile, u32 lane = lane_id()) {
         rows = tile + 16 * swizzled<PACKS>(lane % 16, lane / 16);
         others = tile + 16 * swizzled<PACKS>(lane % 8 + lane / 16 * 8, lane / 8 % 2);
     }

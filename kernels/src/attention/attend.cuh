@@ -28,11 +28,10 @@ template <int PARTS, bool HAS_MASK> struct Queries {
     float shift[PARTS][2];    // the row's reference, as an exponent
 
     // From rows `row` on of a tile.
-    __device__ __forceinline__ void load(const Tile &tile, u32 row, const Softmax &softmax) {
+    __device__ __forceinline__ void load(const Tile &tile, u32 row) {
 #pragma unroll
         for (int part = 0; part < PARTS; part++) {
             load_operand(tile, row + 16 * part, query[part]);
-            softmax.orient(query[part]);
 #pragma unroll
             for (int e = 0; e < 4; e++) {
                 weights[part][e] = 0.0f, shift[part][e / 2] = UNSEEN;
@@ -42,11 +41,11 @@ template <int PARTS, bool HAS_MASK> struct Queries {
         }
     }
 
-    // s = raw scores of 16 GROUPS keys from the tile's first row on, or with TAIL of the first `columns` of them and
-    // minus infinity behind. `score` and the tokens that the warp's first query and the first key are: for a mask.
+    // s = raw scores of 16 GROUPS keys from the tile's first row on; with TAIL those behind the first `columns` are hidden.
+    // `score` and the tokens that the warp's first query and the first key are: for a mask.
     template <int GROUPS, bool TAIL>
-    __device__ __forceinline__ void scores(const Tile &keys, u32 columns, const Score &score, u32 query_token,
-                                           u32 key_token, float (&s)[PARTS][GROUPS][2][4]) const {
+    __device__ __forceinline__ void scores(const Tile &keys, u32 columns, const Softmax &softmax, const Score &score,
+                                           u32 query_token, u32 key_token, float (&s)[PARTS][GROUPS][2][4]) const {
 #pragma unroll
         for (int part = 0; part < PARTS; part++)
 #pragma unroll
@@ -64,35 +63,40 @@ template <int PARTS, bool HAS_MASK> struct Queries {
                 }
             }
         if constexpr (HAS_MASK || TAIL) {
+            const int limit = int(columns) - own_pair();
 #pragma unroll
             for (int part = 0; part < PARTS; part++)
 #pragma unroll
                 for (int j = 0; j < GROUPS; j++)
                     over_tile([&](int h, int e) {
-                        const u32 row = 16 * part + 8 * (e / 2) + own_group(), column = 16 * j + 8 * h + own_pair() + e % 2;
+                        const int row = 16 * part + 8 * (e / 2) + own_group(), column = 16 * j + 8 * h + e % 2;
                         float &x = s[part][j][h][e];
-                        if (HAS_MASK) x = score.masked(x, query_token + row, key_token + column);
-                        if (TAIL && column >= columns) x = -INFINITE;
+                        if (HAS_MASK) x = score.masked(x, query_token + row, key_token + own_pair() + column);
+                        if (TAIL && column >= limit) x = softmax.hidden();
                     });
         }
     }
 
-    // Makes references no less than the scores of 16 keys, of which `columns` are there.
+    // Makes references no less than the scores of 16 keys, of which `columns` are there. With FIRST nothing was taken in yet.
+    template <bool FIRST>
     __device__ __forceinline__ void refer(const Tile &keys, u32 columns, const Softmax &softmax, const Score &score,
-                                          u32 query_token, u32 key_token, bool first) {
+                                          u32 query_token, u32 key_token) {
         float s[PARTS][1][2][4];
-        scores<1, true>(keys, columns, score, query_token, key_token, s);
+        scores<1, true>(keys, columns, softmax, score, query_token, key_token, s);
 #pragma unroll
         for (int part = 0; part < PARTS; part++)
 #pragma unroll
             for (int half = 0; half < 2; half++) {
-                const float(&x)[2][4] = s[part][0];
-                const float most = row_max(fmaxf(fmaxf(x[0][2 * half], x[0][2 * half + 1]),
-                                                 fmaxf(x[1][2 * half], x[1][2 * half + 1])));
-                const float old = shift[part][half], larger = fmaxf(old, most * softmax.factor);
-                shift[part][half] = larger;
-                if (first) continue; // there is nothing yet
-                const float by = exp2_fast(old - larger);
+                float most = shift[part][half];
+#pragma unroll
+                for (int h = 0; h < 2; h++)
+#pragma unroll
+                    for (int e = 2 * half; e < 2 * half + 2; e++)
+                        most = fmaxf(most, s[part][0][h][e] * softmax.factor);
+                most = row_max(most);
+                const float by = exp2_fast(shift[part][half] - most);
+                shift[part][half] = most;
+                if (FIRST) continue;
 #pragma unroll
                 for (int e = 2 * half; e < 2 * half + 2; e++) {
                     weights[part][e] *= by;
@@ -107,8 +111,9 @@ template <int PARTS, bool HAS_MASK> struct Queries {
     template <int GROUPS, bool TAIL>
     __device__ __forceinline__ bool take(const Tile &keys, const Tile &values, u32 columns, const Softmax &softmax,
                                          const Score &score, u32 query_token, u32 key_token) {
-        float s[PARTS][GROUPS][2][4], added[PARTS][2], most = 0.0f;
-        scores<GROUPS, TAIL>(keys, columns, score, query_token, key_token, s);
+        float s[PARTS][GROUPS][2][4], added[PARTS][2];
+        bool overflows = false;
+        scores<GROUPS, TAIL>(keys, columns, softmax, score, query_token, key_token, s);
         u32 operand[PARTS][GROUPS][4];
 #pragma unroll
         for (int part = 0; part < PARTS; part++) {
@@ -125,9 +130,9 @@ template <int PARTS, bool HAS_MASK> struct Queries {
                     added[part][half] = j == 0 ? four : added[part][half] + four;
                 }
             }
-            most = fmaxf(most, fmaxf(added[part][0], added[part][1]));
+            overflows |= added[part][0] > MOST || added[part][1] > MOST;
         }
-        if (__any_sync(ALL_LANES, most > MOST)) return false;
+        if (__any_sync(ALL_LANES, overflows)) return false;
         const u32 ones = own_group() % 2 ? 0 : ONES;
 
 #pragma unroll
@@ -156,15 +161,9 @@ template <int PARTS, bool HAS_MASK> struct Queries {
     // in before.
     __device__ __forceinline__ void take_all(Tile keys, Tile values, u32 count, const Softmax &softmax,
                                              const Score &score, u32 query_token, u32 key_token, bool first) {
-        // Keys that are left, and how many of them references are to be made of first.
-        u32 left = count, refer_to = first ? 16 : 0;
+        u32 left = count;
+        if (first && left > 0) refer<true>(keys, left, softmax, score, query_token, key_token);
         while (left > 0) {
-            for (u32 i = 0; i < refer_to && i < left; i += 16) {
-                Tile these = keys;
-                these.others += i * ROW_BYTES;
-                refer(these, left - i, softmax, score, query_token, key_token + count - left + i, first);
-            }
-            first = false;
             for (; left >= 32; left -= 32) {
                 if (!take<2, false>(keys, values, 32, softmax, score, query_token, key_token + count - left)) break;
                 keys.others += 32 * ROW_BYTES, values.rows += 32 * ROW_BYTES;
@@ -173,7 +172,10 @@ template <int PARTS, bool HAS_MASK> struct Queries {
                 if (!take<1, true>(keys, values, left, softmax, score, query_token, key_token + count - left)) break;
                 keys.others += 16 * ROW_BYTES, values.rows += 16 * ROW_BYTES;
             }
-            refer_to = 32;
+            // Where another reference is needed, of all that was to be taken in.
+            Tile these = keys;
+            for (u32 i = 0; i < 32 && i < left; i += 16, these.others += 16 * ROW_BYTES)
+                refer<false>(these, left - i, softmax, score, query_token, key_token + count - left + i);
         }
     }
 

@@ -38,10 +38,10 @@ __device__ __forceinline__ Place further(Place at, u32 pairs, const Problem &p) 
     return at;
 }
 // Of block ((sample * heads) + head) * tiles + tile, whose tile has `rows` own rows.
-__device__ __forceinline__ Place place(u32 rows, const Problem &p) {
-    const u32 pair = blockIdx.x / p.tiles;
+__device__ __forceinline__ Place place(u32 rows, const Problem &p, u32 block = blockIdx.x) {
+    const u32 pair = block / p.tiles;
     Place at = place_of(pair, p);
-    at.first = (blockIdx.x - pair * p.tiles) * rows;
+    at.first = (block - pair * p.tiles) * rows;
     return at;
 }
 

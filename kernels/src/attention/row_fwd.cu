@@ -22,13 +22,6 @@ struct Task {
     }
 };
 
-// The same, of which the compiler does not know it: what is made of it is made again, where registers are too short to keep
-// it.
-__device__ __forceinline__ Problem again(Problem p) {
-    asm volatile("" : "+r"(p.tokens), "+r"(p.heads), "+r"(p.size));
-    return p;
-}
-
 // A warp's 16 COUNT queries from token `first` on of head `head` of the block's. copy_next starts the copy of the next ones to
 // where these are.
 template <int COUNT, typename F>
@@ -36,7 +29,7 @@ __device__ __forceinline__ void attend(u32 query_tile, u32 key_tile, u32 value_t
                                        const Softmax &softmax, Place block, u32 head, u32 first, const i32 *valid,
                                        element *out, float *lse, const Problem &p) {
     Queries<COUNT, false> queries;
-    queries.load(Tile(query_tile), 0, softmax);
+    queries.load(Tile(query_tile), 0);
     __syncwarp(); // all lanes have read them
     copy_next();
     copy_commit();
@@ -69,14 +62,14 @@ KERNEL __launch_bounds__(32 * WARPS, BLOCKS)
         if (task.head >= heads) return;
         const Problem q = again(p);
         const element *queries = part_of(qkv, 0, further(block, task.head, q), q);
-        copy_rows(query_tile, queries, token_stride(q), task.tile * ROWS, ROWS, q.tokens, q.size, lane_id(), 32);
+        copy_vectors(query_tile, queries, token_stride(q), task.tile * ROWS, ROWS, q.tokens, q.size, lane_id(), 32);
     };
 
     for (u32 i = 0; i < heads; i++) {
         const Place at = further(block, i, p);
         const u32 count = keys_of(valid, at.sample, p).count, filled = (count + 15) / 16 * 16;
         for (int part = 1; part <= 2; part++)
-            copy_rows((part == 1 ? key_tiles : value_tiles) + i * rows * ROW_BYTES, part_of(qkv, part, at, p),
+            copy_vectors((part == 1 ? key_tiles : value_tiles) + i * rows * ROW_BYTES, part_of(qkv, part, at, p),
                       token_stride(p), 0, filled, count, p.size, threadIdx.x, blockDim.x);
     }
     Task task = Task{0, 0}.next(warp_id(), p.tiles);

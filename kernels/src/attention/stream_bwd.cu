@@ -18,7 +18,7 @@ constexpr u32 TILE_BYTES = TILE * ROW_BYTES;
 // Starts the copy of rows start .. start + 63 of a matrix, zeros from `end` on.
 __device__ __forceinline__ void copy_tile(u32 tile, const element *rows, u64 stride, u32 start, u32 end,
                                           const Problem &p) {
-    copy_rows(tile, rows, stride, start, TILE, end, p.size, threadIdx.x, 32 * WARPS);
+    copy_vectors(tile, rows, stride, start, TILE, end, p.size, threadIdx.x, 32 * WARPS);
 }
 
 // qkv: [B, T, 3, H, D], valid: [B] or null, out, dout: [B, T, H, D], lse: [B, H, T], masks: [1 or B, 1 or H, T, T], or null if

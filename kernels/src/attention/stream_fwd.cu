@@ -15,7 +15,7 @@ constexpr bool IS_MASKED = false;
 
 constexpr int WARPS = 4;
 constexpr int PARTS = HEAD > 64 || IS_MASKED ? 1 : 2; // of 16 queries that a warp has
-constexpr int BLOCKS = HEAD > 64 ? 2 : 3; // of a multiprocessor that registers leave room for
+constexpr int BLOCKS = HEAD > 64 ? 2 : (HEAD > 32 ? 3 : 4); // of a multiprocessor that registers leave room for
 constexpr int ROWS = 16 * PARTS * WARPS; // own rows of a block
 constexpr int TILE = 64;                 // keys of a tile
 constexpr u32 TILE_BYTES = TILE * ROW_BYTES;
@@ -35,37 +35,42 @@ KERNEL __launch_bounds__(32 * WARPS, BLOCKS)
     const Score score(masks, strides, at, p);
     const Softmax softmax(IS_MASKED ? 1.0f : p.scale); // a masked score is scaled already
     const u32 own_row = 16 * PARTS * warp_id();
-    const bool has_rows = at.first + own_row < p.tokens;
 
-    const auto copy_tile = [&](u32 start, u32 stage) {
+    const element *key_rows = part_of(qkv, 1, at, p); // values are H D further
+    asm volatile("" : "+l"(key_rows));                // kept instead of what it is made of
+    const auto copy_tile = [&](u32 start) {
         if (start >= keys.count) return;
-        copy_rows(key_tiles + stage * TILE_BYTES, part_of(qkv, 1, at, p), token_stride(p), start, TILE, keys.count,
-                  p.size, threadIdx.x, 32 * WARPS);
-        copy_rows(value_tiles + stage * TILE_BYTES, part_of(qkv, 2, at, p), token_stride(p), start, TILE, keys.count,
-                  p.size, threadIdx.x, 32 * WARPS);
+        const Problem q = again(p);
+        const u32 stage = start / TILE % 2 * TILE_BYTES;
+        copy_vectors(key_tiles + stage, key_rows, token_stride(q), start, TILE, keys.count, q.size, threadIdx.x, 32 * WARPS);
+        copy_vectors(value_tiles + stage, key_rows + row_stride(q), token_stride(q), start, TILE, keys.count, q.size,
+                  threadIdx.x, 32 * WARPS);
     };
 
-    copy_rows(query_tile, part_of(qkv, 0, at, p), token_stride(p), at.first, ROWS, p.tokens, p.size, threadIdx.x,
+    copy_vectors(query_tile, part_of(qkv, 0, at, p), token_stride(p), at.first, ROWS, p.tokens, p.size, threadIdx.x,
               32 * WARPS);
-    copy_tile(0, 0);
+    copy_tile(0);
     copy_commit();
 
     Queries<PARTS, IS_MASKED> own;
-    const u32 first = at.first + own_row;
-    u32 stage = 0;
     copy_wait<0>();
     __syncthreads(); // the queries are there, and the first tile
-    own.load(Tile(query_tile), own_row, softmax);
-    for (u32 start = 0; start < keys.count; start += TILE, stage ^= 1) {
+    own.load(Tile(query_tile), own_row);
+    for (u32 start = 0; start < keys.count; start += TILE) {
         copy_wait<0>();
         __syncthreads(); // this tile is there, and all warps have read the one before, where the next one goes
-        copy_tile(start + TILE, stage ^ 1);
+        copy_tile(start + TILE);
         copy_commit();
-        if (!has_rows) continue;
-        Tile key(key_tiles + stage * TILE_BYTES), value(value_tiles + stage * TILE_BYTES);
+        if (at.first + own_row >= p.tokens) continue;
+        const u32 stage = start / TILE % 2 * TILE_BYTES;
+        const u32 lane = lane_again();
+        Tile key(key_tiles + stage, lane), value(value_tiles + stage, lane);
         key.keep(), value.keep();
-        own.take_all(key, value, min(keys.count - start, u32(TILE)), softmax, score, first, start, start == 0);
+        own.take_all(key, value, min(keys.count - start, u32(TILE)), softmax, score, at.first + own_row, start, start == 0);
     }
     copy_wait<0>(); // what is on its way to shared memory without keys
-    if (has_rows) own.store(keys.wrong, rows_of(out, at, p), lse + at.pair * p.tokens, first, p);
+    const Problem q = again(p);
+    const Place end = place(ROWS, q, block_again());
+    if (end.first + own_row >= p.tokens) return;
+    own.store(keys_of(valid, end.sample, q).wrong, rows_of(out, end, q), lse + end.pair * q.tokens, end.first + own_row, q);
 }

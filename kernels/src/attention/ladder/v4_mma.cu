@@ -29,7 +29,6 @@ KERNEL ladder_v4(const element *qkv, const i32 *valid, element *out, float *lse,
 #pragma unroll
     for (int step = 0; step < STEPS; step++)
         load_matrices(shared_address(&queries[(own_row + lane % 16) * PACKS + 2 * step + lane / 16]), query[step]);
-    softmax.orient(query);
 
     Sums sum = {};
     float largest[2] = {-INFINITE, -INFINITE}, total[2] = {};
@@ -51,6 +50,7 @@ KERNEL ladder_v4(const element *qkv, const i32 *valid, element *out, float *lse,
                 mma_bf16(s[j][1], query[step], b[2], b[3]);
             }
             over_tile([&](int h, int e) {
+                s[j][h][e] *= softmax.factor;
                 if (start + 16 * j + 8 * h + own_pair() + e % 2 >= seen.count) s[j][h][e] = -INFINITE;
             });
         }
@@ -63,8 +63,8 @@ KERNEL ladder_v4(const element *qkv, const i32 *valid, element *out, float *lse,
 #pragma unroll
                 for (int h = 0; h < 2; h++) top = fmaxf(top, fmaxf(s[j][h][2 * half], s[j][h][2 * half + 1]));
             top = row_max(top);
-            shift[half] = top == -INFINITE ? 0.0f : top * softmax.factor; // no weight is NaN
-            const float factor = softmax.weight(largest[half], shift[half]);
+            shift[half] = top == -INFINITE ? 0.0f : top; // no weight is NaN
+            const float factor = exp2_fast(largest[half] - shift[half]);
             largest[half] = top, total[half] *= factor;
 #pragma unroll
             for (int n = 0; n < 2 * STEPS; n++) sum[n][2 * half] *= factor, sum[n][2 * half + 1] *= factor;
@@ -72,7 +72,7 @@ KERNEL ladder_v4(const element *qkv, const i32 *valid, element *out, float *lse,
 #pragma unroll
         for (int j = 0; j < GROUPS; j++) {
             over_tile([&](int h, int e) {
-                s[j][h][e] = softmax.weight(s[j][h][e], shift[e / 2]);
+                s[j][h][e] = exp2_fast(s[j][h][e] - shift[e / 2]);
                 total[e / 2] += s[j][h][e];
             });
             u32 weights[4];
@@ -96,7 +96,7 @@ KERNEL ladder_v4(const element *qkv, const i32 *valid, element *out, float *lse,
         inverse[half] = all == 0.0f ? none : reciprocal(all);
         const u32 row = first + own_group() + 8 * half;
         if (lane % 4 == 0 && row < p.tokens)
-            lse[at.pair * p.tokens + row] = all == 0.0f ? none - INFINITE : largest[half] * softmax.factor * LN_2 + logf(all);
+            lse[at.pair * p.tokens + row] = all == 0.0f ? none - INFINITE : largest[half] * LN_2 + logf(all);
     }
 #pragma unroll
     for (int n = 0; n < 2 * STEPS; n++)
