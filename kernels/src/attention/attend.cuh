@@ -62,17 +62,32 @@ template <int PARTS, bool HAS_MASK> struct Queries {
                     mma_bf16(s[part][j][1], query[part][step], b[2], b[3]);
                 }
             }
-        if constexpr (HAS_MASK || TAIL) {
-            const int limit = int(columns) - own_pair();
+        const int limit = int(columns) - own_pair(); // of a lane's columns
+        if constexpr (HAS_MASK) {
+#pragma unroll
+            for (int part = 0; part < PARTS; part++)
+#pragma unroll
+                for (int half = 0; half < 2; half++) {
+                    const float *mask = mask_row(score, query_token + 16 * part + 8 * half + own_group()) + key_token + own_pair();
+#pragma unroll
+                    for (int j = 0; j < GROUPS; j++)
+#pragma unroll
+                        for (int h = 0; h < 2; h++)
+#pragma unroll
+                            for (int e = 0; e < 2; e++) {
+                                const int column = 16 * j + 8 * h + e;
+                                float &x = s[part][j][h][2 * half + e];
+                                if (!TAIL || column < limit) x = masked(x, score, mask[column]);
+                            }
+                }
+        }
+        if constexpr (TAIL) {
 #pragma unroll
             for (int part = 0; part < PARTS; part++)
 #pragma unroll
                 for (int j = 0; j < GROUPS; j++)
                     over_tile([&](int h, int e) {
-                        const int row = 16 * part + 8 * (e / 2) + own_group(), column = 16 * j + 8 * h + e % 2;
-                        float &x = s[part][j][h][e];
-                        if (HAS_MASK) x = score.masked(x, query_token + row, key_token + own_pair() + column);
-                        if (TAIL && column >= limit) x = softmax.hidden();
+                        if (16 * j + 8 * h + e % 2 >= limit) s[part][j][h][e] = softmax.hidden();
                     });
         }
     }

@@ -73,3 +73,12 @@ struct Softmax {
         return exp2_fast(fmaf(score, factor, -shift));
     }
 };
+
+// The mask's row of a query; of one behind the last, whose results nobody sees, the last one's.
+__device__ __forceinline__ const float *mask_row(const Score &score, u32 query) {
+    return score.mask + u64(min(query, score.tokens - 1)) * score.tokens;
+}
+// A product as a score. Forward and backward get the same bits.
+__device__ __forceinline__ float masked(float product, const Score &score, float element) {
+    return fmaf(product, score.scale, element);
+}

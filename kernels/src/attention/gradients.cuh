@@ -19,66 +19,107 @@ constexpr bool IS_MASKED = true;
 constexpr bool IS_MASKED = false;
 #endif
 
-// exp(score - lse), where lse of a row that sees nothing is given as infinity. The score is rounded as it was when lse was
-// made: where one key dominates, both are equal and its weight is exactly 1, however large they are.
-__device__ __forceinline__ float weight_of(float product, const Score &score, u32 query, u32 key, float lse) {
-    const float x = IS_MASKED ? score.masked(product, query, key) : __fmul_rn(product, score.scale);
-    return exp2_fast(__fadd_rn(x, -lse) * LOG2_E);
+// The weight exp(score - lse) as a power of two, with one rounding of its exponent: log_sum is lse log2 e, or infinity for a
+// row that sees nothing. `mask` is the pair's element, if there is one.
+__device__ __forceinline__ float weight_of(float product, const Score &score, const float *mask, float log_sum) {
+    if (IS_MASKED) return exp2_fast(fmaf(masked(product, score, *mask), LOG2_E, -log_sum));
+    return exp2_fast(fmaf(product, score.scale * LOG2_E, -log_sum));
+}
+
+// A tile from `rows` further on, a multiple of 16.
+__device__ __forceinline__ Tile further(Tile tile, u32 rows) {
+    tile.rows += rows * ROW_BYTES, tile.others += rows * ROW_BYTES;
+    return tile;
+}
+
+// s[j] += own . other for the first COUNT times 16 rows of a tile.
+template <int COUNT, bool KEPT>
+__device__ __forceinline__ void add_inner(const Own<KEPT> &own, const Tile &tile, float (&s)[COUNT][2][4]) {
+#pragma unroll
+    for (int step = 0; step < STEPS; step++) {
+        u32 a[4];
+        own.step(step, a);
+#pragma unroll
+        for (int j = 0; j < COUNT; j++) {
+            u32 b[4];
+            load_others(tile, 16 * j, step, b);
+            mma_bf16(s[j][0], a, b[0], b[1]);
+            mma_bf16(s[j][1], a, b[2], b[3]);
+        }
+    }
+}
+
+// What belongs to a row, beside its vectors.
+struct RowScalars {
+    float log_sum; // lse log2 e; of a row that sees nothing, or that is behind the last, infinity, so that its weights are 0
+    float delta;   // negative, as sums start with it
+};
+
+__device__ __forceinline__ RowScalars row_scalars(float lse, float delta) {
+    return {lse_or_infinity(lse) * LOG2_E, -delta};
 }
 
 // 16 queries of a warp, and the sum that is their gradient.
 struct OwnQueries {
     Own<true> query, upstream;
-    float lse[2], delta[2];
-    u32 first; // token
+    float log_sum[2];
+    float delta[4]; // negative, as products start with it: twice row g's, twice row g + 8's
+    u32 first;      // token
     Sums dquery = {};
 
-    // Rows from `row` on of tiles, which begin with token `start`, and from row_lse and row_delta on of what belongs to them.
-    __device__ __forceinline__ OwnQueries(u32 queries, u32 upstreams, u32 row, u32 start, const float *row_lse,
-                                          const float *row_delta) {
+    // Rows from `row` on of tiles, which begin with token `start`, and of what belongs to them.
+    __device__ __forceinline__ OwnQueries(u32 queries, u32 upstreams, u32 row, u32 start,
+                                          const RowScalars *scalars) {
         first = start + row;
         query.load(queries, row), upstream.load(upstreams, row);
 #pragma unroll
         for (int half = 0; half < 2; half++) {
-            lse[half] = row_lse[own_group() + 8 * half];
-            delta[half] = row_delta[own_group() + 8 * half];
+            const volatile RowScalars &own = scalars[row + own_group() + 8 * half];
+            log_sum[half] = own.log_sum;
+            // Read twice: of one value the compiler would make the four that a product starts with each time again.
+            delta[2 * half] = own.delta, delta[2 * half + 1] = own.delta;
         }
     }
-    // Takes in the keys and values in a tile's rows from `row` on: COUNT times 16, or `columns`. The tile begins with token
+    // Takes in the first COUNT times 16 keys and values of tiles, or with TAIL the first `columns` of them. The first is token
     // `start`.
-    template <int COUNT>
-    __device__ __forceinline__ void take(const Tile &keys, const Tile &values, u32 row, u32 start, u32 columns,
+    template <int COUNT, bool TAIL>
+    __device__ __forceinline__ void take(const Tile &keys, const Tile &values, u32 start, u32 columns,
                                          const Score &score) {
         float s[COUNT][2][4], dp[COUNT][2][4];
-        query.inner(keys, row, s, COUNT);
-        upstream.inner(values, row, dp, COUNT);
 #pragma unroll
-        for (int j = 0; j < COUNT; j++)
-            over_tile([&](int h, int e) {
-                const u32 own = first + own_group() + 8 * (e / 2);
-                const u32 other = start + row + 16 * j + 8 * h + own_pair() + e % 2;
-                s[j][h][e] = weight_of(s[j][h][e], score, own, other, lse[e / 2]) * (dp[j][h][e] - delta[e / 2]);
-            });
-        if (columns < 16 * COUNT) {
+        for (int j = 0; j < COUNT; j++) over_tile([&](int h, int e) { s[j][h][e] = 0.0f, dp[j][h][e] = delta[e]; });
+        add_inner(query, keys, s);
+        add_inner(upstream, values, dp);
+        const int limit = int(columns) - own_pair(); // of a lane's columns
+        const float *mask[2];
 #pragma unroll
-            for (int j = 0; j < COUNT; j++)
-                over_tile([&](int h, int e) {
-                    if (16 * j + 8 * h + own_pair() + e % 2 >= columns) s[j][h][e] = 0.0f;
-                });
-        }
+        for (int half = 0; half < 2; half++)
+            mask[half] = IS_MASKED ? mask_row(score, first + own_group() + 8 * half) + start + own_pair() : nullptr;
 #pragma unroll
         for (int j = 0; j < COUNT; j++) {
+            over_tile([&](int h, int e) {
+                const int column = 16 * j + 8 * h + e % 2;
+                if (TAIL && column >= limit)
+                    s[j][h][e] = 0.0f;
+                else
+                    s[j][h][e] = weight_of(s[j][h][e], score, mask[e / 2] + column, log_sum[e / 2]) * dp[j][h][e];
+            });
             u32 weights[4];
             to_operand(s[j], weights);
-            weighted_sum(weights, keys, row + 16 * j, dquery);
+            weighted_sum(weights, keys, 16 * j, dquery);
         }
     }
     // Takes in the first `count` keys and values of tiles; rows up to a multiple of 16 are there.
-    __device__ __forceinline__ void take_all(const Tile &keys, const Tile &values, u32 start, u32 count,
-                                             const Score &score) {
+    __device__ __forceinline__ void take_all(Tile keys, Tile values, u32 start, u32 count, const Score &score) {
         u32 row = 0;
-        for (; row + 16 < count; row += 32) take<2>(keys, values, row, start, count - row, score);
-        if (row < count) take<1>(keys, values, row, start, count - row, score);
+        for (; row + 32 <= count; row += 32) {
+            take<2, false>(keys, values, start + row, 32, score);
+            keys = further(keys, 32), values = further(values, 32);
+        }
+        for (; row < count; row += 16) {
+            take<1, true>(keys, values, start + row, count - row, score);
+            keys = further(keys, 16), values = further(values, 16);
+        }
     }
     __device__ __forceinline__ void store(float factor, element *rows, u32 first, const Problem &p) const {
         const float factors[2] = {factor, factor};
@@ -97,63 +138,72 @@ struct OwnKeys {
         key.load(keys, row), value.load(values, row);
     }
 
-    // Takes in COUNT times 16 queries in a tile's rows from `row` on, and from row_lse and row_delta on; of rows behind the
-    // last, lse is infinity and the others are 0. The tile begins with token `start`.
+    // Takes in the first COUNT times 16 queries of tiles; of rows behind the last, log_sum is infinity and the others are 0. The
+    // first is token `start`.
     template <int COUNT>
-    __device__ __forceinline__ void take(const Tile &queries, const Tile &upstreams, u32 row, u32 start,
-                                         const float *row_lse, const float *row_delta, const Score &score) {
-        float s[COUNT][2][4], dp[COUNT][2][4];
-        key.inner(queries, row, s, COUNT);
-        value.inner(upstreams, row, dp, COUNT);
+    __device__ __forceinline__ void take(const Tile &queries, const Tile &upstreams, u32 start, const RowScalars *scalars,
+                                         const Score &score) {
+        float s[COUNT][2][4], dp[COUNT][2][4], log_sum[COUNT][2][2];
+#pragma unroll
+        for (int j = 0; j < COUNT; j++)
+#pragma unroll
+            for (int h = 0; h < 2; h++) {
+                const float4 two = *reinterpret_cast<const float4 *>(scalars + 16 * j + 8 * h + own_pair());
+                log_sum[j][h][0] = two.x, log_sum[j][h][1] = two.z;
+#pragma unroll
+                for (int e = 0; e < 4; e++) s[j][h][e] = 0.0f, dp[j][h][e] = e % 2 ? two.w : two.y;
+            }
+        add_inner(key, queries, s);
+        add_inner(value, upstreams, dp);
 #pragma unroll
         for (int j = 0; j < COUNT; j++) {
 #pragma unroll
-            for (int h = 0; h < 2; h++) {
-                const float2 lse = *reinterpret_cast<const float2 *>(row_lse + 16 * j + 8 * h + own_pair());
+            for (int h = 0; h < 2; h++)
 #pragma unroll
-                for (int e = 0; e < 4; e++) {
-                    const u32 own = first + own_group() + 8 * (e / 2);
-                    const u32 other = start + row + 16 * j + 8 * h + own_pair() + e % 2;
-                    s[j][h][e] = weight_of(s[j][h][e], score, other, own, e % 2 ? lse.y : lse.x);
+                for (int odd = 0; odd < 2; odd++) {
+                    const float *mask =
+                        IS_MASKED ? mask_row(score, start + 16 * j + 8 * h + own_pair() + odd) : nullptr;
+#pragma unroll
+                    for (int half = 0; half < 2; half++) {
+                        const u32 own = min(first + own_group() + 8 * half, score.tokens - 1);
+                        float &x = s[j][h][2 * half + odd];
+                        x = weight_of(x, score, mask + own, log_sum[j][h][odd]);
+                    }
                 }
-            }
             u32 weights[4];
             to_operand(s[j], weights);
-            weighted_sum(weights, upstreams, row + 16 * j, dvalue);
+            weighted_sum(weights, upstreams, 16 * j, dvalue);
         }
 #pragma unroll
         for (int j = 0; j < COUNT; j++) {
-#pragma unroll
-            for (int h = 0; h < 2; h++) {
-                const float2 delta = *reinterpret_cast<const float2 *>(row_delta + 16 * j + 8 * h + own_pair());
-#pragma unroll
-                for (int e = 0; e < 4; e++) s[j][h][e] *= dp[j][h][e] - (e % 2 ? delta.y : delta.x);
-            }
+            over_tile([&](int h, int e) { s[j][h][e] *= dp[j][h][e]; });
             u32 weights[4];
             to_operand(s[j], weights);
-            weighted_sum(weights, queries, row + 16 * j, dkey);
+            weighted_sum(weights, queries, 16 * j, dkey);
         }
     }
     // Takes in the first `count` queries of tiles, a multiple of 16.
-    __device__ __forceinline__ void take_all(const Tile &queries, const Tile &upstreams, u32 start, u32 count,
-                                             const float *row_lse, const float *row_delta, const Score &score) {
-        constexpr int TOGETHER = HEAD > 64 || __CUDA_ARCH__ < 900 ? 1 : 2; // what registers leave room for
+    __device__ __forceinline__ void take_all(Tile queries, Tile upstreams, u32 start, u32 count, const RowScalars *scalars,
+                                             const Score &score) {
+        constexpr u32 ROWS = HEAD > 64 || (HEAD > 32 && __CUDA_ARCH__ < 900) ? 16 : 32; // what registers leave room for
         u32 row = 0;
-        for (; row + 16 * (TOGETHER - 1) < count; row += 16 * TOGETHER)
-            take<TOGETHER>(queries, upstreams, row, start, row_lse + row, row_delta + row, score);
-        if (row < count) take<1>(queries, upstreams, row, start, row_lse + row, row_delta + row, score);
+        for (; row + ROWS <= count; row += ROWS) {
+            take<ROWS / 16>(queries, upstreams, start + row, scalars + row, score);
+            queries = further(queries, ROWS), upstreams = further(upstreams, ROWS);
+        }
+        if (ROWS > 16 && row < count) take<1>(queries, upstreams, start + row, scalars + row, score);
     }
     // Keys that are not seen have gradient 0, or NaN where the number of those that are is wrong.
     __device__ __forceinline__ void store(const Keys &keys, element *dkeys, element *dvalues, u32 first,
                                           const Problem &p) {
-#pragma unroll
-        for (int half = 0; half < 2; half++) {
-            if (first + own_group() + 8 * half < keys.count) continue;
+        if (__builtin_expect(first + 16 > keys.count, 0)) {
             const float none = keys.wrong ? NOT_A_NUMBER : 0.0f;
 #pragma unroll
-            for (int n = 0; n < 2 * STEPS; n++)
+            for (int e = 0; e < 4; e++) {
+                if (first + own_group() + 8 * (e / 2) < keys.count) continue;
 #pragma unroll
-                for (int e = 2 * half; e < 2 * half + 2; e++) dkey[n][e] = dvalue[n][e] = none;
+                for (int n = 0; n < 2 * STEPS; n++) dkey[n][e] = dvalue[n][e] = none;
+            }
         }
         const float scales[2] = {p.scale, p.scale}, ones[2] = {1.0f, 1.0f};
         store_sums(dkey, scales, dkeys, token_stride(p), first, p.tokens, p.size);
@@ -161,14 +211,15 @@ struct OwnKeys {
     }
 };
 
-// Puts `count` rows of dout from `first` on into a tile, zeros behind the last, and delta = dout . out of each into
-// row_delta; if `delta` is not null, there too. On the way through registers, since out is needed for that alone. By
+// Puts `count` rows of dout from `first` on into a tile, zeros behind the last, and what belongs to them into `scalars`, with
+// delta = dout . out; if `delta` is not null, there too. On the way through registers, since out is needed for that alone. By
 // all threads of the block; the lanes that have a row's packs add up in a fixed order.
-__device__ __forceinline__ void load_upstream(u32 tile, const element *dout, const element *out, u32 first, u32 count,
-                                              float *row_delta, float *delta, const Problem &p) {
+__device__ __forceinline__ void load_upstream(u32 tile, const element *dout, const element *out, const float *lse,
+                                              u32 first, u32 count, RowScalars *scalars, float *delta,
+                                              const Problem &p) {
     for (u32 i = threadIdx.x; i < count * PACKS; i += blockDim.x) {
         const u32 row = i / PACKS, pack = i % PACKS;
-        const bool inside = first + row < p.tokens && pack * 8 < p.size;
+        const bool exists = first + row < p.tokens, inside = exists && pack * 8 < p.size;
         const u64 at = (first + row) * row_stride(p) + pack * 8;
         const uint4 upstream = load_bits(dout + at, inside, true), result = load_bits(out + at, inside, true);
         float a[PACK], b[PACK], sum = 0.0f;
@@ -179,13 +230,7 @@ __device__ __forceinline__ void load_upstream(u32 tile, const element *dout, con
         for (int step = 1; step < PACKS; step *= 2) sum += __shfl_xor_sync(ALL_LANES, sum, step);
         store_shared(tile + 16 * swizzled<PACKS>(row, pack), upstream);
         if (pack != 0) continue;
-        row_delta[row] = sum;
-        if (delta && first + row < p.tokens) delta[first + row] = sum;
+        scalars[row] = row_scalars(exists ? lse[first + row] : -INFINITE, sum);
+        if (delta && exists) delta[first + row] = sum;
     }
-}
-
-// lse of `count` rows from `first` on; of rows behind the last infinity, so that their weights are 0.
-__device__ __forceinline__ void load_lse(float *row_lse, const float *lse, u32 first, u32 count, const Problem &p) {
-    for (u32 i = threadIdx.x; i < count; i += blockDim.x)
-        row_lse[i] = first + i < p.tokens ? lse_or_infinity(lse[first + i]) : INFINITE;
 }

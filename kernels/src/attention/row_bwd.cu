@@ -20,8 +20,7 @@ KERNEL __launch_bounds__(32 * WARPS, 2)
     const u32 keys = queries + all_rows * ROW_BYTES;        // (together, rows, HEAD)
     const u32 values = keys + all_rows * ROW_BYTES;         // (together, rows, HEAD)
     const u32 upstreams = values + all_rows * ROW_BYTES;    // (together, rows, HEAD)
-    float *row_lse = reinterpret_cast<float *>(shared + 4 * all_rows * PACKS); // (together, rows)
-    float *row_delta = row_lse + all_rows;                                     // (together, rows)
+    RowScalars *scalars = reinterpret_cast<RowScalars *>(shared + 4 * all_rows * PACKS); // (together, rows)
 
     for (u32 i = 0; i < heads; i++) {
         const Place at = place_of(first_pair + i, p);
@@ -36,9 +35,8 @@ KERNEL __launch_bounds__(32 * WARPS, 2)
     copy_commit();
     for (u32 i = 0; i < heads; i++) {
         const Place at = place_of(first_pair + i, p);
-        load_upstream(upstreams + i * rows * ROW_BYTES, rows_of(dout, at, p), rows_of(out, at, p), 0, rows,
-                      row_delta + i * rows, nullptr, p);
-        load_lse(row_lse + i * rows, lse + at.pair * p.tokens, 0, rows, p);
+        load_upstream(upstreams + i * rows * ROW_BYTES, rows_of(dout, at, p), rows_of(out, at, p),
+                      lse + at.pair * p.tokens, 0, rows, scalars + i * rows, nullptr, p);
     }
     copy_wait<0>();
     __syncthreads(); // all vectors, lse and delta are there
@@ -50,19 +48,22 @@ KERNEL __launch_bounds__(32 * WARPS, 2)
         const Keys seen = keys_of(valid, at.sample, p);
         const Score score(nullptr, {}, at, p);
         const u32 offset = i * rows * ROW_BYTES;
-        const float *head_lse = row_lse + i * rows, *head_delta = row_delta + i * rows;
         if (of_keys) {
             OwnKeys own(keys + offset, values + offset, first, 0);
             Tile query(queries + offset), upstream(upstreams + offset);
             query.keep(), upstream.keep();
-            if (first < seen.count) own.take_all(query, upstream, 0, rows, head_lse, head_delta, score);
-            own.store(seen, part_of(dqkv, 1, at, p), part_of(dqkv, 2, at, p), first, p);
+            if (first < seen.count) own.take_all(query, upstream, 0, rows, scalars + i * rows, score);
+            const Problem q = again(p);
+            const Place end = place_of(first_pair + i, q);
+            own.store(keys_of(valid, end.sample, q), part_of(dqkv, 1, end, q), part_of(dqkv, 2, end, q), first, q);
         } else {
-            OwnQueries own(queries + offset, upstreams + offset, first, 0, head_lse + first, head_delta + first);
+            OwnQueries own(queries + offset, upstreams + offset, first, 0, scalars + i * rows);
             Tile key(keys + offset), value(values + offset);
             key.keep(), value.keep();
             own.take_all(key, value, 0, seen.count, score);
-            own.store(seen.wrong ? NOT_A_NUMBER : p.scale, part_of(dqkv, 0, at, p), first, p);
+            const Problem q = again(p);
+            const Place end = place_of(first_pair + i, q);
+            own.store(keys_of(valid, end.sample, q).wrong ? NOT_A_NUMBER : q.scale, part_of(dqkv, 0, end, q), first, q);
         }
     }
 }

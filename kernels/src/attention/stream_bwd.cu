@@ -34,8 +34,7 @@ KERNEL __launch_bounds__(32 * WARPS, 2)
     const u32 upstreams = queries + TILE_BYTES;      // (TILE, HEAD)
     const u32 key_tiles = upstreams + TILE_BYTES;    // (2, TILE, HEAD)
     const u32 value_tiles = key_tiles + 2 * TILE_BYTES; // (2, TILE, HEAD)
-    float *row_lse = reinterpret_cast<float *>(shared + 6 * TILE * PACKS); // (TILE)
-    float *row_delta = row_lse + TILE;                                     // (TILE)
+    RowScalars *scalars = reinterpret_cast<RowScalars *>(shared + 6 * TILE * PACKS); // (TILE)
     const Place at = place(TILE, p);
     const Keys keys = keys_of(valid, at.sample, p);
     const Score score(masks, strides, at, p);
@@ -49,12 +48,11 @@ KERNEL __launch_bounds__(32 * WARPS, 2)
     copy_tile(queries, part_of(qkv, 0, at, p), token_stride(p), at.first, p.tokens, p);
     copy_others(0, 0);
     copy_commit();
-    load_upstream(upstreams, rows_of(dout, at, p), rows_of(out, at, p), at.first, TILE, row_delta,
-                  delta + at.pair * p.tokens, p);
-    load_lse(row_lse, lse + at.pair * p.tokens, at.first, TILE, p);
+    load_upstream(upstreams, rows_of(dout, at, p), rows_of(out, at, p), lse + at.pair * p.tokens, at.first, TILE,
+                  scalars, delta + at.pair * p.tokens, p);
     copy_wait<0>();
     __syncthreads(); // the own vectors, lse and delta are there, and the first tile
-    OwnQueries own(queries, upstreams, own_row, at.first, row_lse + own_row, row_delta + own_row);
+    OwnQueries own(queries, upstreams, own_row, at.first, scalars);
 
     u32 stage = 0;
     for (u32 start = 0; start < keys.count; start += TILE, stage ^= 1) {
@@ -83,8 +81,7 @@ KERNEL __launch_bounds__(32 * WARPS, 2)
     const u32 values = keys + TILE_BYTES;                   // (TILE, HEAD)
     const u32 query_tiles = values + TILE_BYTES;            // (2, TILE, HEAD)
     const u32 upstream_tiles = query_tiles + 2 * TILE_BYTES; // (2, TILE, HEAD)
-    float *row_lse = reinterpret_cast<float *>(shared + 6 * TILE * PACKS); // (2, TILE)
-    float *row_delta = row_lse + 2 * TILE;                                 // (2, TILE)
+    RowScalars *scalars = reinterpret_cast<RowScalars *>(shared + 6 * TILE * PACKS); // (2, TILE)
     const Place at = place(TILE, p);
     const Keys seen = keys_of(valid, at.sample, p);
     const Score score(masks, strides, at, p);
@@ -95,9 +92,11 @@ KERNEL __launch_bounds__(32 * WARPS, 2)
         if (start >= p.tokens) return;
         copy_tile(query_tiles + stage * TILE_BYTES, part_of(qkv, 0, at, p), token_stride(p), start, p.tokens, p);
         copy_tile(upstream_tiles + stage * TILE_BYTES, rows_of(dout, at, p), row_stride(p), start, p.tokens, p);
-        load_lse(row_lse + stage * TILE, lse + at.pair * p.tokens, start, TILE, p);
-        for (u32 i = threadIdx.x; i < TILE; i += 32 * WARPS)
-            row_delta[stage * TILE + i] = start + i < p.tokens ? delta[at.pair * p.tokens + start + i] : 0.0f;
+        for (u32 i = threadIdx.x; i < TILE; i += 32 * WARPS) {
+            const u64 row = at.pair * p.tokens + start + i;
+            const bool exists = start + i < p.tokens;
+            scalars[stage * TILE + i] = row_scalars(exists ? lse[row] : -INFINITE, exists ? delta[row] : 0.0f);
+        }
     };
     copy_tile(keys, part_of(qkv, 1, at, p), token_stride(p), at.first, seen.count, p);
     copy_tile(values, part_of(qkv, 2, at, p), token_stride(p), at.first, seen.count, p);
@@ -117,7 +116,7 @@ KERNEL __launch_bounds__(32 * WARPS, 2)
         Tile query(query_tiles + stage * TILE_BYTES), upstream(upstream_tiles + stage * TILE_BYTES);
         query.keep(), upstream.keep();
         const u32 rows = min((p.tokens - start + 15) / 16 * 16, u32(TILE));
-        own.take_all(query, upstream, start, rows, row_lse + stage * TILE, row_delta + stage * TILE, score);
+        own.take_all(query, upstream, start, rows, scalars + stage * TILE, score);
     }
     copy_wait<0>();
     if (at.first + own_row >= p.tokens) return;
