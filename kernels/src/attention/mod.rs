@@ -25,6 +25,8 @@ mod device_tests;
 #[cfg(test)]
 mod ladder;
 pub mod reference;
+#[cfg(test)]
+mod softmax_tests;
 pub(crate) mod tensor_core;
 #[cfg(test)]
 mod tensor_core_tests;

@@ -13,12 +13,12 @@ use engine::cuda::profile::{self, Counters};
 const BF16: DType = DType::BF16;
 
 /// All results of one kind of kernels for values that are rounded to bf16; memory is fenced and poisoned.
-fn run(case: &Case, qkv: &Array<f64>, dout: &Array<f64>, choice: Choice) -> [Tensor; 5] {
+pub(super) fn run(case: &Case, qkv: &Array<f64>, dout: &Array<f64>, choice: Choice) -> [Tensor; 5] {
     run_with(qkv, dout, || case.scores_on(device()), choice)
         .unwrap_or_else(|e| panic!("{case:?} {choice:?}: {e}"))
 }
 
-fn run_with(
+pub(super) fn run_with(
     qkv: &Array<f64>,
     dout: &Array<f64>,
     scores: impl FnOnce() -> Result<OwnedScores>,
@@ -46,16 +46,16 @@ fn lengths(valid: &[i32]) -> Result<OwnedScores> {
     Ok(OwnedScores { valid, mask: None, scale: None })
 }
 
-fn inputs(case: &Case) -> (Array<f64>, Array<f64>) {
+pub(super) fn inputs(case: &Case) -> (Array<f64>, Array<f64>) {
     (case.qkv().rounded_to(BF16), case.dout().rounded_to(BF16))
 }
 
-fn values(x: &Tensor) -> Vec<f32> {
+pub(super) fn values(x: &Tensor) -> Vec<f32> {
     Array::<f32>::from_tensor(x).unwrap().data
 }
 
 /// Both kinds against the references, with twice the naive error.
-fn agree(case: &Case) {
+pub(super) fn agree(case: &Case) {
     let (qkv, dout) = inputs(case);
     let (naive, oracle) = (expected(case, &qkv, &dout), expected(case, &qkv, &dout));
     for choice in [Choice::Best, Choice::Stream] {
@@ -65,7 +65,7 @@ fn agree(case: &Case) {
     }
 }
 
-/// Lengths at which tiles of 16 and 64, the kernels' 48, 64, 208 and 272, and blocks of several heads end.
+/// Lengths at which tiles of 16, 32 and 64, blocks of several heads, and what fits into shared memory end.
 #[test]
 fn every_length_agrees_with_the_reference() {
     for (samples, tokens, heads, size) in [
@@ -81,10 +81,12 @@ fn every_length_agrees_with_the_reference() {
         (1, 65, 1, 80),
         (1, 197, 1, 64),
         (1, 208, 1, 16),
-        (1, 209, 1, 32),
+        (1, 225, 1, 32),
         (1, 257, 1, 48),
-        (1, 272, 1, 16),
-        (1, 273, 1, 64),
+        (1, 272, 1, 64),
+        (1, 320, 1, 64),
+        (1, 321, 1, 24),
+        (1, 161, 1, 128),
         (1, 577, 1, 16),
     ] {
         agree(&Case::new(samples, tokens, heads, size));
@@ -132,54 +134,6 @@ fn padding_and_scales_agree_with_the_reference() {
     for scale in [0.0, -0.5, 2.0] {
         agree(&Case { scale: Some(scale), ..Case::new(1, 67, 1, 32) });
         agree(&Case { padded: true, scale: Some(scale), ..Case::new(3, 20, 1, 32) });
-    }
-}
-
-/// Scores of hundreds, and of tens of thousands with one key that has all the weight.
-#[test]
-fn large_scores_agree_with_the_reference() {
-    for (tokens, size) in [(129, 32), (70, 64)] {
-        agree(&Case { values: Values::Normal(6.0), ..Case::new(1, tokens, 1, size) });
-    }
-    for (tokens, size) in [(37, 16), (66, 32), (70, 64), (40, 128)] {
-        agree(&Case { values: Values::Dominant, ..Case::new(1, tokens, 1, size) });
-    }
-}
-
-/// Where one key has all the weight, out is its value to the bit, and nothing moves queries or keys.
-#[test]
-fn a_dominant_key_has_the_weight_one() {
-    let case = Case { values: Values::Dominant, ..Case::new(1, 70, 1, 128) };
-    let (qkv, dout) = inputs(&case);
-    let oracle = expected::<f64>(&case, &qkv, &dout);
-    for choice in [Choice::Best, Choice::Stream] {
-        let results = run(&case, &qkv, &dout, choice);
-        for i in [0, 2, 3, 4] {
-            assert_eq!(values(&results[i]), oracle[i].cast::<f32>().data, "{choice:?} {i}");
-        }
-    }
-}
-
-/// All scores are -256: zeros behind the last key, with a score of 0, would weigh infinitely much beside them.
-#[test]
-fn the_end_of_a_tile_weighs_nothing_beside_low_scores() {
-    for tokens in [33, 70] {
-        let case = Case { values: Values::Integers, ..Case::new(1, tokens, 1, 16) };
-        let mut qkv = case.qkv();
-        for token in qkv.data.chunks_mut(3 * case.size) {
-            token[..case.size].fill(8.0);
-            token[case.size..2 * case.size].fill(-8.0);
-        }
-        let oracle = expected::<f64>(&case, &qkv, &case.dout());
-        for choice in [Choice::Best, Choice::Stream] {
-            for (actual, oracle) in run(&case, &qkv, &case.dout(), choice).iter().zip(&oracle) {
-                // A unit of bf16, and queries' gradients, which are 0, of sums of products of sizes up to 30 with
-                // weights that are rounded to it.
-                for (a, o) in values(actual).into_iter().zip(&oracle.data) {
-                    assert!((f64::from(a) - o).abs() < 0.1 + 0.01 * o.abs(), "{choice:?}: {a} should be {o}");
-                }
-            }
-        }
     }
 }
 
