@@ -6,8 +6,8 @@
 // another only where a weight has become larger than 2^40: no maximum, and nothing to be rescaled, elsewhere. bf16 and
 // float32 have the same exponents, and a weight is as precise at 2^40 as at 1.
 //
-// Weights are rounded to bf16 as operands. What normalises the result is the sum of the rounded ones, which tensor cores make
-// with a matrix of ones: so the result is a mean of values to the bit, and where one key has all the weight it is that
+// Weights are rounded to bf16 as operands. What normalises the result is the sum of the rounded ones, which tensor
+// cores make with a matrix of ones: so the result is a mean of values, and where one key has all the weight it is that
 // key's value. lse is of the sum before rounding.
 #pragma once
 
@@ -16,16 +16,19 @@
 // A row's reference is another where the weights that a lane has of it are more: sums of values of up to 2^80 cannot
 // overflow.
 constexpr float MOST = 1.0995116e12f; // 2^40
-// The exponent's shift before any key is seen: weights of finite scores overflow, those of minus infinity are 0.
-constexpr float UNSEEN = -3.4028235e38f;
-constexpr u32 ONES = 0x3f803f80u; // two elements
+// References are exponents between -LARGEST and this, so that what they are rounded by is below 2^40. Scores below that
+// are as minus infinity, and one above makes its row NaN.
+constexpr float LARGEST = 536870912.0f; // 2^29
+constexpr u32 ONES = 0x3f803f80u;       // two elements
 
 // 16 PARTS queries of a warp, and what they have of the keys so far.
 template <int PARTS, bool HAS_MASK> struct Queries {
     Operand query[PARTS];
-    Sums sum[PARTS];          // of weighted values
-    float weights[PARTS][4];  // sums of the weights as rounded and of the lane's before that: [0], [1] of row g, [2], [3] of row g + 8
-    float shift[PARTS][2];    // the row's reference, as an exponent
+    Sums sum[PARTS];         // of weighted values
+    // Sums of row g's weights, [0] as rounded and [1] the lane's before that; [2], [3] of row g + 8. Of the matrix that
+    // tensor cores multiply the weights with, odd columns are 0, so that its product leaves [1] and [3] as they are.
+    float weights[PARTS][4];
+    float shift[PARTS][2]; // the row's reference, as an exponent: the lowest until it sees a key
 
     // From rows `row` on of a tile.
     __device__ __forceinline__ void load(const Tile &tile, u32 row) {
@@ -34,15 +37,15 @@ template <int PARTS, bool HAS_MASK> struct Queries {
             load_operand(tile, row + 16 * part, query[part]);
 #pragma unroll
             for (int e = 0; e < 4; e++) {
-                weights[part][e] = 0.0f, shift[part][e / 2] = UNSEEN;
+                weights[part][e] = 0.0f, shift[part][e / 2] = -LARGEST;
 #pragma unroll
                 for (int n = 0; n < 2 * STEPS; n++) sum[part][n][e] = 0.0f;
             }
         }
     }
 
-    // s = raw scores of 16 GROUPS keys from the tile's first row on; with TAIL those behind the first `columns` are hidden.
-    // `score` and the tokens that the warp's first query and the first key are: for a mask.
+    // s = raw scores of 16 GROUPS keys from the tile's first row on; with TAIL those behind the first `columns` are
+    // hidden. `score` and the tokens that the warp's first query and the first key are: for a mask.
     template <int GROUPS, bool TAIL>
     __device__ __forceinline__ void scores(const Tile &keys, u32 columns, const Softmax &softmax, const Score &score,
                                            u32 query_token, u32 key_token, float (&s)[PARTS][GROUPS][2][4]) const {
@@ -68,7 +71,8 @@ template <int PARTS, bool HAS_MASK> struct Queries {
             for (int part = 0; part < PARTS; part++)
 #pragma unroll
                 for (int half = 0; half < 2; half++) {
-                    const float *mask = mask_row(score, query_token + 16 * part + 8 * half + own_group()) + key_token + own_pair();
+                    const u32 row = query_token + 16 * part + 8 * half + own_group();
+                    const float *mask = mask_row(score, row) + key_token + own_pair();
 #pragma unroll
                     for (int j = 0; j < GROUPS; j++)
 #pragma unroll
@@ -92,7 +96,8 @@ template <int PARTS, bool HAS_MASK> struct Queries {
         }
     }
 
-    // Makes references no less than the scores of 16 keys, of which `columns` are there. With FIRST nothing was taken in yet.
+    // Makes references no less than the scores of 16 keys, of which `columns` are there. With FIRST nothing was taken in
+    // yet.
     template <bool FIRST>
     __device__ __forceinline__ void refer(const Tile &keys, u32 columns, const Softmax &softmax, const Score &score,
                                           u32 query_token, u32 key_token) {
@@ -102,21 +107,23 @@ template <int PARTS, bool HAS_MASK> struct Queries {
         for (int part = 0; part < PARTS; part++)
 #pragma unroll
             for (int half = 0; half < 2; half++) {
-                float most = shift[part][half];
+                float most = -INFINITE;
 #pragma unroll
                 for (int h = 0; h < 2; h++)
 #pragma unroll
                     for (int e = 2 * half; e < 2 * half + 2; e++)
                         most = fmaxf(most, s[part][0][h][e] * softmax.factor);
                 most = row_max(most);
-                const float by = exp2_fast(shift[part][half] - most);
-                shift[part][half] = most;
-                if (FIRST) continue;
+                const float old = shift[part][half], larger = fmaxf(old, most);
+                const float by = exp2_fast(old - larger);
+                shift[part][half] = larger < LARGEST ? larger : NOT_A_NUMBER;
+                if constexpr (!FIRST) {
 #pragma unroll
-                for (int e = 2 * half; e < 2 * half + 2; e++) {
-                    weights[part][e] *= by;
+                    for (int e = 2 * half; e < 2 * half + 2; e++) {
+                        weights[part][e] *= by;
 #pragma unroll
-                    for (int n = 0; n < 2 * STEPS; n++) sum[part][n][e] *= by;
+                        for (int n = 0; n < 2 * STEPS; n++) sum[part][n][e] *= by;
+                    }
                 }
             }
     }
@@ -135,9 +142,7 @@ template <int PARTS, bool HAS_MASK> struct Queries {
 #pragma unroll
             for (int j = 0; j < GROUPS; j++) {
                 float(&x)[2][4] = s[part][j];
-                over_tile([&](int h, int e) {
-                    x[h][e] = softmax.weight(x[h][e], shift[part][e / 2]);
-                });
+                over_tile([&](int h, int e) { x[h][e] = softmax.weight(x[h][e], shift[part][e / 2]); });
                 to_operand(x, operand[part][j]);
 #pragma unroll
                 for (int half = 0; half < 2; half++) {
@@ -172,8 +177,8 @@ template <int PARTS, bool HAS_MASK> struct Queries {
         return true;
     }
 
-    // Takes in the first `count` keys and values of tiles; rows up to a multiple of 16 are there. `first` if nothing was taken
-    // in before.
+    // Takes in the first `count` keys and values of tiles; rows up to a multiple of 16 are there. `first` if nothing was
+    // taken in before.
     __device__ __forceinline__ void take_all(Tile keys, Tile values, u32 count, const Softmax &softmax,
                                              const Score &score, u32 query_token, u32 key_token, bool first) {
         u32 left = count;
@@ -183,11 +188,11 @@ template <int PARTS, bool HAS_MASK> struct Queries {
                 if (!take<2, false>(keys, values, 32, softmax, score, query_token, key_token + count - left)) break;
                 keys.others += 32 * ROW_BYTES, values.rows += 32 * ROW_BYTES;
             }
-            for (; left - 1 < 31; left -= min(left, 16)) {
+            for (; left > 0 && left < 32; left -= min(left, 16)) {
                 if (!take<1, true>(keys, values, left, softmax, score, query_token, key_token + count - left)) break;
                 keys.others += 16 * ROW_BYTES, values.rows += 16 * ROW_BYTES;
             }
-            // Where another reference is needed, of all that was to be taken in.
+            // References are not what they must be for what was to be taken in.
             Tile these = keys;
             for (u32 i = 0; i < 32 && i < left; i += 16, these.others += 16 * ROW_BYTES)
                 refer<false>(these, left - i, softmax, score, query_token, key_token + count - left + i);

@@ -6,8 +6,8 @@
 #include "attention/problem.cuh"
 #include "common/vector_tiles.cuh"
 
-// The same problem, of which the compiler does not know it: what is made of it is made again, where registers are too few to
-// keep it.
+// The same problem, of which the compiler does not know it: what is made of it is made again, where registers are too
+// few to keep it.
 __device__ __forceinline__ Problem again(Problem p) {
     asm volatile("" : "+r"(p.tokens), "+r"(p.heads), "+r"(p.size));
     return p;
@@ -35,8 +35,8 @@ __device__ __forceinline__ float reciprocal(float x) {
 
 // Starts the copy of rows first .. first + count - 1 of a matrix to the tile's rows 0 .. count - 1; rows from `end` on
 // and components from `size` on become zeros. By the threads `thread` of `threads`, which are whole warps. count is a
-// multiple of 8: a warp takes 8 rows at a time, after which packs are exchanged alike, so that a lane has the same pack of
-// each, and its places are made once.
+// multiple of 8: a warp takes 8 rows at a time, after which packs are exchanged alike, so that a lane has the same pack
+// of each, and its places are made once.
 __device__ __forceinline__ void copy_vectors(u32 tile, const element *rows, u64 stride, u32 first, u32 count, u32 end,
                                              u32 size, u32 thread, u32 threads) {
     static_assert(PACKS <= 32, "a lane has one pack");
@@ -58,8 +58,8 @@ __device__ __forceinline__ void copy_vectors(u32 tile, const element *rows, u64 
     }
 }
 
-// A softmax whose exponentials are powers of two, 2^(factor s - shift) of raw scores s. Product and difference are rounded
-// together: the shift's own error is the same for all of a row.
+// A softmax whose exponentials are powers of two, 2^(factor s - shift) of raw scores s. Product and difference are
+// rounded together: the shift's own error is the same for all of a row.
 struct Softmax {
     float factor; // scale log2 e, not 0: with 0 what is hidden, which is infinite, would become NaN
     __device__ __forceinline__ explicit Softmax(float scale) {

@@ -19,8 +19,8 @@ constexpr bool IS_MASKED = true;
 constexpr bool IS_MASKED = false;
 #endif
 
-// The weight exp(score - lse) as a power of two, with one rounding of its exponent: log_sum is lse log2 e, or infinity for a
-// row that sees nothing. `mask` is the pair's element, if there is one.
+// The weight exp(score - lse) as a power of two, with one rounding of its exponent: log_sum is lse log2 e, or infinity
+// for a row that sees nothing. `mask` is where the pair's element is, if there is a mask.
 __device__ __forceinline__ float weight_of(float product, const Score &score, const float *mask, float log_sum) {
     if (IS_MASKED) return exp2_fast(fmaf(masked(product, score, *mask), LOG2_E, -log_sum));
     return exp2_fast(fmaf(product, score.scale * LOG2_E, -log_sum));
@@ -51,8 +51,8 @@ __device__ __forceinline__ void add_inner(const Own<KEPT> &own, const Tile &tile
 
 // What belongs to a row, beside its vectors.
 struct RowScalars {
-    float log_sum; // lse log2 e; of a row that sees nothing, or that is behind the last, infinity, so that its weights are 0
-    float delta;   // negative, as sums start with it
+    float log_sum; // lse log2 e; infinity, with which all weights are 0, for a row that sees nothing or does not exist
+    float delta;   // negative, as products start with it
 };
 
 __device__ __forceinline__ RowScalars row_scalars(float lse, float delta) {
@@ -80,8 +80,8 @@ struct OwnQueries {
             delta[2 * half] = own.delta, delta[2 * half + 1] = own.delta;
         }
     }
-    // Takes in the first COUNT times 16 keys and values of tiles, or with TAIL the first `columns` of them. The first is token
-    // `start`.
+    // Takes in the first COUNT times 16 keys and values of tiles, or with TAIL the first `columns` of them. The first is
+    // token `start`.
     template <int COUNT, bool TAIL>
     __device__ __forceinline__ void take(const Tile &keys, const Tile &values, u32 start, u32 columns,
                                          const Score &score) {
@@ -138,11 +138,11 @@ struct OwnKeys {
         key.load(keys, row), value.load(values, row);
     }
 
-    // Takes in the first COUNT times 16 queries of tiles; of rows behind the last, log_sum is infinity and the others are 0. The
+    // Takes in the first COUNT times 16 queries of tiles, and what belongs to them; vectors behind the last are zeros. The
     // first is token `start`.
     template <int COUNT>
-    __device__ __forceinline__ void take(const Tile &queries, const Tile &upstreams, u32 start, const RowScalars *scalars,
-                                         const Score &score) {
+    __device__ __forceinline__ void take(const Tile &queries, const Tile &upstreams, u32 start,
+                                         const RowScalars *scalars, const Score &score) {
         float s[COUNT][2][4], dp[COUNT][2][4], log_sum[COUNT][2][2];
 #pragma unroll
         for (int j = 0; j < COUNT; j++)
@@ -183,9 +183,10 @@ struct OwnKeys {
         }
     }
     // Takes in the first `count` queries of tiles, a multiple of 16.
-    __device__ __forceinline__ void take_all(Tile queries, Tile upstreams, u32 start, u32 count, const RowScalars *scalars,
-                                             const Score &score) {
-        constexpr u32 ROWS = HEAD > 64 || (HEAD > 32 && __CUDA_ARCH__ < 900) ? 16 : 32; // what registers leave room for
+    __device__ __forceinline__ void take_all(Tile queries, Tile upstreams, u32 start, u32 count,
+                                             const RowScalars *scalars, const Score &score) {
+        // What registers leave room for.
+        constexpr u32 ROWS = HEAD > 64 || (HEAD > 32 && __CUDA_ARCH__ < 900) ? 16 : 32;
         u32 row = 0;
         for (; row + ROWS <= count; row += ROWS) {
             take<ROWS / 16>(queries, upstreams, start + row, scalars + row, score);
@@ -211,9 +212,9 @@ struct OwnKeys {
     }
 };
 
-// Puts `count` rows of dout from `first` on into a tile, zeros behind the last, and what belongs to them into `scalars`, with
-// delta = dout . out; if `delta` is not null, there too. On the way through registers, since out is needed for that alone. By
-// all threads of the block; the lanes that have a row's packs add up in a fixed order.
+// Puts `count` rows of dout from `first` on into a tile, zeros behind the last, and what belongs to them into `scalars`,
+// with delta = dout . out; if `delta` is not null, there too. On the way through registers, since out is needed for that
+// alone. By all threads of the block; the lanes that have a row's packs add up in a fixed order.
 __device__ __forceinline__ void load_upstream(u32 tile, const element *dout, const element *out, const float *lse,
                                               u32 first, u32 count, RowScalars *scalars, float *delta,
                                               const Problem &p) {

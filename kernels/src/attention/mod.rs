@@ -11,6 +11,7 @@
 //! included, reach nothing. Their own rows of the result are computed as all others. A mask is added to x; where it is minus
 //! infinity the key is not seen. A row that sees no key, or whose scores are all minus infinity, has result 0, lse minus
 //! infinity and gradients 0. NaN in a query stays in its row; in a key or a value it reaches all rows of its head.
+//! On tensor cores scores below -3.7e8 are as minus infinity, and one above 3.7e8 makes its row NaN.
 //!
 //! Must move, in elements: forward 4 B T H D and B H T of lse; backward 8 B T H D (qkv, out, dout read, dqkv written)
 //! and lse; and a mask. FLOPs: [`flops`]. bf16 in head sizes that are a multiple of 8 runs on tensor cores. On CUDA devices nothing

@@ -26,11 +26,11 @@ KERNEL __launch_bounds__(32 * WARPS, 2)
         const Place at = place_of(first_pair + i, p);
         const u32 count = keys_of(valid, at.sample, p).count, offset = i * rows * ROW_BYTES;
         copy_vectors(keys + offset, part_of(qkv, 1, at, p), token_stride(p), 0, rows, count, p.size, threadIdx.x,
-                  blockDim.x);
+                     blockDim.x);
         copy_vectors(values + offset, part_of(qkv, 2, at, p), token_stride(p), 0, rows, count, p.size, threadIdx.x,
-                  blockDim.x);
+                     blockDim.x);
         copy_vectors(queries + offset, part_of(qkv, 0, at, p), token_stride(p), 0, rows, p.tokens, p.size, threadIdx.x,
-                  blockDim.x);
+                     blockDim.x);
     }
     copy_commit();
     for (u32 i = 0; i < heads; i++) {

@@ -8,7 +8,7 @@
 #include "attention/attend.cuh"
 
 constexpr int WARPS = 4;
-constexpr int PARTS = HEAD > 64 ? 1 : 2;   // of 16 queries that a warp has at once
+constexpr int PARTS = HEAD > 64 ? 1 : 2;                    // of 16 queries that a warp has at once
 constexpr int BLOCKS = HEAD > 64 ? 2 : (HEAD > 32 ? 3 : 4); // of a multiprocessor that registers leave room for
 constexpr int ROWS = 16 * PARTS;
 
@@ -22,8 +22,8 @@ struct Task {
     }
 };
 
-// A warp's 16 COUNT queries from token `first` on of head `head` of the block's. copy_next starts the copy of the next ones to
-// where these are.
+// A warp's 16 COUNT queries from token `first` on, of the block's head `head`. copy_next starts the copy of the next
+// ones to where these are.
 template <int COUNT, typename F>
 __device__ __forceinline__ void attend(u32 query_tile, u32 key_tile, u32 value_tile, F copy_next,
                                        const Softmax &softmax, Place block, u32 head, u32 first, const i32 *valid,
@@ -51,9 +51,9 @@ KERNEL __launch_bounds__(32 * WARPS, BLOCKS)
     extern __shared__ __align__(512) uint4 shared[];
     const u32 first_pair = blockIdx.x * together, heads = min(together, pairs - first_pair);
     const u32 rows = (p.tokens + 15) / 16 * 16, warps = blockDim.x / 32;
-    const u32 key_tiles = shared_address(shared);                     // (together, rows, HEAD)
-    const u32 value_tiles = key_tiles + together * rows * ROW_BYTES;  // (together, rows, HEAD)
-    const u32 query_tile = value_tiles + together * rows * ROW_BYTES  // (ROWS, HEAD) a warp
+    const u32 key_tiles = shared_address(shared);                    // (together, rows, HEAD)
+    const u32 value_tiles = key_tiles + together * rows * ROW_BYTES; // (together, rows, HEAD)
+    const u32 query_tile = value_tiles + together * rows * ROW_BYTES // (ROWS, HEAD) a warp
                            + warp_id() * ROWS * ROW_BYTES;
     const Place block = place_of(first_pair, p);
     const Softmax softmax(p.scale);
@@ -70,7 +70,7 @@ KERNEL __launch_bounds__(32 * WARPS, BLOCKS)
         const u32 count = keys_of(valid, at.sample, p).count, filled = (count + 15) / 16 * 16;
         for (int part = 1; part <= 2; part++)
             copy_vectors((part == 1 ? key_tiles : value_tiles) + i * rows * ROW_BYTES, part_of(qkv, part, at, p),
-                      token_stride(p), 0, filled, count, p.size, threadIdx.x, blockDim.x);
+                         token_stride(p), 0, filled, count, p.size, threadIdx.x, blockDim.x);
     }
     Task task = Task{0, 0}.next(warp_id(), p.tiles);
     copy_queries(task);

@@ -37,6 +37,20 @@ fn a_dominant_key_has_the_weight_one() {
     }
 }
 
+/// Scores of 10^8, and of 10^10, which are taken for infinite.
+#[test]
+fn scores_may_have_any_size() {
+    for (scale, is_finite) in [(1e3, true), (1e5, false)] {
+        let case = Case { values: Values::Dominant, scale: Some(scale), ..Case::new(1, 70, 1, 16) };
+        let (qkv, dout) = inputs(&case);
+        let oracle = expected::<f64>(&case, &qkv, &dout)[0].cast::<f32>().data;
+        for choice in [Choice::Best, Choice::Stream] {
+            let out = values(&run(&case, &qkv, &dout, choice)[0]);
+            assert!(if is_finite { out == oracle } else { out.iter().all(|x| x.is_nan()) }, "{choice:?}");
+        }
+    }
+}
+
 /// All scores are -256: zeros behind the last key, with a score of 0, would weigh infinitely much beside them.
 #[test]
 fn the_end_of_a_tile_weighs_nothing_beside_low_scores() {
@@ -84,7 +98,8 @@ fn rising_scores_agree_with_the_reference() {
     }
 }
 
-/// A query sees the keys from its own on: whole tiles of others come first, of which no reference can be made.
+/// A query sees the keys from its own on: whole tiles of others come first, of which no reference can be made. They are
+/// hidden by minus infinity, or by a number as large as is usual.
 #[test]
 fn the_first_keys_may_be_hidden() {
     fn results<T: Real>(
@@ -99,10 +114,11 @@ fn the_first_keys_may_be_hidden() {
         let dqkv = reference::backward(&dout, problem);
         [out, lse, part(&dqkv, 0), part(&dqkv, 1), part(&dqkv, 2)]
     }
-    for (tokens, size) in [(130, 16), (75, 128)] {
+    for (tokens, size, hidden) in [(130, 16, f64::NEG_INFINITY), (75, 128, f64::NEG_INFINITY), (75, 64, -1e9)]
+    {
         let case = Case::new(1, tokens, 1, size);
         let (qkv, dout) = inputs(&case);
-        let element = |i: usize| if i % tokens < i / tokens { f64::NEG_INFINITY } else { 0.0 };
+        let element = |i: usize| if i % tokens < i / tokens { hidden } else { 0.0 };
         let mask = Array::new(&[1, 1, tokens, tokens], (0..tokens * tokens).map(element).collect());
         let scores = || {
             let mask = Some(mask.to_tensor()?.to_device(device())?);

@@ -14,14 +14,14 @@ constexpr bool IS_MASKED = false;
 #endif
 
 constexpr int WARPS = 4;
-constexpr int PARTS = HEAD > 64 || IS_MASKED ? 1 : 2; // of 16 queries that a warp has
+constexpr int PARTS = HEAD > 64 || IS_MASKED ? 1 : 2;       // of 16 queries that a warp has
 constexpr int BLOCKS = HEAD > 64 ? 2 : (HEAD > 32 ? 3 : 4); // of a multiprocessor that registers leave room for
-constexpr int ROWS = 16 * PARTS * WARPS; // own rows of a block
-constexpr int TILE = 64;                 // keys of a tile
+constexpr int ROWS = 16 * PARTS * WARPS;                    // own rows of a block
+constexpr int TILE = 64;                                    // keys of a tile
 constexpr u32 TILE_BYTES = TILE * ROW_BYTES;
 
-// qkv: [B, T, 3, H, D], valid: [B] or null, out: [B, T, H, D], lse: [B, H, T], masks: [1 or B, 1 or H, T, T], or null if not
-// MASKED
+// qkv: [B, T, 3, H, D], valid: [B] or null, out: [B, T, H, D], lse: [B, H, T], masks: [1 or B, 1 or H, T, T], or null
+// if not MASKED
 // p.tiles: of ROWS rows in T
 KERNEL __launch_bounds__(32 * WARPS, BLOCKS)
     HEAD_ENTRY(NAME)(const element *qkv, const i32 *valid, element *out, float *lse, const float *masks, Problem p,
@@ -42,13 +42,14 @@ KERNEL __launch_bounds__(32 * WARPS, BLOCKS)
         if (start >= keys.count) return;
         const Problem q = again(p);
         const u32 stage = start / TILE % 2 * TILE_BYTES;
-        copy_vectors(key_tiles + stage, key_rows, token_stride(q), start, TILE, keys.count, q.size, threadIdx.x, 32 * WARPS);
+        copy_vectors(key_tiles + stage, key_rows, token_stride(q), start, TILE, keys.count, q.size, threadIdx.x,
+                     32 * WARPS);
         copy_vectors(value_tiles + stage, key_rows + row_stride(q), token_stride(q), start, TILE, keys.count, q.size,
-                  threadIdx.x, 32 * WARPS);
+                     threadIdx.x, 32 * WARPS);
     };
 
     copy_vectors(query_tile, part_of(qkv, 0, at, p), token_stride(p), at.first, ROWS, p.tokens, p.size, threadIdx.x,
-              32 * WARPS);
+                 32 * WARPS);
     copy_tile(0);
     copy_commit();
 
@@ -66,11 +67,13 @@ KERNEL __launch_bounds__(32 * WARPS, BLOCKS)
         const u32 lane = lane_again();
         Tile key(key_tiles + stage, lane), value(value_tiles + stage, lane);
         key.keep(), value.keep();
-        own.take_all(key, value, min(keys.count - start, u32(TILE)), softmax, score, at.first + own_row, start, start == 0);
+        own.take_all(key, value, min(keys.count - start, u32(TILE)), softmax, score, at.first + own_row, start,
+                     start == 0);
     }
     copy_wait<0>(); // what is on its way to shared memory without keys
     const Problem q = again(p);
     const Place end = place(ROWS, q, block_again());
-    if (end.first + own_row >= p.tokens) return;
-    own.store(keys_of(valid, end.sample, q).wrong, rows_of(out, end, q), lse + end.pair * q.tokens, end.first + own_row, q);
+    const u32 first = end.first + own_row;
+    if (first >= p.tokens) return;
+    own.store(keys_of(valid, end.sample, q).wrong, rows_of(out, end, q), lse + end.pair * q.tokens, first, q);
 }
