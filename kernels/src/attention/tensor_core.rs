@@ -148,10 +148,10 @@ variant!(d32: 32, backward 6);
 variant!(d64: 64, backward 6);
 variant!(d128: 128, backward 4);
 
-/// Which of the two kinds of kernels: those that hold whole rows, where they can, or those that stream.
+/// Which of the two kinds of kernels: those that hold whole heads, where they can, or those that stream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Choice {
-    /// Whole rows where they fit.
+    /// Whole heads where they fit.
     Best,
     /// Always streaming: for tests of that.
     #[cfg(test)]

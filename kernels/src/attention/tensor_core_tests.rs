@@ -1,4 +1,4 @@
-//! The kernels on tensor cores, which take bf16 in head sizes that are a multiple of 8: those that hold whole rows and
+//! The kernels on tensor cores, which take bf16 in head sizes that are a multiple of 8: those that hold whole heads and
 //! those that stream, each at the lengths where tiles end.
 
 use super::cases::{Case, OwnedScores, Values};

@@ -116,7 +116,7 @@ const STEPS: [Step; 6] = [
     ("3 online", |call| by_tiles(&V3, 64, call)),
     ("4 mma", |call| by_tiles(&V4, 128, call)),
     ("5 streaming", |call| of_the_family(Choice::Stream, call)),
-    ("6 whole rows", |call| of_the_family(Choice::Best, call)),
+    ("6 whole heads", |call| of_the_family(Choice::Best, call)),
 ];
 
 /// out and lse of a step on the CPU; memory is fenced and poisoned.
