@@ -47,6 +47,7 @@ pub(crate) const HEADERS: &[(&str, &str)] = &[
     ("distill/sums.cuh", include_str!("distill/sums.cuh")),
     ("distill/targets.cuh", include_str!("distill/targets.cuh")),
     ("ntxent/problem.cuh", include_str!("ntxent/problem.cuh")),
+    ("ntxent/stream.cuh", include_str!("ntxent/stream.cuh")),
     ("ntxent/tile.cuh", include_str!("ntxent/tile.cuh")),
 ];
 

@@ -13,6 +13,7 @@
 #define VECTOR DIM
 #include "common/vector_tiles.cuh"
 #include "ntxent/problem.cuh"
+#include "ntxent/stream.cuh"
 
 constexpr int WARPS = 4;
 constexpr int PARTS = DIM > 128 ? 1 : 2;   // of 16 rows that a warp has
@@ -27,32 +28,45 @@ constexpr float LEAST = 8.6736174e-19f, MOST = 1.3292280e36f; // 2^-60, 2^120
 // What a lane has of its rows: 16 part + g and 8 further.
 struct Rows {
     float reference[PARTS][2], sum[PARTS][2];
-    int row[PARTS][2], positive[PARTS][2]; // a column, or -1
+    int row[PARTS][2], positive[PARTS][2]; // a column that the row sees, or -1
 };
+
+// f(part, half) for each row that a lane has.
+template <typename F> __device__ __forceinline__ void over_rows(F f) {
+#pragma unroll
+    for (int part = 0; part < PARTS; part++)
+#pragma unroll
+        for (int half = 0; half < 2; half++) f(part, half);
+}
 
 // Products of the warp's rows with the tile's 64 columns.
 struct Products {
     float s[PARTS][GROUPS][2][4];
+
+    // Step by step where the rows are loaded again for each, else column by column.
     __device__ __forceinline__ void make(const Own<KEPT> (&own)[PARTS], const Tile &columns) {
+        constexpr int TOGETHER = KEPT ? 1 : GROUPS;
+        over([](int, int, int, float &s) { s = 0.0f; });
 #pragma unroll
-        for (int j = 0; j < GROUPS; j++) {
-#pragma unroll
-            for (int part = 0; part < PARTS; part++)
-#pragma unroll
-                for (int e = 0; e < 4; e++) s[part][j][0][e] = s[part][j][1][e] = 0.0f;
+        for (int first = 0; first < GROUPS; first += TOGETHER)
 #pragma unroll
             for (int step = 0; step < STEPS; step++) {
-                u32 a[4], b[4];
-                load_others(columns, 16 * j, step, b);
+                u32 a[PARTS][4];
 #pragma unroll
-                for (int part = 0; part < PARTS; part++) {
-                    own[part].step(step, a);
-                    mma_bf16(s[part][j][0], a, b[0], b[1]);
-                    mma_bf16(s[part][j][1], a, b[2], b[3]);
+                for (int part = 0; part < PARTS; part++) own[part].step(step, a[part]);
+#pragma unroll
+                for (int j = first; j < first + TOGETHER; j++) {
+                    u32 b[4];
+                    load_others(columns, 16 * j, step, b);
+#pragma unroll
+                    for (int part = 0; part < PARTS; part++) {
+                        mma_bf16(s[part][j][0], a[part], b[0], b[1]);
+                        mma_bf16(s[part][j][1], a[part], b[2], b[3]);
+                    }
                 }
             }
-        }
     }
+    // f(part, half, column, s) for each product that a lane has; the column's number in the tile is own_pair() more.
     template <typename F> __device__ __forceinline__ void over(F f) {
 #pragma unroll
         for (int part = 0; part < PARTS; part++)
@@ -61,87 +75,88 @@ struct Products {
 #pragma unroll
                 for (int h = 0; h < 2; h++)
 #pragma unroll
-                    for (int e = 0; e < 4; e++) f(part, e / 2, 16 * j + 8 * h + own_pair() + e % 2, s[part][j][h][e]);
+                    for (int e = 0; e < 4; e++) f(part, e / 2, 16 * j + 8 * h + e % 2, s[part][j][h][e]);
+    }
+
+    // Columns that a row does not see become minus infinity, and a positive's product goes to `positive_product`. The
+    // tile's first column is `start`.
+    __device__ __forceinline__ void look(const Rows &rows, int start, float *positive_product, const Problem &p) {
+        const int first = start + own_pair(), end = p.columns - first;
+        int hidden_at[PARTS][2], positive_at[PARTS][2];
+        float found[PARTS][2] = {};
+        over_rows([&](int part, int half) {
+            hidden_at[part][half] = u32(p.self_offset) + rows.row[part][half] - first;
+            positive_at[part][half] = rows.positive[part][half] - first;
+        });
+        over([&](int part, int half, int at, float &s) {
+            if (at == positive_at[part][half]) found[part][half] = s;
+            if (at == hidden_at[part][half] || at >= end) s = -INF;
+        });
+        over_rows([&](int part, int half) {
+            // Of the row's four lanes the one whose column it is: pairs, 8 apart.
+            const u32 at = positive_at[part][half];
+            if (at < OTHER && at % 8 < 2) positive_product[rows.row[part][half]] = found[part][half];
+        });
     }
 };
 
-// Sums of columns begin .. end - 1. With GUESSED the reference stays; else it is the largest product so far.
+// Sums of columns begin .. end - 1. With GUESSED the reference stays; else it is the largest product so far, of each
+// lane for itself until the end.
 template <bool GUESSED>
 __device__ __forceinline__ void sweep(Rows &rows, const Own<KEPT> (&own)[PARTS], u32 tiles, const element *columns,
                                       int begin, int end, float *positive_product, const Problem &p) {
     const float scale = p.inverse * LOG2_E;
-    const auto copy_tile = [&](int start, u32 stage) {
-        if (start < end)
-            copy_rows(tiles + stage * OTHER_BYTES, columns, p.d, start, OTHER, p.columns, p.d, threadIdx.x, 32 * WARPS);
-    };
-    copy_tile(begin, 0);
+    Stream<OTHER, 32 * WARPS> stream(columns, p.d, begin, p.columns);
+    stream.copy(tiles);
     copy_commit();
-    u32 stage = 0;
-    for (int start = begin; start < end; start += OTHER, stage ^= 1) {
-        copy_wait<0>();
-        __syncthreads(); // this tile is there, and all warps have read the one before, where the next one goes
-        copy_tile(start + OTHER, stage ^ 1);
-        copy_commit();
-        Tile tile(tiles + stage * OTHER_BYTES);
-        tile.keep();
-        Products products;
-        products.make(own, tile);
-
-        // Few tiles have a column that a row does not see, or its positive.
-        bool special = start + OTHER > p.columns;
-#pragma unroll
-        for (int part = 0; part < PARTS; part++)
-#pragma unroll
-            for (int half = 0; half < 2; half++) {
-                special |= u32(rows.positive[part][half] - start) < OTHER;
-                special |= u32(p.self_offset) + rows.row[part][half] - start < OTHER;
-            }
-        if (__any_sync(ALL_LANES, special)) {
-            float found[PARTS][2] = {};
-            bool has[PARTS][2] = {};
-            products.over([&](int part, int half, int at, float &s) {
-                const int row = rows.row[part][half], column = start + at;
-                const bool unseen = column >= p.columns || hidden(p, row, column);
-                const bool mine = !unseen && column == rows.positive[part][half];
-                has[part][half] |= mine, found[part][half] = mine ? s : found[part][half];
-                s = unseen ? -INF : s;
-            });
-#pragma unroll
-            for (int part = 0; part < PARTS; part++)
-#pragma unroll
-                for (int half = 0; half < 2; half++)
-                    if (has[part][half]) positive_product[rows.row[part][half]] = found[part][half];
+    // From a warp's rows to 64 columns there are so many differences of column and row.
+    constexpr u32 DIFFERENCES = OTHER + 16 * PARTS - 1;
+    const int last_row = __shfl_sync(ALL_LANES, rows.row[PARTS - 1][1], 31);
+    float shift[PARTS][2];
+    over_rows([&](int part, int half) { shift[part][half] = rows.reference[part][half] * scale; });
+    const auto set_reference = [&](int part, int half, float reference) {
+        shift[part][half] = reference == -INF ? 0.0f : reference * scale;
+        rows.sum[part][half] *= exp2_fast(fmaf(rows.reference[part][half], scale, -shift[part][half]));
+        rows.reference[part][half] = reference;
+    };
+    const auto add = [&](Products &products) {
+        if (!GUESSED) {
+            float top[PARTS][2];
+            over_rows([&](int part, int half) { top[part][half] = rows.reference[part][half]; });
+            products.over([&](int part, int half, int, float s) { top[part][half] = fmaxf(top[part][half], s); });
+            over_rows([&](int part, int half) { set_reference(part, half, top[part][half]); });
         }
-
-        float shift[PARTS][2];
-#pragma unroll
-        for (int part = 0; part < PARTS; part++)
-#pragma unroll
-            for (int half = 0; half < 2; half++) {
-                float reference = rows.reference[part][half];
-                if (!GUESSED) {
-#pragma unroll
-                    for (int j = 0; j < GROUPS; j++)
-#pragma unroll
-                        for (int h = 0; h < 2; h++)
-#pragma unroll
-                            for (int e = 2 * half; e < 2 * half + 2; e++)
-                                reference = fmaxf(reference, products.s[part][j][h][e]);
-                    reference = row_max(reference);
-                }
-                shift[part][half] = reference == -INF ? 0.0f : reference * scale;
-                if (!GUESSED)
-                    rows.sum[part][half] *= exp2_fast(fmaf(rows.reference[part][half], scale, -shift[part][half]));
-                rows.reference[part][half] = reference;
-            }
         products.over([&](int part, int half, int, float s) {
             rows.sum[part][half] += exp2_fast(fmaf(s, scale, -shift[part][half]));
         });
+    };
+    u32 stage = 0;
+    // A special tile leaves the inner loop for a moment, so that its instructions are not among the others'.
+    for (int start = begin;; start += OTHER, stage ^= 1) {
+        Products products;
+        for (; start < end; start += OTHER, stage ^= 1) {
+            copy_wait<0>();
+            __syncthreads(); // this tile is there, and all warps have read the one before, where the next one goes
+            if (start + OTHER < end) stream.copy(tiles + (stage ^ 1) * OTHER_BYTES);
+            copy_commit();
+            Tile tile(tiles + stage * OTHER_BYTES);
+            tile.keep();
+            products.make(own, tile);
+
+            // Few tiles have a column that a row does not see, or its positive.
+            bool special = start + OTHER > p.columns || u32(p.self_offset) + last_row - start < DIFFERENCES;
+            over_rows([&](int part, int half) { special |= u32(rows.positive[part][half] - start) < OTHER; });
+            if (__any_sync(ALL_LANES, special)) break;
+            add(products);
+        }
+        if (start >= end) break;
+        products.look(rows, start, positive_product, p);
+        add(products);
     }
-#pragma unroll
-    for (int part = 0; part < PARTS; part++)
-#pragma unroll
-        for (int half = 0; half < 2; half++) rows.sum[part][half] = row_sum(rows.sum[part][half]);
+    over_rows([&](int part, int half) {
+        if (!GUESSED) set_reference(part, half, row_max(rows.reference[part][half]));
+        rows.sum[part][half] = row_sum(rows.sum[part][half]);
+    });
 }
 
 #define PASTE_DIM(name, dim) ENTRY(name##_d##dim)
@@ -153,7 +168,6 @@ KERNEL __launch_bounds__(32 * WARPS, 2)
     WITH_DIM(ntxent_fwd_mma, DIM)(const element *rows, const element *columns, const i32 *positive, float *part_max,
                                   float *part_sum, float *positive_product, Problem p, int tiles_per_split, int stride) {
     extern __shared__ __align__(512) uint4 shared[];
-    __shared__ float lengths[OWN];
     const u32 own_tile = shared_address(shared);       // (OWN, DIM)
     const u32 tiles = own_tile + OWN * ROW_BYTES;      // (2, OTHER, DIM)
     const int first = blockIdx.x * OWN, own_row = 16 * PARTS * warp_id();
@@ -164,45 +178,34 @@ KERNEL __launch_bounds__(32 * WARPS, 2)
     copy_commit();
     copy_wait<0>();
     __syncthreads(); // the rows are there
-    for (int i = threadIdx.x; i < OWN; i += 32 * WARPS) {
-        float sum = 0.0f;
-        for (int at = 0; at < PACKS; at++) {
-            float v[PACK];
-            unpack(shared[swizzled<PACKS>(i, at)], v);
-#pragma unroll
-            for (int e = 0; e < PACK; e++) sum = fmaf(v[e], v[e], sum);
-        }
-        lengths[i] = sum;
-    }
-    __syncthreads(); // lengths are written
     Own<KEPT> own[PARTS];
 #pragma unroll
     for (int part = 0; part < PARTS; part++) own[part].load(own_tile, own_row + 16 * part);
     Rows of;
+    over_rows([&](int part, int half) {
+        const int row = first + own_row + 16 * part + own_group() + 8 * half;
+        int column = positive && row < p.rows ? positive[row] : -1;
+        if (!is_valid(p, row, column)) column = -1;
+        of.row[part][half] = row, of.positive[part][half] = column, of.sum[part][half] = 0.0f;
+    });
 #pragma unroll
-    for (int part = 0; part < PARTS; part++)
-#pragma unroll
-        for (int half = 0; half < 2; half++) {
-            const int at = own_row + 16 * part + own_group() + 8 * half, row = first + at;
-            of.row[part][half] = row;
-            of.positive[part][half] = positive && row < p.rows ? positive[row] : -1;
-            of.reference[part][half] = lengths[at];
-            of.sum[part][half] = 0.0f;
-        }
+    for (int part = 0; part < PARTS; part++) {
+        // Squared lengths are on the diagonal of the rows' products with themselves: row g's pair of columns that has
+        // column g is with the row's lane g / 2.
+        float s[2][4];
+        own[part].inner(own[part].tile, own[part].row, &s, 1);
+        const int odd = own_group() % 2, lane = lane_id() / 4 * 4 + own_group() / 2;
+        of.reference[part][0] = __shfl_sync(ALL_LANES, odd ? s[0][1] : s[0][0], lane);
+        of.reference[part][1] = __shfl_sync(ALL_LANES, odd ? s[1][3] : s[1][2], lane);
+    }
     sweep<true>(of, own, tiles, columns, begin, end, positive_product, p);
     bool good = true;
-#pragma unroll
-    for (int part = 0; part < PARTS; part++)
-#pragma unroll
-        for (int half = 0; half < 2; half++) {
-            const float sum = of.sum[part][half];
-            good = good && (of.row[part][half] >= p.rows || (sum >= LEAST && sum <= MOST));
-        }
+    over_rows([&](int part, int half) {
+        const float sum = of.sum[part][half];
+        good = good && (of.row[part][half] >= p.rows || (sum >= LEAST && sum <= MOST));
+    });
     if (!__syncthreads_and(good)) { // all warps have read the last tile, too
-#pragma unroll
-        for (int part = 0; part < PARTS; part++)
-#pragma unroll
-            for (int half = 0; half < 2; half++) of.reference[part][half] = -INF, of.sum[part][half] = 0.0f;
+        over_rows([&](int part, int half) { of.reference[part][half] = -INF, of.sum[part][half] = 0.0f; });
         sweep<false>(of, own, tiles, columns, begin, end, positive_product, p);
     }
 #pragma unroll

@@ -43,13 +43,14 @@ macro_rules! variant {
                 module("kernels/src/ntxent/mma_backward.cu", include_str!("mma_backward.cu"));
             static FORWARD: Kernel = Kernel::new(&FORWARD_FILE, concat!("ntxent_fwd_mma_d", $dim, "_bf16"))
                 .with_dynamic_shared(bytes($dim) * (own_rows($dim) + 2 * OTHER));
-            // 64 own vectors, and twice as many others as are 32 KiB.
+            // 64 own vectors, and twice as many others as are 32 KiB; beside others that are rows, lse, coefficient and
+            // positive of 2048.
             static ROWS: Kernel =
                 Kernel::new(&BACKWARD_FILE, concat!("ntxent_bwd_mma_rows_d", $dim, "_bf16"))
                     .with_dynamic_shared(bytes($dim) * 64 + (64 << 10));
             static COLUMNS: Kernel =
                 Kernel::new(&BACKWARD_FILE, concat!("ntxent_bwd_mma_columns_d", $dim, "_bf16"))
-                    .with_dynamic_shared(bytes($dim) * 64 + (64 << 10));
+                    .with_dynamic_shared(bytes($dim) * 64 + (64 << 10) + 2048 * 12);
             pub(super) static VARIANT: Variant =
                 Variant { dim: $dim, forward: &FORWARD, rows: &ROWS, columns: &COLUMNS };
             /// Every kernel for vectors of this size.
