@@ -34,7 +34,9 @@ struct ClassWindows {
     i32 offset;        // of its elements from the corner
     i32 element_rest, row_rest; // from behind an element's last channel to the next element, and more to the next kernel row
 
-    __device__ __forceinline__ ClassWindows(const bf16 *dy, const Convolution &z, const Residue &down, const Residue &right, u32 first_row)
+    __device__ __forceinline__ ClassWindows(
+        const bf16 *dy, const Convolution &z, const Residue &down, const Residue &right, u32 first_row
+    )
         : dy(dy), walk{z.o, right.taps, z.o, 0, false, false}, bit(1), offset(0) {
         element_rest = -z.all_o - z.o, row_rest = (right.taps - z.q) * z.all_o;
         const u32 pixels = z.n * z.rows.divisor * z.columns.divisor;

@@ -35,7 +35,9 @@ struct Pixels {
     static constexpr u32 GROUP = 2 * THREADS, RING = 2 * GROUP; // places
     static constexpr u32 TILE_BYTES = TILE_K * sizeof(Place);
     static_assert(GROUP % TILE_K == 0, "groups are whole tiles");
-    static_assert(STAGES % 2 == 1, "where look_ahead() comes behind every second tile, it meets the first of a group");
+    static_assert(
+        SLICES == 1 || (STAGES % 2 == 1 && GROUP / TILE_K % 2 == 0), "look_ahead(), behind two tiles, meets each group's second one"
+    );
     const Convolution &z;
     Place *places;  // [RING]
     const bf16 *x;  // the kernel element and channel of this thread's row, in a window that begins at 0
@@ -59,7 +61,7 @@ struct Pixels {
         for (u32 i = 0; i < GROUP; i += THREADS) {
             const u32 number = from + i + threadIdx.x, pixel = first + number;
             Place place = {0, 0};
-            if (first + from < end) place = place_of(pixel);
+            if (first + from < end) place = place_of(pixel); // the same branch for all threads
             if (pixel >= end) place = {0, 0};
             places[number % RING] = place;
         }
