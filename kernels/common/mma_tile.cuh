@@ -62,21 +62,19 @@ template <int ROWS, bool ALONG_K> struct Share {
 template <int ROWS, bool ALONG_K> struct DenseOperand {
     using Packs = Share<ROWS, ALONG_K>;
     static constexpr int COUNT = Packs::COUNT;
-    const element *at; // this thread's next pack
-    u64 jump, rest;    // elements from a pack to the next, and from behind the last one to the next tile
+    const element *at; // this thread's first pack of the next tile
+    u32 stride;
     i32 outer, inner;  // rows and steps from its place in the next tile to the ends: none, where they are not above 0
 
     __device__ __forceinline__ DenseOperand(
-        const element *base, u64 stride, u32 first_row, u32 rows, u32 first_k, u32 end_k
-    ) {
+        const element *base, u32 stride, u32 first_row, u32 rows, u32 first_k, u32 end_k
+    ) : stride(stride) {
         const u32 from = (ALONG_K ? first_row : first_k) + Packs::outer();
         const u32 beside = (ALONG_K ? first_k : first_row) + Packs::inner();
         outer = (ALONG_K ? rows : end_k) - from;
         inner = (ALONG_K ? end_k : rows) - beside;
         if (!ALONG_K && inner <= 0) outer = 0;
-        at = base + from * stride + beside;
-        jump = Packs::JUMP * stride;
-        rest = ALONG_K ? TILE_K - COUNT * jump : 0;
+        at = base + u64(from) * stride + beside;
     }
 
     // Copies packs `from` to `to`, which the compiler knows, of the next tile to the tile at `tile` of shared memory,
@@ -84,15 +82,17 @@ template <int ROWS, bool ALONG_K> struct DenseOperand {
     __device__ __forceinline__ void copy(u32 tile, int from, int to, bool wanted) {
         const i32 left = !ALONG_K || inner > 0 ? outer : 0;
 #pragma unroll
-        for (int j = from; j < to; j++) {
-            copy_async_if(wanted, tile + Packs::place(j), at, j * Packs::JUMP < left ? 16 : 0);
-            at += jump;
-        }
+        for (int j = from; j < to; j++)
+            copy_async_if(wanted, tile + Packs::place(j), at + u64(stride) * (j * Packs::JUMP),
+                          j * Packs::JUMP < left ? 16 : 0);
     }
 
     // Goes on by TILE_K steps, behind the last pack.
     __device__ __forceinline__ void advance() {
-        at += rest;
+        at += ALONG_K ? TILE_K : u64(stride) * TILE_K;
+        // An instruction makes the place of a pack from the stride. Of many packs the compiler would keep all distances in
+        // registers instead.
+        if constexpr (COUNT > 4) asm volatile("" : "+r"(stride));
         if (ALONG_K)
             inner -= TILE_K;
         else
@@ -141,7 +141,15 @@ template <int ROWS, bool ALONG_K, bool IS_B> struct Fragments {
 __device__ __forceinline__ void multiply_add(float (&d)[4], const u32 (&a)[4], u32 b0, u32 b1) {
     mma_bf16(d, a, b0, b1);
 }
-template <int COUNT> __device__ __forceinline__ void prepare(u32 (&)[COUNT][4]) {}
+// What happens to fragments before they are multiplied: nothing.
+struct Rounding {
+    __device__ __forceinline__ void round(u32 (&)[4]) {}
+    // A barrier of the block.
+    __device__ __forceinline__ bool finish() const {
+        __syncthreads();
+        return true;
+    }
+};
 #endif
 
 // Nothing beside the sums.
@@ -181,12 +189,15 @@ struct RowSums {
 #endif
 
 // Adds the products of the fragments of a quarter of a tile.
-template <typename Rows>
+template <typename Rows, typename Round>
 __device__ __forceinline__ void multiply_fragments(
-    const u32 (&x)[TILES_M][4], const u32 (&y)[TILES_N / 2][4], Sums &sums, Rows &rows
+    u32 (&x)[TILES_M][4], u32 (&y)[TILES_N / 2][4], Sums &sums, Rows &rows, Round &rounding
 ) {
 #pragma unroll
+    for (int j = 0; j < TILES_N / 2; j++) rounding.round(y[j]);
+#pragma unroll
     for (int i = 0; i < TILES_M; i++) {
+        rounding.round(x[i]);
 #pragma unroll
         for (int j = 0; j < TILES_N; j++) {
             const int column = i % 2 ? TILES_N - 1 - j : j; // back and forth: half of the operands stay
@@ -208,14 +219,16 @@ template <typename Operand> __device__ __forceinline__ void look_ahead(Operand &
 
 // Adds the products of `steps` tiles of TILE_K steps, at least one. An operand has COUNT packs a thread, copy() and
 // advance(), as DenseOperand. `shared`: LOOP_BYTES, aligned to 128. Afterwards nobody uses them any more, and the first
-// OWN_M of a warp's rows of sums are those of the rows from warp_row() on.
+// OWN_M of a warp's rows of sums are those of the rows from warp_row() on. False, to all threads, if the sums have to be
+// made again: never of bf16.
 template <bool A_ALONG_K, bool B_ALONG_K, typename A, typename B, typename Rows>
-__device__ __forceinline__ void multiply(A &a, B &b, u32 steps, u32 shared, Sums &sums, Rows &rows) {
+__device__ __forceinline__ bool multiply(A &a, B &b, u32 steps, u32 shared, Sums &sums, Rows &rows) {
     if constexpr (SLICES > 1) return multiply_slices<A_ALONG_K, B_ALONG_K>(a, b, steps, shared, sums, rows);
     const Fragments<TILE_M, A_ALONG_K, false> left(warp_row());
     const Fragments<TILE_N, B_ALONG_K, true> right(warp_column());
     constexpr int DEPTH = 4;                // loads of fragments in a tile
     u32 x[2][TILES_M][4], y[2][TILES_N / 2][4];
+    Rounding rounding;
 
     const auto load = [&](u32 stage, int k) { // into one half of x and y, while the other is multiplied
         left.load(stage, k, x[k % 2]);
@@ -255,11 +268,14 @@ __device__ __forceinline__ void multiply(A &a, B &b, u32 steps, u32 shared, Sums
                 __syncthreads();
             }
             load(read, (k + 1) % DEPTH);
-            prepare(x[k % 2]), prepare(y[k % 2]);
-            multiply_fragments(x[k % 2], y[k % 2], sums, rows);
+            multiply_fragments(x[k % 2], y[k % 2], sums, rows, rounding);
         }
         look_ahead(b);
     }
     copy_wait<0>();
-    __syncthreads();
+    return rounding.finish(); // nobody reads or writes a tile any more
 }
+
+#if defined(ELEMENT_F32)
+#include "common/tf32_again.cuh"
+#endif

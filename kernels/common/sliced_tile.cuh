@@ -61,7 +61,7 @@ template <bool ALONG_K> constexpr bool FRAGMENTS_GO_ON = !ALONG_K;
 
 // As multiply().
 template <bool A_ALONG_K, bool B_ALONG_K, typename A, typename B, typename Rows>
-__device__ __forceinline__ void multiply_slices(A &a, B &b, u32 steps, u32 shared, Sums &sums, Rows &rows) {
+__device__ __forceinline__ bool multiply_slices(A &a, B &b, u32 steps, u32 shared, Sums &sums, Rows &rows) {
     Fragments<TILE_M, A_ALONG_K, false> left(0);
     Fragments<TILE_N, B_ALONG_K, true> right(0);
     left.skip(slice_of_warp()), right.skip(slice_of_warp());
@@ -69,6 +69,7 @@ __device__ __forceinline__ void multiply_slices(A &a, B &b, u32 steps, u32 share
     if (LEFT_GOES_ON) left.offset += shared;
     if (RIGHT_GOES_ON) right.offset += shared + A_BYTES;
     u32 x[2][TILES_M][4], y[2][TILES_N / 2][4];
+    Rounding rounding;
     const u32 end = shared + LOOP_BYTES;
 #pragma unroll
     for (int stage = 0; stage < STAGES; stage++) {
@@ -101,8 +102,7 @@ __device__ __forceinline__ void multiply_slices(A &a, B &b, u32 steps, u32 share
         a.advance(), b.advance();
         copy_commit();
         place = next;
-        prepare(x), prepare(y);
-        multiply_fragments(x, y, sums, rows);
+        multiply_fragments(x, y, sums, rows, rounding);
     };
 #pragma unroll 1
     for (;;) {
@@ -113,7 +113,8 @@ __device__ __forceinline__ void multiply_slices(A &a, B &b, u32 steps, u32 share
         look_ahead(b);
     }
     copy_wait<0>();
-    __syncthreads(); // nobody reads or writes a tile any more
+    const bool good = rounding.finish(); // nobody reads or writes a tile any more
     rows.add_slices(shared);
     add_slices(sums, shared);
+    return good;
 }

@@ -38,10 +38,22 @@ __device__ __forceinline__ void multiply_add(float (&d)[4], const u32 (&a)[4], u
     mma_tf32(d, a, b0, b1);
 }
 
-// Rounds what was loaded.
-template <int COUNT> __device__ __forceinline__ void prepare(u32 (&r)[COUNT][4]) {
+// Rounds what was loaded to the nearest, ties away from zero, by one addition a word: tensor cores ignore what is behind the
+// first 10 fraction bits, so half a unit of the last that counts is added and nothing is cut. As the carry goes to the
+// exponent, what is too large becomes infinity. Only NaN may be lost, to zero: that of all ones, for one. `seen`, a sum of
+// products of neighbouring words, has seen them all at half an instruction a word; if it is not finite in the end, there was
+// NaN, infinity or a product beyond float32, and the block computes its tile once more: common/tf32_again.cuh.
+struct Rounding {
+    float seen = 0.0f;
+    __device__ __forceinline__ void round(u32 (&r)[4]) {
+        constexpr u32 HALF_A_UNIT = 1u << 12;
+        seen = fmaf(__uint_as_float(r[0]), __uint_as_float(r[1]), seen);
+        seen = fmaf(__uint_as_float(r[2]), __uint_as_float(r[3]), seen);
 #pragma unroll
-    for (int i = 0; i < COUNT; i++)
-#pragma unroll
-        for (int j = 0; j < 4; j++) r[i][j] = to_tf32(__uint_as_float(r[i][j]));
-}
+        for (int j = 0; j < 4; j++) r[j] += HALF_A_UNIT;
+    }
+    // A barrier of the block. Whether no NaN was lost to any of its threads.
+    __device__ __forceinline__ bool finish() const {
+        return __syncthreads_and(fabsf(seen) < __uint_as_float(0x7f800000u));
+    }
+};

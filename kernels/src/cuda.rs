@@ -31,6 +31,7 @@ pub(crate) const HEADERS: &[(&str, &str)] = &[
     ("common/parts.cuh", include_str!("../common/parts.cuh")),
     ("common/reduce.cuh", include_str!("../common/reduce.cuh")),
     ("common/sliced_tile.cuh", include_str!("../common/sliced_tile.cuh")),
+    ("common/tf32_again.cuh", include_str!("../common/tf32_again.cuh")),
     ("common/tf32_tile.cuh", include_str!("../common/tf32_tile.cuh")),
     ("common/tile.cuh", include_str!("../common/tile.cuh")),
     ("common/tensor_list.cuh", include_str!("../common/tensor_list.cuh")),

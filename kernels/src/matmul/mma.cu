@@ -28,7 +28,7 @@
 struct Product {
     u32 m, n, k;
     u32 part; // steps k that a block sums
-    u64 a_stride, b_stride;
+    u32 a_stride, b_stride;
     u64 a_batch, b_batch;   // elements from a product's operand to the next product's
     u64 results;            // of all products
     Divisor tiles, parts;   // of a product, of a sum
@@ -37,7 +37,7 @@ struct Product {
     u32 together;           // whether results are accessed by packs
     u32 unused;
 };
-static_assert(sizeof(Product) == 104, "as in kernels/src/matmul/mma.rs");
+static_assert(sizeof(Product) == 96, "as in kernels/src/matmul/mma.rs");
 
 // Blocks that run at the same time are to share operands in the second-level cache: tiles go down GROUP rows, then on
 // by a column.
@@ -50,6 +50,25 @@ __device__ __forceinline__ uint2 place_of(u32 tile, const Product &z) {
     const u32 column = height == GROUP ? tile / GROUP : tile / height;
     return make_uint2(top + tile - column * height, column);
 }
+
+// What a block computes: which product, which part of its sums, from which row and column on, and steps.
+struct Block {
+    u32 batch, part, first_m, first_n, first_k, end_k;
+    __device__ __forceinline__ Block(u32 number, const Product &z) {
+        batch = number;
+        const uint2 place = place_of(take_remainder(batch, z.tiles), z);
+        part = take_remainder(batch, z.parts);
+        first_m = place.x * TILE_M, first_n = place.y * TILE_N;
+        first_k = part * z.part, end_k = min(first_k + z.part, z.k);
+    }
+    __device__ __forceinline__ u32 steps() const { return (end_k - first_k + TILE_K - 1) / TILE_K; }
+    __device__ __forceinline__ DenseOperand<TILE_M, A_BY_STEPS> left(const element *a, const Product &z) const {
+        return {a + batch * z.a_batch, z.a_stride, first_m, z.m, first_k, end_k};
+    }
+    __device__ __forceinline__ DenseOperand<TILE_N, B_BY_STEPS> right(const element *b, const Product &z) const {
+        return {b + batch * z.b_batch, z.b_stride, first_n, z.n, first_k, end_k};
+    }
+};
 
 #if defined(GELU)
 #define NAME(m, n) matmul_mma_gelu_##m##x##n
@@ -107,12 +126,8 @@ KERNEL __launch_bounds__(THREADS) NAMED(TILE_M, TILE_N, LETTERS)(
 #endif
 ) {
     extern __shared__ __align__(128) char shared[];
-    u32 batch = blockIdx.x;
-    const uint2 place = place_of(take_remainder(batch, z.tiles), z);
-    const u32 part = take_remainder(batch, z.parts);
-    const u32 first_m = place.x * TILE_M, first_n = place.y * TILE_N;
-    const u32 first_k = part * z.part;
-    const u32 end_k = min(first_k + z.part, z.k);
+    const Block block(blockIdx.x, z);
+    const u32 batch = block.batch, part = block.part, first_m = block.first_m, first_n = block.first_n;
 
     // The bias goes to shared memory while the operands are on the way; the loop's barriers lie between.
     float *terms = bias ? reinterpret_cast<float *>(shared + LOOP_BYTES) : nullptr; // [TILE_N]
@@ -121,10 +136,10 @@ KERNEL __launch_bounds__(THREADS) NAMED(TILE_M, TILE_N, LETTERS)(
             terms[i] = first_n + i < z.n ? to_float(bias[first_n + i]) : 0.0f;
     }
 
-    DenseOperand<TILE_M, A_BY_STEPS> left(a + batch * z.a_batch, z.a_stride, first_m, z.m, first_k, end_k);
-    DenseOperand<TILE_N, B_BY_STEPS> right(b + batch * z.b_batch, z.b_stride, first_n, z.n, first_k, end_k);
+    auto left = block.left(a, z);
+    auto right = block.right(b, z);
     Sums sums = {};
-    const u32 steps = (end_k - first_k + TILE_K - 1) / TILE_K, memory = shared_address(shared);
+    const u32 steps = block.steps(), memory = shared_address(shared);
     NoRowSums nothing;
 #if defined(ROW_SUMS)
     if (first_n == 0) { // A loop of its own: a condition in the loop would cost every block more than these blocks' sums.
@@ -144,7 +159,19 @@ KERNEL __launch_bounds__(THREADS) NAMED(TILE_M, TILE_N, LETTERS)(
         }
     } else
 #endif
+#if defined(ELEMENT_F32)
+    if (!multiply<A_BY_STEPS, B_BY_STEPS>(left, right, steps, memory, sums, nothing)) { // there may have been NaN
+        u32 number = blockIdx.x;
+        // The compiler is not to know that this is the same block: it would keep in registers what is needed here alone.
+        asm volatile("" : "+r"(number));
+        const Block again(number, z);
+        auto left = again.left(a, z);
+        auto right = again.right(b, z);
+        multiply_again<A_BY_STEPS, B_BY_STEPS>(left, right, again.steps(), memory, sums);
+    }
+#else
         multiply<A_BY_STEPS, B_BY_STEPS>(left, right, steps, memory, sums, nothing);
+#endif
 
 #if defined(ACCUMULATE)
     const bool in_float = true;
@@ -232,7 +259,7 @@ KERNEL __launch_bounds__(THREADS) NAMED(TILE_M, TILE_N, LETTERS)(
         store_pack_of(out + at, count, z.together, bits);
     });
 #if defined(STATISTICS)
-    store_statistics(tile, min(z.m - first_m, TILE_M), first_n, z.n, partial_other + u64(place.x) * 2 * z.n);
+    store_statistics(tile, min(z.m - first_m, TILE_M), first_n, z.n, partial_other + u64(first_m / TILE_M) * 2 * z.n);
 #endif
 #endif
 }

@@ -78,8 +78,8 @@ struct Product {
     n: u32,
     k: u32,
     part: u32,
-    a_stride: u64,
-    b_stride: u64,
+    a_stride: u32,
+    b_stride: u32,
     a_batch: u64,
     b_batch: u64,
     results: u64,
@@ -90,7 +90,7 @@ struct Product {
     together: u32,
     unused: u32,
 }
-const _: () = assert!(size_of::<Product>() == 104);
+const _: () = assert!(size_of::<Product>() == 96);
 
 /// Whether tensor cores compute this product: bf16 operands whose rows all begin at multiples of 16 bytes and are
 /// made of whole packs.
@@ -325,8 +325,8 @@ impl Product {
             n: side(name, n)?,
             k: side(name, k)?,
             part: side(name, part)?,
-            a_stride: a.stride(),
-            b_stride: b.stride(),
+            a_stride: side(name, a.stride() as usize)?,
+            b_stride: side(name, b.stride() as usize)?,
             a_batch: (m * k) as u64,
             b_batch: (k * n) as u64,
             results: (batch * m * n) as u64,

@@ -9,6 +9,7 @@ use super::*;
 use crate::array::Array;
 use crate::check::{guarded, on_device};
 use crate::testing::device;
+use engine::cuda::profile;
 
 fn operands(z: &Sizes, fill: impl Fn(&[usize], u64) -> Array<f64>) -> [Array<f64>; 2] {
     operands_in(DType::F32, z, fill)
@@ -147,6 +148,158 @@ fn nan_and_infinity_stay_in_their_row_and_column() {
         for tile in TILES {
             check_nan_and_infinity(&z, |inputs| by(tile, &z, inputs, None));
         }
+    }
+}
+
+/// A word as tf32 has it: NaN stays one, whatever its sign and fraction; what rounds beyond float32 is infinite.
+fn rounded_word(word: u32) -> f32 {
+    match f32::from_bits(word) {
+        x if x.is_nan() => f32::NAN,
+        x if x.is_infinite() => x,
+        _ => f32::from_bits((word + 0x1000) & !0x1fff),
+    }
+}
+
+/// Words that rounding by an addition could get wrong, each in a row of A (column of B) of its own: with a NaN or infinity among
+/// them, and without. The other operand is all ones, and what else such a row has is zero.
+#[test]
+fn no_word_is_rounded_wrongly() {
+    const FINITE: [u32; 9] = [
+        0x7f7f_ffff,
+        0xff7f_ffff,
+        0x7f7f_efff,
+        0xff7f_f000,
+        0x0000_1000,
+        0x0000_0fff,
+        0x807f_ffff,
+        0x0040_0000,
+        0xbfff_ffff,
+    ];
+    const OTHERS: [u32; 9] = [
+        0x7fff_ffff,
+        0xffff_ffff,
+        0x7fff_f000,
+        0xffff_f000,
+        0x7fc0_0000,
+        0xffc0_0000,
+        0x7f80_0001,
+        0x7f80_0000,
+        0xff80_0000,
+    ];
+    let words: Vec<u32> = FINITE.into_iter().chain(OTHERS).collect();
+    for (ta, tb) in BOTH.into_iter().flat_map(|ta| BOTH.map(|tb| (ta, tb))) {
+        for (tile, is_a, words) in TILES.into_iter().flat_map(|tile| {
+            [(true, &FINITE[..]), (true, &words), (false, &FINITE), (false, &words)]
+                .map(|(is_a, words)| (tile, is_a, words))
+        }) {
+            let z = sizes(1, [72, 72, 72], ta, tb);
+            let turned = if is_a { ta } else { !tb }; // a line is a column
+            // [72, 72], row `line` and step k: integers, and every third row is of one of the words.
+            let element = |line: usize, k: usize| match (line % 3, words.get(line / 3)) {
+                (1, Some(&word)) => {
+                    if k == 7 * line % 72 {
+                        word
+                    } else {
+                        0
+                    }
+                }
+                _ => ((line + k) as f32 % 7.0 - 3.0).to_bits(),
+            };
+            let special: Vec<f32> = (0..72 * 72)
+                .map(|i| if turned { element(i % 72, i / 72) } else { element(i / 72, i % 72) })
+                .map(f32::from_bits)
+                .collect();
+            let ones = [1.0f32; 72 * 72];
+            let [a, b] = if is_a { [&special[..], &ones[..]] } else { [&ones[..], &special[..]] };
+            let out = guarded(device(), || {
+                let put = |x: &[f32]| Tensor::from_slice(x, &[72, 72])?.to_device(device());
+                let mut out = Tensor::empty(&[72, 72], DType::F32, device())?;
+                product_by("matmul", tile, z, &put(a)?, &put(b)?, None, &mut out, Beside::Nothing)?;
+                out.to_device(Device::Cpu)
+            })
+            .unwrap();
+            for (i, &found) in out.as_slice::<f32>().unwrap().iter().enumerate() {
+                let line = if is_a { i / 72 } else { i % 72 };
+                let expected = match (line % 3, words.get(line / 3)) {
+                    (1, Some(&word)) => rounded_word(word),
+                    _ => (0..72).map(|k| f32::from_bits(element(line, k))).sum(),
+                };
+                // Tensor cores may flush subnormal numbers.
+                let is_right = found == expected
+                    || (found.is_nan() && expected.is_nan())
+                    || (expected.is_subnormal() && found == 0.0);
+                assert!(is_right, "{tile:?} {ta} {tb} {is_a}: {found:e} for {expected:e} at {i}");
+            }
+        }
+    }
+}
+
+/// One NaN of all ones, which an addition makes zero, at each place that a lane has in the fragments of a quarter of a tile,
+/// and in each quarter: one of 128 products each.
+#[test]
+fn a_single_nan_is_seen_wherever_it_is() {
+    for (ta, tb) in BOTH.into_iter().flat_map(|ta| BOTH.map(|tb| (ta, tb))) {
+        for (tile, is_a) in [(MmaTile::T128x64, true), (MmaTile::T64x64, false)] {
+            let z = sizes(128, [64, 64, 32], ta, tb);
+            let place = |p: usize| (p % 64, p / 64 * 4 + p % 4 + p / 4 % 4 * 8); // line and step
+            let turned = if is_a { ta } else { !tb };
+            let mut special = vec![1.0f32; 128 * 64 * 32];
+            for p in 0..128 {
+                let (line, k) = place(p);
+                let at = if turned { k * 64 + line } else { line * 32 + k };
+                special[p * 64 * 32 + at] = f32::from_bits(0x7fff_ffff);
+            }
+            let ones = vec![1.0f32; 128 * 64 * 32];
+            let [a, b] = if is_a { [&special, &ones] } else { [&ones, &special] };
+            let put = |x: &[f32], turned: bool| {
+                Tensor::from_slice(x, &if turned { [128, 32, 64] } else { [128, 64, 32] })?
+                    .to_device(device())
+            };
+            let out = guarded(device(), || {
+                let mut out = Tensor::empty(&[128, 64, 64], DType::F32, device())?;
+                product_by("matmul", tile, z, &put(a, ta)?, &put(b, !tb)?, None, &mut out, Beside::Nothing)?;
+                out.to_device(Device::Cpu)
+            })
+            .unwrap();
+            for (i, found) in out.as_slice::<f32>().unwrap().iter().enumerate() {
+                let (p, line) = (i / 4096, if is_a { i / 64 % 64 } else { i % 64 });
+                let is_right = if line == place(p).0 { found.is_nan() } else { *found == 32.0 };
+                assert!(is_right, "{tile:?} {ta} {tb} {is_a}: {found} in line {line} of product {p}");
+            }
+        }
+    }
+}
+
+/// Large numbers may cost a block a second time, which gives the same.
+#[test]
+fn large_elements_are_exact() {
+    for (tile, scale) in TILES.into_iter().flat_map(|tile| [80, -80].map(|scale| (tile, scale))) {
+        let z = sizes(1, [72, 68, 100], true, false);
+        let [a, b] = operands(&z, |shape, seed| Array::integers(shape, seed, 4));
+        let expected = oracle(&z, &[a.clone(), b.clone()]);
+        let inputs = [a.map(|v| v * 2f64.powi(scale)), b.map(|v| v * 2f64.powi(-scale))];
+        assert!(by(tile, &z, &inputs, None).data == expected.data, "{tile:?} {scale}");
+    }
+}
+
+/// Blocks with NaN compute their tile once more, and only those.
+#[test]
+fn only_nan_costs_a_second_pass() {
+    let products = |tile, z: &Sizes, inputs: &[Array<f64>; 2]| {
+        device(); // from here on no other test launches anything
+        profile::start().unwrap();
+        by(tile, z, inputs, None);
+        let records = profile::stop().unwrap();
+        records.iter().find(|r| r.launch.kernel.starts_with("matmul_mma")).unwrap().counters.map(|c| c.tensor)
+    };
+    for tile in TILES {
+        // Two blocks; the second has the NaN.
+        let rows = 1024 / tile.down(1024);
+        let z = sizes(1, [2 * rows, 8, 96], false, true);
+        let mut inputs = operands(&z, |shape, seed| Array::integers(shape, seed, 4));
+        let Some(good) = products(tile, &z, &inputs) else { return }; // hardware counts nothing
+        inputs[0].data[(2 * rows - 1) * z.k + 50] = f64::NAN;
+        assert_eq!(products(tile, &z, &inputs), Some(good + good / 2), "{tile:?}");
     }
 }
 
