@@ -349,6 +349,10 @@ of each family's workloads on the emulated device, and times are a model's.
 - `misses`: spills; less than 25 % mma in the loop; less than 4 mma a load of fragments in matrix products and convolutions;
   less than 90 % of 16-byte accesses where a launch moves 64 KiB or more; more than 2 % conflicts; more than 1.05 of the
   formula's bytes.
+- Misses that stay, among kernels on tensor cores: a ladder's first steps, which show them; attention of head size 32, where
+  a score's three and a half instructions for its weight stand beside half the `mma` of size 64 (22 % at most); a mask, read
+  for each score; an input that is normalised on its way; tf32 in tiles of 64 x 64, where each word is rounded for few `mma`.
+  Narrow accesses that stay: rows of three channels, transposes, sums of partial results, values of one number a row.
 ";
 
 #[cfg(test)]
