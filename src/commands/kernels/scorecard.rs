@@ -327,33 +327,8 @@ fn header() -> Vec<&'static str> {
     ["workload", "kernel"].into_iter().chain(names).chain(["bound by", "misses"]).collect()
 }
 
-const EXPLANATION: &str = "\
-# What can be said of each kernel without a device
-
-Made by `pretext kernels scorecard`; `pretext kernels scorecard --check` fails where a number is worse by more than 3 %. No
-figure here was measured on a GPU: registers and instructions are the compiler's (NVRTC, nvdisasm), counts are of one run
-of each family's workloads on the emulated device, and times are a model's.
-
-- `registers`: of a thread, for sm_80 and sm_90. `spilled`: bytes written and read back for want of them, of both.
-  `shared`: bytes of shared memory of a block. `occupancy`: warps that fit a multiprocessor (A100, H100), of 64.
-- `mma % of loop`, `mma:ldmatrix`: of the instructions of the hottest loop (sm_90) the part that are tensor cores', and
-  those over the loads of their fragments.
-- `16-byte %`: of the bytes of device memory that requests touch, the part whose threads take 16 bytes at once.
-- `conflicts %`: passes over the banks of shared memory that conflicts add, of all passes.
-- `moved/bytes`: different bytes of device memory that are read or written, over those of the launcher's formula.
-- `us`: the time that an H100 (SXM) needs at least, and what it waits for. The model takes the largest of: different
-  half-lines at 3.0 TB/s; `mma` at 63 % of the data sheet's rate, which is what mma.sync reaches there (arXiv 2501.12084);
-  passes over shared memory, one a cycle; instructions of the PTX, four a cycle; special functions, 16 threads a cycle;
-  each of the latter on as many of 132 multiprocessors as there are blocks. Latencies, launches and the second-level
-  cache are not in it: it is a number to compare with itself.
-- `misses`: spills; less than 25 % mma in the loop; less than 4 mma a load of fragments in matrix products and convolutions;
-  less than 90 % of 16-byte accesses where a launch moves 64 KiB or more; more than 2 % conflicts; more than 1.05 of the
-  formula's bytes.
-- Misses that stay, among kernels on tensor cores: a ladder's first steps, which show them; attention of head size 32, where
-  a score's three and a half instructions for its weight stand beside half the `mma` of size 64 (22 % at most); a mask, read
-  for each score; an input that is normalised on its way; tf32 in tiles of 64 x 64, where each word is rounded for few `mma`.
-  Narrow accesses that stay: rows of three channels, transposes, sums of partial results, values of one number a row.
-";
+/// What the page begins with.
+const EXPLANATION: &str = include_str!("scorecard.md");
 
 #[cfg(test)]
 mod tests {
