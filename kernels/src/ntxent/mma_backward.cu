@@ -28,7 +28,8 @@ constexpr int SLICES = WARPS / OWN_WARPS;         // that share out the others
 constexpr int OTHER = 16384 / DIM;                // others met at a time
 constexpr int MET = OTHER / SLICES;               // by a warp
 static_assert(MET == 32, "a lane looks at one of the others' positives");
-constexpr int CHUNK = 2048;                       // others whose numbers, if they are rows, are in shared memory
+// Others whose numbers, if they are rows, are in shared memory: as many as fit into the 99 KiB of a block on sm_86.
+constexpr int CHUNK = DIM > 128 ? 128 : 1024;
 static_assert(CHUNK % OTHER == 0, "a tile is of one chunk");
 constexpr int NONE = -1, INVALID = -2;
 

@@ -27,10 +27,15 @@ const fn bytes(dim: usize) -> usize {
     2 * dim
 }
 
+/// `CHUNK` of `mma_backward.cu`.
+const fn chunk(dim: usize) -> usize {
+    if dim > 128 { 128 } else { 1024 }
+}
+
 macro_rules! variant {
     ($name:ident: $dim:literal) => {
         pub(crate) mod $name {
-            use super::{OTHER, Variant, bytes, own_rows};
+            use super::{OTHER, Variant, bytes, chunk, own_rows};
             use crate::cuda::HEADERS;
             use engine::cuda::{Kernel, Module};
 
@@ -44,13 +49,13 @@ macro_rules! variant {
             static FORWARD: Kernel = Kernel::new(&FORWARD_FILE, concat!("ntxent_fwd_mma_d", $dim, "_bf16"))
                 .with_dynamic_shared(bytes($dim) * (own_rows($dim) + 2 * OTHER));
             // 64 own vectors, and twice as many others as are 32 KiB; beside others that are rows, lse, coefficient and
-            // positive of 2048.
+            // positive of a chunk.
             static ROWS: Kernel =
                 Kernel::new(&BACKWARD_FILE, concat!("ntxent_bwd_mma_rows_d", $dim, "_bf16"))
                     .with_dynamic_shared(bytes($dim) * 64 + (64 << 10));
             static COLUMNS: Kernel =
                 Kernel::new(&BACKWARD_FILE, concat!("ntxent_bwd_mma_columns_d", $dim, "_bf16"))
-                    .with_dynamic_shared(bytes($dim) * 64 + (64 << 10) + 2048 * 12);
+                    .with_dynamic_shared(bytes($dim) * 64 + (64 << 10) + 12 * chunk($dim));
             pub(super) static VARIANT: Variant =
                 Variant { dim: $dim, forward: &FORWARD, rows: &ROWS, columns: &COLUMNS };
             /// Every kernel for vectors of this size.

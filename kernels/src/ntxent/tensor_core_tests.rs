@@ -44,7 +44,8 @@ fn every_size_agrees_with_the_reference() {
         (65, 17, 72, true, None),
         (129, 5, 128, false, Some(1)),
         // More rows than a chunk of their numbers has.
-        (2100, 20, 8, false, Some(1)),
+        (1100, 20, 8, false, Some(1)),
+        (270, 20, 256, false, Some(1)),
         (3, 700, 128, true, None),
     ] {
         agree(&Case { r, c, d, vector, spec: spec(self_column), values: Values::Unit });
@@ -229,4 +230,12 @@ fn peak_memory() {
     let g = backward(&dloss, &rows, &rows, positive(&of), case.spec, &lse, true).unwrap();
     assert_eq!(stats(0).unwrap().peak - before, expected.1);
     drop((loss, g));
+}
+
+/// The least that a device from sm_80 on has, 99 KiB a block on sm_86, has room for every kernel and its fixed arrays.
+#[test]
+fn every_device_has_the_shared_memory() {
+    for kernel in super::tensor_core::d128::KERNELS.iter().chain(super::tensor_core::d256::KERNELS) {
+        assert!(kernel.dynamic_shared + 1024 <= 99 << 10, "{}: {}", kernel.entry, kernel.dynamic_shared);
+    }
 }
