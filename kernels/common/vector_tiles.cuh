@@ -74,26 +74,10 @@ __device__ __forceinline__ void load_others_transposed(const Tile &tile, u32 row
     load_matrices_transposed((tile.rows ^ 32 * step) + row * ROW_BYTES, b);
 }
 
-// s[j] = own . other for 16 rows of a tile each, `count` times 16 from `row` on; own(step, a) gives the left operand of a
-// step. Step by step, so that neighbouring products do not wait for each other.
-template <typename F>
-__device__ __forceinline__ void inner_products_of(F own, const Tile &tile, u32 row, float (*s)[2][4], int count) {
-#pragma unroll
-    for (int j = 0; j < count; j++)
-#pragma unroll
-        for (int e = 0; e < 4; e++) s[j][0][e] = s[j][1][e] = 0.0f;
-#pragma unroll
-    for (int step = 0; step < STEPS; step++) {
-        u32 a[4];
-        own(step, a);
-#pragma unroll
-        for (int j = 0; j < count; j++) {
-            u32 b[4];
-            load_others(tile, row + 16 * j, step, b);
-            mma_bf16(s[j][0], a, b[0], b[1]);
-            mma_bf16(s[j][1], a, b[2], b[3]);
-        }
-    }
+// Adds the products of an operand with both halves of a right operand, of 8 columns each.
+__device__ __forceinline__ void multiply_halves(float (&low)[4], float (&high)[4], const u32 (&a)[4], const u32 (&b)[4]) {
+    mma_bf16(low, a, b[0], b[1]);
+    mma_bf16(high, a, b[2], b[3]);
 }
 
 // 16 own vectors as left operand: kept in registers, or loaded again each time where there are too few.
@@ -113,11 +97,24 @@ template <bool KEPT> struct Own {
             load_step(tile, row, step, a);
         }
     }
-    // s[j] = own . other for `count` times 16 rows of a tile from `other` on.
-    __device__ __forceinline__ void inner(const Tile &others, u32 other, float (*s)[2][4], int count) const {
-        inner_products_of([&](int step, u32(&a)[4]) { this->step(step, a); }, others, other, s, count);
-    }
 };
+
+// s[j] += own . other for COUNT times 16 rows of a tile from `row` on. Step by step, so that neighbouring products do not wait
+// for each other.
+template <int COUNT, bool KEPT>
+__device__ __forceinline__ void add_inner(const Own<KEPT> &own, const Tile &tile, u32 row, float (&s)[COUNT][2][4]) {
+#pragma unroll
+    for (int step = 0; step < STEPS; step++) {
+        u32 a[4];
+        own.step(step, a);
+#pragma unroll
+        for (int j = 0; j < COUNT; j++) {
+            u32 b[4];
+            load_others(tile, row + 16 * j, step, b);
+            multiply_halves(s[j][0], s[j][1], a, b);
+        }
+    }
+}
 
 // f(h, e) for each element s[h][e] that a lane has of a tile of products.
 template <typename F> __device__ __forceinline__ void over_tile(F f) {
@@ -139,8 +136,7 @@ __device__ __forceinline__ void weighted_sum(const u32 (&weights)[4], const Tile
     for (int step = 0; step < STEPS; step++) {
         u32 b[4];
         load_others_transposed(tile, row, step, b);
-        mma_bf16(sum[2 * step], weights, b[0], b[1]);
-        mma_bf16(sum[2 * step + 1], weights, b[2], b[3]);
+        multiply_halves(sum[2 * step], sum[2 * step + 1], weights, b);
     }
 }
 

@@ -60,10 +60,8 @@ template <int PARTS, bool HAS_MASK> struct Queries {
                 u32 b[4];
                 load_others(keys, 16 * j, step, b);
 #pragma unroll
-                for (int part = 0; part < PARTS; part++) {
-                    mma_bf16(s[part][j][0], query[part][step], b[0], b[1]);
-                    mma_bf16(s[part][j][1], query[part][step], b[2], b[3]);
-                }
+                for (int part = 0; part < PARTS; part++)
+                    multiply_halves(s[part][j][0], s[part][j][1], query[part][step], b);
             }
         const int limit = int(columns) - own_pair(); // of a lane's columns
         if constexpr (HAS_MASK) {
@@ -166,10 +164,8 @@ template <int PARTS, bool HAS_MASK> struct Queries {
                 u32 b[4];
                 load_others_transposed(values, 16 * j, step, b);
 #pragma unroll
-                for (int part = 0; part < PARTS; part++) {
-                    mma_bf16(sum[part][2 * step], operand[part][j], b[0], b[1]);
-                    mma_bf16(sum[part][2 * step + 1], operand[part][j], b[2], b[3]);
-                }
+                for (int part = 0; part < PARTS; part++)
+                    multiply_halves(sum[part][2 * step], sum[part][2 * step + 1], operand[part][j], b);
             }
 #pragma unroll
             for (int part = 0; part < PARTS; part++) mma_bf16(weights[part], operand[part][j], ones, ones);

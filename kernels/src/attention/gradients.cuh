@@ -32,23 +32,6 @@ __device__ __forceinline__ Tile further(Tile tile, u32 rows) {
     return tile;
 }
 
-// s[j] += own . other for the first COUNT times 16 rows of a tile.
-template <int COUNT, bool KEPT>
-__device__ __forceinline__ void add_inner(const Own<KEPT> &own, const Tile &tile, float (&s)[COUNT][2][4]) {
-#pragma unroll
-    for (int step = 0; step < STEPS; step++) {
-        u32 a[4];
-        own.step(step, a);
-#pragma unroll
-        for (int j = 0; j < COUNT; j++) {
-            u32 b[4];
-            load_others(tile, 16 * j, step, b);
-            mma_bf16(s[j][0], a, b[0], b[1]);
-            mma_bf16(s[j][1], a, b[2], b[3]);
-        }
-    }
-}
-
 // What belongs to a row, beside its vectors.
 struct RowScalars {
     float log_sum; // lse log2 e; infinity, with which all weights are 0, for a row that sees nothing or does not exist
@@ -88,8 +71,8 @@ struct OwnQueries {
         float s[COUNT][2][4], dp[COUNT][2][4];
 #pragma unroll
         for (int j = 0; j < COUNT; j++) over_tile([&](int h, int e) { s[j][h][e] = 0.0f, dp[j][h][e] = delta[e]; });
-        add_inner(query, keys, s);
-        add_inner(upstream, values, dp);
+        add_inner(query, keys, 0, s);
+        add_inner(upstream, values, 0, dp);
         const int limit = int(columns) - own_pair(); // of a lane's columns
         const float *mask[2];
 #pragma unroll
@@ -153,8 +136,8 @@ struct OwnKeys {
 #pragma unroll
                 for (int e = 0; e < 4; e++) s[j][h][e] = 0.0f, dp[j][h][e] = e % 2 ? two.w : two.y;
             }
-        add_inner(key, queries, s);
-        add_inner(value, upstreams, dp);
+        add_inner(key, queries, 0, s);
+        add_inner(value, upstreams, 0, dp);
 #pragma unroll
         for (int j = 0; j < COUNT; j++) {
 #pragma unroll

@@ -78,10 +78,8 @@ __device__ __forceinline__ void make_products(const Own<KEPT> (&own)[PARTS], con
             u32 b[4];
             load_others(tile, 16 * group, step, b);
 #pragma unroll
-            for (int part = 0; part < PARTS; part++) {
-                mma_bf16(s[group][part][0], a[part], b[0], b[1]);
-                mma_bf16(s[group][part][1], a[part], b[2], b[3]);
-            }
+            for (int part = 0; part < PARTS; part++)
+                multiply_halves(s[group][part][0], s[group][part][1], a[part], b);
         }
     }
 }
@@ -96,10 +94,8 @@ __device__ __forceinline__ void add_weighted(const Weights &w, const Tile &tile,
         u32 b[4];
         load_others_transposed(tile, at, step, b);
 #pragma unroll
-        for (int part = 0; part < PARTS; part++) {
-            mma_bf16(sums[part][2 * step], a[part], b[0], b[1]);
-            mma_bf16(sums[part][2 * step + 1], a[part], b[2], b[3]);
-        }
+        for (int part = 0; part < PARTS; part++)
+            multiply_halves(sums[part][2 * step], sums[part][2 * step + 1], a[part], b);
     }
 }
 

@@ -59,10 +59,8 @@ struct Products {
                     u32 b[4];
                     load_others(columns, 16 * j, step, b);
 #pragma unroll
-                    for (int part = 0; part < PARTS; part++) {
-                        mma_bf16(s[part][j][0], a[part], b[0], b[1]);
-                        mma_bf16(s[part][j][1], a[part], b[2], b[3]);
-                    }
+                    for (int part = 0; part < PARTS; part++)
+                        multiply_halves(s[part][j][0], s[part][j][1], a[part], b);
                 }
             }
     }
@@ -192,11 +190,11 @@ KERNEL __launch_bounds__(32 * WARPS, 2)
     for (int part = 0; part < PARTS; part++) {
         // Squared lengths are on the diagonal of the rows' products with themselves: row g's pair of columns that has
         // column g is with the row's lane g / 2.
-        float s[2][4];
-        own[part].inner(own[part].tile, own[part].row, &s, 1);
+        float s[1][2][4] = {};
+        add_inner(own[part], own[part].tile, own[part].row, s);
         const int odd = own_group() % 2, lane = lane_id() / 4 * 4 + own_group() / 2;
-        of.reference[part][0] = __shfl_sync(ALL_LANES, odd ? s[0][1] : s[0][0], lane);
-        of.reference[part][1] = __shfl_sync(ALL_LANES, odd ? s[1][3] : s[1][2], lane);
+        of.reference[part][0] = __shfl_sync(ALL_LANES, odd ? s[0][0][1] : s[0][0][0], lane);
+        of.reference[part][1] = __shfl_sync(ALL_LANES, odd ? s[0][1][3] : s[0][1][2], lane);
     }
     sweep<true>(of, own, tiles, columns, begin, end, positive_product, p);
     bool good = true;
