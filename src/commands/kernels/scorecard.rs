@@ -47,6 +47,12 @@ const METRICS: [(&str, Worse); 12] = [
 /// How much worse a number may get before `--check` fails.
 const ALLOWED: f64 = 0.03;
 
+/// And how much beyond that: what is rounded away, and the share of bank conflicts that comes and goes with NVRTC, which
+/// does not make the same PTX of the same source every time.
+fn slack(metric: &str) -> f64 {
+    if metric == "conflicts %" { 0.5 } else { 0.005 }
+}
+
 /// A kernel in a workload.
 #[derive(Debug, Clone, PartialEq)]
 struct Row {
@@ -257,8 +263,8 @@ fn regressions(before: &[Row], now: &[Row]) -> Vec<String> {
         for ((name, worse), (old, new)) in METRICS.iter().zip(old.metrics.iter().zip(row.metrics)) {
             let is_worse = match (old, new) {
                 (Some(old), Some(new)) => match worse {
-                    Worse::More => new > old * (1.0 + ALLOWED) + 0.005,
-                    Worse::Less => new < old * (1.0 - ALLOWED) - 0.005,
+                    Worse::More => new > old * (1.0 + ALLOWED) + slack(name),
+                    Worse::Less => new < old * (1.0 - ALLOWED) - slack(name),
                 },
                 (old, new) => old.is_some() != new.is_some(),
             };
@@ -369,6 +375,13 @@ mod tests {
             ]
         );
         assert_eq!(regressions(&old, &[row("a", 100.0, None), row("b", 1.0, None)]).len(), 1);
+        let conflicts = |share| {
+            let mut one = row("a", 100.0, None);
+            one.metrics[9] = Some(share);
+            [one]
+        };
+        assert!(regressions(&conflicts(0.0), &conflicts(0.4)).is_empty());
+        assert_eq!(regressions(&conflicts(0.0), &conflicts(0.6)), ["a: f_add_f32: conflicts % 0 -> 0.6"]);
     }
 
     #[test]
