@@ -44,8 +44,8 @@ __device__ __forceinline__ uint2 normalise_four(uint2 bits, float4 mean, float4 
 // access the banks together reach all of them.
 template <typename Packs, typename F>
 __device__ __forceinline__ void normalise_packs(u32 tile, const ChannelMap &map, u32 channel, F meets) {
-    constexpr int COUNT = Packs::COUNT, TOGETHER = 4;
-    static_assert(COUNT % TOGETHER == 0, "packs are read four at a time");
+    constexpr int COUNT = Packs::COUNT, TOGETHER = COUNT < 4 ? COUNT : 4;
+    static_assert(COUNT % TOGETHER == 0, "packs are read four at a time, or all");
 #pragma unroll 1
     for (int step = 0; step < 2; step++) {
         const u32 half = threadIdx.x / 8 % 2 ^ step;

@@ -14,6 +14,12 @@ pub fn architecture(context: &Context) -> String {
     }
 }
 
+/// The name of an architecture as a module is compiled for it: `sm_90a` for `sm_90` where it has instructions of that one
+/// alone.
+fn exact(module: &Module, arch: &str) -> String {
+    format!("{arch}{}", if module.is_specific { "a" } else { "" })
+}
+
 /// The options of the compiler, beside the architecture.
 fn options(module: &Module) -> Vec<String> {
     let fixed = ["--std=c++17", "-lineinfo", "--ptxas-options=-v"].map(String::from);
@@ -23,10 +29,11 @@ fn options(module: &Module) -> Vec<String> {
 
 /// The key of a module's code for an architecture in the [`Cache`].
 pub fn key(module: &Module, arch: &str) -> Key {
-    Key::new(module, arch, &options(module))
+    Key::new(module, &exact(module, arch), &options(module))
 }
 
-/// Compiles a module for an architecture: `compute_90` for PTX, `sm_90` for machine code.
+/// Compiles a module for an architecture: `compute_90` for PTX, `sm_90` for machine code; for `compute_90a` and `sm_90a` where
+/// it has specific instructions.
 ///
 /// # Errors
 ///
@@ -51,7 +58,8 @@ pub fn cached(module: &Module, arch: &str) -> Result<Compiled> {
 
 #[track_caller]
 fn compile_with(nvrtc: &Nvrtc, module: &Module, arch: &str) -> Result<Compiled> {
-    nvrtc.compile_with(module.source, module.file, module.headers, arch, &options(module))
+    let arch = exact(module, arch);
+    nvrtc.compile_with(module.source, module.file, module.headers, &arch, &options(module))
 }
 
 /// Where code comes from.

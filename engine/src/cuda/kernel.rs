@@ -24,6 +24,8 @@ pub struct Module {
     pub defines: &'static [&'static str],
     /// Further options of the compiler.
     pub options: &'static [&'static str],
+    /// Whether it has instructions of one architecture that later ones lack, as `wgmma`: it is compiled for `sm_90a`, say.
+    pub is_specific: bool,
     loaded: [OnceLock<Loaded>; MAX_DEVICES],
 }
 
@@ -49,7 +51,14 @@ impl Module {
         options: &'static [&'static str],
     ) -> Module {
         let loaded = [const { OnceLock::new() }; MAX_DEVICES];
-        Module { family, file, source, headers, defines, options, loaded }
+        Module { family, file, source, headers, defines, options, is_specific: false, loaded }
+    }
+
+    /// The same with instructions of one architecture, the least of its kernels ([`Kernel::with_arch_min`]), which run on
+    /// no other.
+    pub const fn with_specific_instructions(mut self) -> Module {
+        self.is_specific = true;
+        self
     }
 
     #[track_caller]
@@ -168,12 +177,13 @@ impl Kernel {
         if let Some(function) = slot.get() {
             return Ok((function, context));
         }
-        if context.architecture() < self.arch_min {
+        if !self.runs_on(context) {
             let text = format!(
-                "{} needs compute capability {}.{}; {} is less",
+                "{} needs compute capability {}.{}{}; this is {}",
                 self.entry,
                 self.arch_min / 10,
                 self.arch_min % 10,
+                if self.module.is_specific { " and no other" } else { " or more" },
                 context.info()
             );
             return Err(Error::new(ErrorKind::Device, self.entry, text));
@@ -181,6 +191,14 @@ impl Kernel {
         let module = self.module.on(context)?;
         let function = self.find(module, context)?;
         Ok((slot.get_or_init(|| function), context))
+    }
+
+    /// Whether a device has the architecture that the kernel needs.
+    pub fn runs_on(&self, context: &Context) -> bool {
+        match self.module.is_specific {
+            true => context.architecture() == self.arch_min,
+            false => context.architecture() >= self.arch_min,
+        }
     }
 
     #[track_caller]

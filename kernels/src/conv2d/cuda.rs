@@ -183,7 +183,7 @@ pub(crate) fn forward_with_sums(
         let (m, n) = (z.n * z.p * z.q, z.o);
         let sizes = Product { batch: 1, m, n, k: z.c, transpose_a: false, transpose_b: true };
         if matmul_mma::applies(&sizes, x, w)
-            && let Some(tile) = Beside::tile_without_parts(&sizes)
+            && let Some(tile) = Beside::tile_without_parts(x.device(), &sizes)
         {
             let mut sums = TileSums::new(m, n, tile.rows(), x.device())?;
             let beside = Beside::Statistics(&mut sums.sums);
@@ -191,7 +191,8 @@ pub(crate) fn forward_with_sums(
             return Ok(Some(sums));
         }
     } else if z.o.is_multiple_of(8) && z.groups == 1 && mma::applies(z, On::Forward, [x, w]) {
-        return mma::forward_with_sums(name, mma::tile(z, On::Forward), z, [x, w], None, y).map(Some);
+        return mma::forward_with_sums(name, mma::tile(x.device(), z, On::Forward), z, [x, w], None, y)
+            .map(Some);
     }
     forward(z, x, w, y)?;
     Ok(None)

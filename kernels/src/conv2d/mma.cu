@@ -35,7 +35,11 @@ __device__ __forceinline__ void store_rows(
 }
 
 #define NAMED(pass, m, n) NAMED_AS(pass, m, n)
+#if defined(WGMMA)
+#define NAMED_AS(pass, m, n) conv2d_wgmma_##pass##_##m##x##n##_bf16
+#else
 #define NAMED_AS(pass, m, n) conv2d_mma_##pass##_##m##x##n##_bf16
+#endif
 
 // The map of x's channels [3, map_stride] behind the other arguments.
 #if defined(NORMALISED)
@@ -51,10 +55,10 @@ __device__ __forceinline__ void store_rows(
 #if defined(PASS_FWD)
 // x: [N, H, W, C], w: [O, R, S, C], y: [N, P, Q, O], statistics: [tiles of pixels, 2, O] or null. Blocks: tiles of O, then
 // of pixels.
-KERNEL __launch_bounds__(THREADS, 1) NAMED(FWD, TILE_M, TILE_N)(
+KERNEL __launch_bounds__(THREADS, BLOCKS) NAMED(FWD, TILE_M, TILE_N)(
     const bf16 *x, const bf16 *w, bf16 *y, float *statistics, Convolution z MAP
 ) {
-    extern __shared__ __align__(128) char shared[];
+    extern __shared__ __align__(ALIGNMENT) char shared[];
     u32 tile_m = blockIdx.x;
     const u32 first_n = take_remainder(tile_m, z.tiles_n) * TILE_N;
     const u32 first_m = tile_m * TILE_M;
@@ -91,10 +95,10 @@ KERNEL __launch_bounds__(THREADS, 1) NAMED(FWD, TILE_M, TILE_N)(
 #if defined(PASS_DGRAD)
 // dy: [N, P, Q, O], w: [O, R, S, C], dx: [N, H, W, C]. Blocks: tiles of C, then of a class's pixels, then classes.
 // Every class counts ceil(H / stride) x ceil(W / stride) pixels an image, of which the last may lie outside.
-KERNEL __launch_bounds__(THREADS, 1) NAMED(dgrad, TILE_M, TILE_N)(
+KERNEL __launch_bounds__(THREADS, BLOCKS) NAMED(dgrad, TILE_M, TILE_N)(
     const bf16 *dy, const bf16 *w, bf16 *dx, Convolution z
 ) {
-    extern __shared__ __align__(128) char shared[];
+    extern __shared__ __align__(ALIGNMENT) char shared[];
     u32 horizontal = blockIdx.x;
     const u32 first_n = take_remainder(horizontal, z.tiles_n) * TILE_N;
     const u32 first_m = take_remainder(horizontal, z.tiles_m) * TILE_M;
@@ -125,10 +129,10 @@ KERNEL __launch_bounds__(THREADS, 1) NAMED(dgrad, TILE_M, TILE_N)(
 #if defined(PASS_WGRAD)
 // x: [N, H, W, C], dy: [N, P, Q, O], dw: [O, R, S, C], partial: [parts, O, R, S, C] or null. Blocks: tiles of R S C,
 // then of O, then parts, whose sums matmul_sum_parts adds in order.
-KERNEL __launch_bounds__(THREADS, 1) NAMED(WGRAD, TILE_M, TILE_N)(
+KERNEL __launch_bounds__(THREADS, BLOCKS) NAMED(WGRAD, TILE_M, TILE_N)(
     const bf16 *x, const bf16 *dy, bf16 *dw, float *partial, Convolution z MAP
 ) {
-    extern __shared__ __align__(128) char shared[];
+    extern __shared__ __align__(ALIGNMENT) char shared[];
     u32 part = blockIdx.x;
     const u32 first_n = take_remainder(part, z.tiles_n) * TILE_N;
     const u32 first_m = take_remainder(part, z.tiles_m) * TILE_M;

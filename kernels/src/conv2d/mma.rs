@@ -6,19 +6,20 @@ use crate::matmul::cuda::sum_parts;
 use crate::matmul::mma_tile::MmaTile;
 use crate::norm::TileSums;
 use engine::cuda::{Kernel, Launch};
-use engine::{DType, Result, Tensor};
+use engine::{DType, Device, Result, Tensor};
 
+/// The kernels of a tile. `cores`: the instructions that multiply, as they are in names and as a define.
 macro_rules! tile {
-    ($module:ident, $tile:ident, $m:literal x $n:literal, $warp_m:literal x $warp_n:literal) => {
+    ($module:ident, $tile:ident, $m:literal x $n:literal, $warp_m:literal x $warp_n:literal, $cores:literal $define:literal) => {
         mod $module {
             use engine::cuda::{Kernel, Module};
-            pass!(FWD, $tile, [$m, $n, $warp_m, $warp_n], "fwd", "PASS_FWD", "PLAIN");
-            pass!(DGRAD, $tile, [$m, $n, $warp_m, $warp_n], "dgrad", "PASS_DGRAD", "PLAIN");
-            pass!(WGRAD, $tile, [$m, $n, $warp_m, $warp_n], "wgrad", "PASS_WGRAD", "PLAIN");
+            pass!(FWD, $tile, [$m, $n, $warp_m, $warp_n, $cores, $define], "fwd", "PASS_FWD", "PLAIN");
+            pass!(DGRAD, $tile, [$m, $n, $warp_m, $warp_n, $cores, $define], "dgrad", "PASS_DGRAD", "PLAIN");
+            pass!(WGRAD, $tile, [$m, $n, $warp_m, $warp_n, $cores, $define], "wgrad", "PASS_WGRAD", "PLAIN");
             pass!(
                 FWD_NORMALISED,
                 $tile,
-                [$m, $n, $warp_m, $warp_n],
+                [$m, $n, $warp_m, $warp_n, $cores, $define],
                 "fwd_normalised",
                 "PASS_FWD",
                 "NORMALISED"
@@ -26,7 +27,7 @@ macro_rules! tile {
             pass!(
                 WGRAD_NORMALISED,
                 $tile,
-                [$m, $n, $warp_m, $warp_n],
+                [$m, $n, $warp_m, $warp_n, $cores, $define],
                 "wgrad_normalised",
                 "PASS_WGRAD",
                 "NORMALISED"
@@ -37,35 +38,59 @@ macro_rules! tile {
     };
 }
 macro_rules! pass {
-    ($name:ident, $tile:ident, [$m:literal, $n:literal, $warp_m:literal, $warp_n:literal], $pass:literal, $define:literal,
-     $input:literal) => {
+    ($name:ident, $tile:ident, [$m:literal, $n:literal, $warp_m:literal, $warp_n:literal, $cores:literal, $cores_define:literal],
+     $pass:literal, $define:literal, $input:literal) => {
         static $name: Kernel = {
-            static MODULE: Module = Module::new(
+            use crate::matmul::mma_tile::MmaTile;
+            static MODULE: Module = MmaTile::$tile.module(Module::new(
                 "conv2d",
                 "kernels/src/conv2d/mma.cu",
                 include_str!("mma.cu"),
                 crate::cuda::HEADERS,
                 &["ELEMENT_BF16", $define, $input],
                 &[
+                    concat!("--define-macro=", $cores_define),
                     concat!("--define-macro=TILE_M=", $m),
                     concat!("--define-macro=TILE_N=", $n),
                     concat!("--define-macro=WARP_M=", $warp_m),
                     concat!("--define-macro=WARP_N=", $warp_n),
                 ],
-            );
-            const ENTRY: &str = concat!("conv2d_mma_", $pass, "_", $m, "x", $n, "_bf16");
-            Kernel::new(&MODULE, ENTRY).with_dynamic_shared(crate::matmul::mma_tile::MmaTile::$tile.shared())
+            ));
+            const ENTRY: &str = concat!("conv2d_", $cores, "_", $pass, "_", $m, "x", $n, "_bf16");
+            MmaTile::$tile.kernel(Kernel::new(&MODULE, ENTRY))
         };
     };
 }
-tile!(t128x128, T128x128, 128 x 128, 64 x 64);
-tile!(t128x64, T128x64, 128 x 64, 64 x 64);
-tile!(t64x64, T64x64, 64 x 64, 64 x 64);
+tile!(t128x128, T128x128, 128 x 128, 64 x 64, "mma" "MMA");
+tile!(t128x64, T128x64, 128 x 64, 64 x 64, "mma" "MMA");
+tile!(t64x64, T64x64, 64 x 64, 64 x 64, "mma" "MMA");
+tile!(w128x256, W128x256, 128 x 256, 16 x 256, "wgmma" "WGMMA");
+tile!(w128x128, W128x128, 128 x 128, 16 x 128, "wgmma" "WGMMA");
+tile!(w128x64, W128x64, 128 x 64, 16 x 64, "wgmma" "WGMMA");
 
 /// Every kernel of this file, by tile.
-pub(crate) static KERNELS: [&[&Kernel]; 3] = [t128x128::KERNELS, t128x64::KERNELS, t64x64::KERNELS];
-/// The tiles in that order. The gradients would spill registers in others.
-pub(crate) const TILES: [MmaTile; 3] = [MmaTile::T128x128, MmaTile::T128x64, MmaTile::T64x64];
+pub(crate) static KERNELS: [&[&Kernel]; 6] = [
+    t128x128::KERNELS,
+    t128x64::KERNELS,
+    t64x64::KERNELS,
+    w128x256::KERNELS,
+    w128x128::KERNELS,
+    w128x64::KERNELS,
+];
+/// The tiles in that order, those of warpgroups last. The gradients would spill registers in others.
+const TILES: [MmaTile; 6] = [
+    MmaTile::T128x128,
+    MmaTile::T128x64,
+    MmaTile::T64x64,
+    MmaTile::W128x256,
+    MmaTile::W128x128,
+    MmaTile::W128x64,
+];
+
+/// The tiles that a device has kernels of.
+pub(crate) fn tiles(device: Device) -> &'static [MmaTile] {
+    if MmaTile::has_warpgroups(device) { &TILES } else { &TILES[..3] }
+}
 
 /// A pass, by its number among a tile's kernels.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -144,15 +169,15 @@ pub(crate) fn fits(z: &Sizes, pass: Pass) -> bool {
 }
 
 /// The tile for a pass.
-pub(crate) fn tile(z: &Sizes, pass: Pass) -> MmaTile {
+pub(crate) fn tile(device: Device, z: &Sizes, pass: Pass) -> MmaTile {
     let Product { count, m, n, k } = product(z, pass);
-    MmaTile::best_of(&TILES, count * z.groups, m, n, k)
+    MmaTile::best_of(tiles(device), count * z.groups, m, n, k)
 }
 
 /// The result of a pass, where [`applies`] says so: y from x and w, dx from dy and w, or dw from x and dy.
 #[track_caller]
 pub(crate) fn run(name: &str, z: &Sizes, pass: Pass, operands: [&Tensor; 2], out: &mut Tensor) -> Result<()> {
-    run_by(name, tile(z, pass), z, pass, operands, out)
+    run_by(name, tile(out.device(), z, pass), z, pass, operands, out)
 }
 
 /// y from x (or what `map` makes of it) and w, and sums of its columns over the rows of each tile. O is a multiple of 8, and
@@ -181,7 +206,7 @@ pub(crate) struct Beside<'a> {
     pub(crate) map: Option<&'a Tensor>,
 }
 
-/// [`run`] by blocks of a given tile of [`TILES`].
+/// [`run`] by blocks of a given tile of [`tiles`].
 #[track_caller]
 pub(crate) fn run_by(
     name: &str,

@@ -1,7 +1,7 @@
 //! Convolutions on tensor cores: every tile and pass on the device that tests have, exactly on integers.
 
 use super::cases::Case;
-use super::mma::{Pass, TILES, applies, run_by};
+use super::mma::{Pass, applies, run_by, tiles};
 use super::*;
 use crate::array::Array;
 use crate::check::{guarded, on_device};
@@ -53,7 +53,7 @@ const SIZES: [[usize; 9]; 9] = [
 fn every_tile_and_pass_is_exact_on_integers() {
     for [n, h, w, c, o, r, s, stride, padding] in SIZES {
         let z = Case { n, h, w, c, o, r, s, g: Geometry::new(stride, padding) }.sizes().unwrap();
-        for tile in TILES {
+        for tile in tiles(device()).iter().copied() {
             for pass in [Pass::Forward, Pass::InputGradient, Pass::WeightGradient] {
                 if pass != Pass::InputGradient || o.is_multiple_of(64) {
                     check(tile, &z, pass);
@@ -68,7 +68,7 @@ fn every_tile_and_pass_is_exact_on_integers() {
 #[test]
 fn long_sums_of_pixels_are_exact_on_integers() {
     for ([n, h, w, c, o, r, s], tiles) in
-        [([1, 32, 31, 16, 8, 1, 3], &[MmaTile::T64x64][..]), ([5, 58, 57, 8, 8, 1, 2], &TILES[..])]
+        [([1, 32, 31, 16, 8, 1, 3], &[MmaTile::T64x64][..]), ([5, 58, 57, 8, 8, 1, 2], tiles(device()))]
     {
         let z = Case { n, h, w, c, o, r, s, g: Geometry::new(1, 1) }.sizes().unwrap();
         for &tile in tiles {
@@ -89,7 +89,7 @@ fn groups_are_exact_on_integers() {
     ] {
         let g = Geometry::new(stride, padding).in_groups(groups);
         let z = Case { n, h, w, c, o, r, s, g }.sizes().unwrap();
-        for tile in TILES {
+        for tile in tiles(device()).iter().copied() {
             for pass in [Pass::Forward, Pass::InputGradient, Pass::WeightGradient] {
                 if pass != Pass::InputGradient || z.outer().is_multiple_of(64) {
                     check(tile, &z, pass);
@@ -148,7 +148,7 @@ proptest! {
     /// Any geometry.
     #[test]
     fn any_geometry_is_exact(
-        number in 0..TILES.len(),
+        number in 0..tiles(device()).len(),
         (n, h, w) in (1..3usize, 1..10usize, 1..10usize),
         (c, o) in (1..10usize, 1..3usize),
         (r, s) in (1..6usize, 1..6usize),
@@ -157,7 +157,7 @@ proptest! {
         let case = Case { n, h, w, c: 8 * c, o: 64 * o, r, s, g: Geometry::new(stride, padding) };
         if let Ok(z) = case.sizes() {
             for pass in [Pass::Forward, Pass::InputGradient, Pass::WeightGradient] {
-                check(TILES[number], &z, pass);
+                check(tiles(device())[number], &z, pass);
             }
         }
     }

@@ -39,7 +39,7 @@ pub fn forward_of_map(
     let _op = memory::operation(name);
     let (z, mut y) = super::result(x, weight, g)?;
     require_map(name, map, z.c)?;
-    let tile = mma::tile(&z, Pass::Forward);
+    let tile = mma::tile(x.device(), &z, Pass::Forward);
     let sums = mma::forward_with_sums(name, tile, &z, [x, weight], Some(map), &mut y)?;
     Ok((y, Some(sums)))
 }
@@ -64,7 +64,7 @@ pub fn weight_gradient_of_map(
     dy.require_shape(name, "dy", &z.output())?;
     engine::device::common(name, &["x", "map", "dy"], &[x, map, dy])?;
     let mut dw = Tensor::empty(weight_shape, x.dtype(), x.device())?;
-    let tile = mma::tile(&z, Pass::WeightGradient);
+    let tile = mma::tile(x.device(), &z, Pass::WeightGradient);
     mma::launch(
         name,
         tile,

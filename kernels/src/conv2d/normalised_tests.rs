@@ -2,7 +2,7 @@
 //! device that tests have.
 
 use super::cases::Case;
-use super::mma::{Beside, Pass, TILES, forward_with_sums as forward_by, launch, run_by};
+use super::mma::{Beside, Pass, forward_with_sums as forward_by, launch, run_by, tiles};
 use super::*;
 use crate::array::Array;
 use crate::check::{guarded, on_device};
@@ -73,7 +73,7 @@ const SIZES: [[usize; 9]; 8] = [
 fn normalising_on_the_way_changes_no_bit() {
     for [n, h, w, c, o, r, s, stride, padding] in SIZES {
         let z = Case { n, h, w, c, o, r, s, g: Geometry::new(stride, padding) }.sizes().unwrap();
-        TILES.into_iter().for_each(|tile| check(tile, &z));
+        tiles(device()).iter().copied().for_each(|tile| check(tile, &z));
     }
 }
 
@@ -134,7 +134,7 @@ proptest! {
     /// Any geometry.
     #[test]
     fn any_geometry_changes_no_bit(
-        number in 0..TILES.len(),
+        number in 0..tiles(device()).len(),
         (n, h, w) in (1..3usize, 1..10usize, 1..10usize),
         (c, o) in (1..10usize, 1..9usize),
         (r, s) in (1..6usize, 1..6usize),
@@ -142,7 +142,7 @@ proptest! {
     ) {
         let case = Case { n, h, w, c: 8 * c, o: 8 * o, r, s, g: Geometry::new(stride, padding) };
         if let Ok(z) = case.sizes() {
-            check(TILES[number], &z);
+            check(tiles(device())[number], &z);
         }
     }
 }

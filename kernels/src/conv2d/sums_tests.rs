@@ -1,7 +1,7 @@
 //! Sums of the channels of a convolution's result, made where it is computed, and the batch normalisation that takes them.
 
 use super::cases::Case;
-use super::mma::{Pass, TILES, forward_with_sums as forward_by, run_by};
+use super::mma::{Pass, forward_with_sums as forward_by, run_by, tiles};
 use super::*;
 use crate::array::Array;
 use crate::check::{guarded, on_device};
@@ -82,7 +82,7 @@ fn every_tile_leaves_the_sums_of_what_it_stores() {
         let case = Case { n, h, w, c, o, r, s, g: Geometry::new(stride, padding) };
         let z = case.sizes().unwrap();
         let (x, w) = (put(&Array::random(&z.input(), 1, 2.0)), put(&Array::random(&z.weight(), 2, 0.5)));
-        for tile in TILES {
+        for tile in tiles(device()).iter().copied() {
             let mut plain = Tensor::empty(&z.output(), DType::BF16, device()).unwrap();
             run_by("conv2d", tile, &z, Pass::Forward, [&x, &w], &mut plain).unwrap();
             let (y, sums) = guarded(device(), || {
@@ -103,7 +103,7 @@ fn every_tile_leaves_the_sums_of_what_it_stores() {
 fn every_tile_of_a_product_leaves_them_too() {
     for [m, n, k] in [[5, 8, 8], [150, 72, 16], [300, 264, 40]] {
         let (x, w) = (put(&Array::random(&[m, k], 1, 2.0)), put(&Array::random(&[n, k], 2, 0.5)));
-        for tile in MmaTile::ALL {
+        for tile in MmaTile::of(device()).iter().copied() {
             let sizes = Product { batch: 1, m, n, k, transpose_a: false, transpose_b: true };
             let mut plain = Tensor::empty(&[m, n], DType::BF16, device()).unwrap();
             product_by("matmul", tile, sizes, &x, &w, None, &mut plain, Beside::Nothing).unwrap();

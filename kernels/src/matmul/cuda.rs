@@ -127,7 +127,7 @@ pub(crate) fn product(
 #[track_caller]
 pub(crate) fn accumulate(name: &str, sizes: Sizes, a: &Tensor, b: &Tensor, out: &mut Tensor) -> Result<()> {
     if is_on_tensor_cores(&sizes, a, b) {
-        let tile = mma::tile_of(&sizes, a.dtype());
+        let tile = mma::tile_of(&sizes, a);
         return mma::product_by(name, tile, sizes, a, b, None, out, Beside::Accumulate);
     }
     on_ordinary_cores(name, sizes, a, b, None, out, true)

@@ -21,7 +21,7 @@ pub fn linear_gelu(
 ) -> Result<(Tensor, Option<Tensor>)> {
     let name = "linear_gelu";
     if let Some(layer) = Layer::on_tensor_cores(x, weight, bias)
-        && let Some(tile) = Beside::Gelu(None).tile(&layer.sizes)
+        && let Some(tile) = Beside::Gelu(None).tile(x.device(), &layer.sizes)
     {
         let _op = memory::operation(name);
         let mut y = layer.empty()?;
@@ -39,7 +39,7 @@ pub fn linear_gelu(
 pub fn linear_relu(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Result<Tensor> {
     let name = "linear_relu";
     if let Some(layer) = Layer::on_tensor_cores(x, weight, bias)
-        && let Some(tile) = Beside::Relu.tile(&layer.sizes)
+        && let Some(tile) = Beside::Relu.tile(x.device(), &layer.sizes)
     {
         let _op = memory::operation(name);
         let mut y = layer.empty()?;
@@ -75,7 +75,7 @@ pub fn linear_residual(
     let name = "linear_residual";
     if let Some(layer) = Layer::on_tensor_cores(x, weight, bias)
         && layer.takes(&residual)
-        && let Some(tile) = Beside::Residual(residual, None).tile(&layer.sizes)
+        && let Some(tile) = Beside::Residual(residual, None).tile(x.device(), &layer.sizes)
     {
         let _op = memory::operation(name);
         let mut out = layer.empty()?;
@@ -141,7 +141,7 @@ fn through(
         && weight.dtype() == dy.dtype()
         && other.dtype() == dy.dtype()
         && mma::applies(&sizes, dy, weight)
-        && let Some(tile) = beside.tile(&sizes)
+        && let Some(tile) = beside.tile(dy.device(), &sizes)
     {
         let _op = memory::operation(name);
         let mut out = Tensor::empty(&[m, n], dy.dtype(), dy.device())?;
@@ -165,7 +165,7 @@ pub fn weight_and_bias_gradient(dy: &Tensor, x: &Tensor) -> Result<[Tensor; 2]> 
         let mut dweight = Tensor::empty(&[m, n], dy.dtype(), dy.device())?;
         let mut dbias = Tensor::empty(&[m], dy.dtype(), dy.device())?;
         let beside = Beside::RowSums(&mut dbias);
-        if let Some(tile) = beside.tile(&sizes) {
+        if let Some(tile) = beside.tile(dy.device(), &sizes) {
             mma::product_by(name, tile, sizes, dy, x, None, &mut dweight, beside)?;
             return Ok([dweight, dbias]);
         }

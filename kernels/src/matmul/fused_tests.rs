@@ -32,7 +32,7 @@ const SIZES: [[usize; 3]; 4] = [[16, 8, 8], [70, 136, 72], [9, 13, 200], [200, 2
 fn gelu_behind_a_product_changes_no_bit() {
     for [m, n, k] in SIZES {
         let (x, w, b) = (random(&[m, k], 1, 1.0), random(&[n, k], 2, 0.3), random(&[n], 3, 1.0));
-        for tile in MmaTile::ALL {
+        for tile in MmaTile::of(device()).iter().copied() {
             let sizes = Sizes { batch: 1, m, n, k, transpose_a: false, transpose_b: true };
             let pre = plain(tile, sizes, &x, &w, Some(&b));
             let y = elementwise::gelu(&pre).unwrap();
@@ -59,7 +59,7 @@ fn gelu_gradient_behind_a_product_changes_no_bit() {
     // What is contiguous in the weight is now N.
     for [m, n, k] in SIZES.map(|[m, n, k]| [m, n.next_multiple_of(8), k]) {
         let (dy, w, pre) = (random(&[m, k], 1, 1.0), random(&[k, n], 2, 0.3), random(&[m, n], 3, 2.0));
-        for tile in MmaTile::ALL {
+        for tile in MmaTile::of(device()).iter().copied() {
             let sizes = Sizes { batch: 1, m, n, k, transpose_a: false, transpose_b: false };
             let expected = elementwise::gelu_backward(&plain(tile, sizes, &dy, &w, None), &pre).unwrap();
             let found = guarded(device(), || {
@@ -80,7 +80,7 @@ fn gelu_gradient_behind_a_product_changes_no_bit() {
 fn relu_behind_a_product_changes_no_bit() {
     for [m, n, k] in SIZES {
         let (x, w, b) = (random(&[m, k], 1, 1.0), random(&[n, k], 2, 0.3), random(&[n], 3, 1.0));
-        for tile in MmaTile::ALL {
+        for tile in MmaTile::of(device()).iter().copied() {
             let sizes = Sizes { batch: 1, m, n, k, transpose_a: false, transpose_b: true };
             let expected = elementwise::relu(&plain(tile, sizes, &x, &w, Some(&b))).unwrap();
             let found = guarded(device(), || {
@@ -101,7 +101,7 @@ fn relu_gradient_behind_a_product_changes_no_bit() {
     for [m, n, k] in SIZES.map(|[m, n, k]| [m, n.next_multiple_of(8), k]) {
         let (dy, w) = (random(&[m, k], 1, 1.0), random(&[k, n], 2, 0.3));
         let hidden = elementwise::relu(&random(&[m, n], 3, 2.0)).unwrap();
-        for tile in MmaTile::ALL {
+        for tile in MmaTile::of(device()).iter().copied() {
             let sizes = Sizes { batch: 1, m, n, k, transpose_a: false, transpose_b: false };
             let expected = elementwise::relu_backward(&plain(tile, sizes, &dy, &w, None), &hidden).unwrap();
             let found = guarded(device(), || {
@@ -135,7 +135,7 @@ fn a_residual_behind_a_product_changes_no_bit() {
             [(None, None), (Some(&scales), Some(&keeps)), (Some(&scales), None), (None, Some(&keeps))]
         {
             let residual = Residual { x: &before, scale, keep };
-            for tile in MmaTile::ALL {
+            for tile in MmaTile::of(device()).iter().copied() {
                 let sizes = Sizes { batch: 1, m, n, k, transpose_a: false, transpose_b: true };
                 let branch = plain(tile, sizes, &x, &w, Some(&b)).reshape(before.shape()).unwrap();
                 let expected = elementwise::residual_scale(&before, &branch, scale, keep).unwrap();
@@ -170,7 +170,7 @@ fn a_bias_gradient_comes_with_its_weight() {
         let (dy, x) = (integers(&[rows, n], 1), integers(&[rows, k], 2));
         let dweight = matmul(&dy, &x, true, false).unwrap();
         let dbias = reduce::sum_rows(&dy).unwrap();
-        for tile in MmaTile::ALL.into_iter().filter(|&tile| tile != MmaTile::T64x128) {
+        for tile in MmaTile::of(device()).iter().copied().filter(|&tile| tile != MmaTile::T64x128) {
             let sizes = Sizes { batch: 1, m: n, n: k, k: rows, transpose_a: true, transpose_b: false };
             let [weight, bias] = guarded(device(), || {
                 let mut dweight = Tensor::empty(&[n, k], DType::BF16, device())?;

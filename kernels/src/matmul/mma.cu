@@ -71,30 +71,32 @@ struct Block {
 };
 
 #if defined(GELU)
-#define NAME(m, n) matmul_mma_gelu_##m##x##n
+#define NAME(m, n) gelu_##m##x##n
 #elif defined(GELU_BWD)
-#define NAME(m, n) matmul_mma_gelu_bwd_##m##x##n
+#define NAME(m, n) gelu_bwd_##m##x##n
 #elif defined(RELU)
-#define NAME(m, n) matmul_mma_relu_##m##x##n
+#define NAME(m, n) relu_##m##x##n
 #elif defined(RELU_BWD)
-#define NAME(m, n) matmul_mma_relu_bwd_##m##x##n
+#define NAME(m, n) relu_bwd_##m##x##n
 #elif defined(RESIDUAL)
-#define NAME(m, n) matmul_mma_residual_##m##x##n
+#define NAME(m, n) residual_##m##x##n
 #elif defined(ROW_SUMS)
-#define NAME(m, n) matmul_mma_row_sums_##m##x##n
+#define NAME(m, n) row_sums_##m##x##n
 #elif defined(ACCUMULATE)
-#define NAME(m, n) matmul_mma_accumulate_##m##x##n
+#define NAME(m, n) accumulate_##m##x##n
 #elif defined(STATISTICS)
-#define NAME(m, n) matmul_mma_statistics_##m##x##n
+#define NAME(m, n) statistics_##m##x##n
 #else
-#define NAME(m, n) matmul_mma_##m##x##n
+#define NAME(m, n) m##x##n
 #endif
 #define NAMED(m, n, letters) NAMED_AS(NAME(m, n), letters)
 #define NAMED_AS(name, letters) NAMED_AS_IS(name, letters)
 #if defined(ELEMENT_F32)
-#define NAMED_AS_IS(name, letters) name##_##letters##_tf32
+#define NAMED_AS_IS(name, letters) matmul_mma_##name##_##letters##_tf32
+#elif defined(WGMMA)
+#define NAMED_AS_IS(name, letters) matmul_wgmma_##name##_##letters##_bf16
 #else
-#define NAMED_AS_IS(name, letters) name##_##letters##_bf16
+#define NAMED_AS_IS(name, letters) matmul_mma_##name##_##letters##_bf16
 #endif
 
 #if A_BY_STEPS && B_BY_STEPS
@@ -118,14 +120,14 @@ typedef element result;
 // partial_other: with STATISTICS, of one product without parts, [tiles of rows, 2, N].
 // With RESIDUAL residual: [M, N], scale: [N] or null (1), keep: [samples] or null (1), of `rows` rows each.
 // Blocks: tiles, then parts, then products.
-KERNEL __launch_bounds__(THREADS) NAMED(TILE_M, TILE_N, LETTERS)(
+KERNEL __launch_bounds__(THREADS, BLOCKS) NAMED(TILE_M, TILE_N, LETTERS)(
     const element *a, const element *b, const element *bias, result *out, float *partial, element *other, float *partial_other,
     Product z
 #if defined(RESIDUAL)
     , const element *residual, const float *scale, const float *keep, Divisor rows
 #endif
 ) {
-    extern __shared__ __align__(128) char shared[];
+    extern __shared__ __align__(ALIGNMENT) char shared[];
     const Block block(blockIdx.x, z);
     const u32 batch = block.batch, part = block.part, first_m = block.first_m, first_n = block.first_n;
 
@@ -143,7 +145,12 @@ KERNEL __launch_bounds__(THREADS) NAMED(TILE_M, TILE_N, LETTERS)(
     NoRowSums nothing;
 #if defined(ROW_SUMS)
     if (first_n == 0) { // A loop of its own: a condition in the loop would cost every block more than these blocks' sums.
+#if defined(WGMMA)
+        __shared__ __align__(16) u32 ones[64];
+        RowSums rows(ones);
+#else
         RowSums rows;
+#endif
         multiply<A_BY_STEPS, B_BY_STEPS>(left, right, steps, memory, sums, rows);
         if (warp_column() == 0 && threadIdx.x % 4 == 0) {
 #pragma unroll

@@ -6,29 +6,32 @@ use super::mma_tile::{GROUP, MmaTile};
 use super::tf32;
 use crate::divisor::{Divisor, side};
 use engine::cuda::{Kernel, Launch};
-use engine::{DType, Error, Result, Tensor};
+use engine::{DType, Device, Error, Result, Tensor};
 
 /// The kernels of a tile for each way that operands lie and for what is done besides, each a module that is compiled
-/// when it is first used.
+/// when it is first used. `cores`: the instructions that multiply, as they are in names and as a define.
 macro_rules! tile {
-    ($module:ident, $tile:ident, $m:literal x $n:literal, $warp_m:literal x $warp_n:literal) => {
-        tile!($module, $tile, $m x $n, $warp_m x $warp_n, row sums: [ROW_SUMS]);
+    ($module:ident, $tile:ident, $m:literal x $n:literal, $warp_m:literal x $warp_n:literal, $cores:literal $define:literal) => {
+        tile!($module, $tile, $m x $n, $warp_m x $warp_n, $cores $define, row sums: [ROW_SUMS]);
     };
-    ($module:ident, $tile:ident, $m:literal x $n:literal, $warp_m:literal x $warp_n:literal, row sums: [$($sums:ident)?]) => {
+    (
+        $module:ident, $tile:ident, $m:literal x $n:literal, $warp_m:literal x $warp_n:literal, $cores:literal $define:literal,
+        row sums: [$($sums:ident)?]
+    ) => {
         mod $module {
             use engine::cuda::{Kernel, Module};
-            variant!(NN, $tile, [$m, $n, $warp_m, $warp_n], "matmul_mma", "nn", 1, 0, "PLAIN");
-            variant!(NT, $tile, [$m, $n, $warp_m, $warp_n], "matmul_mma", "nt", 1, 1, "PLAIN");
-            variant!(TN, $tile, [$m, $n, $warp_m, $warp_n], "matmul_mma", "tn", 0, 0, "PLAIN");
-            variant!(TT, $tile, [$m, $n, $warp_m, $warp_n], "matmul_mma", "tt", 0, 1, "PLAIN");
-            variant!(GELU, $tile, [$m, $n, $warp_m, $warp_n], "matmul_mma_gelu", "nt", 1, 1, "GELU");
-            variant!(GELU_BWD, $tile, [$m, $n, $warp_m, $warp_n], "matmul_mma_gelu_bwd", "nn", 1, 0, "GELU_BWD");
-            variant!(RELU, $tile, [$m, $n, $warp_m, $warp_n], "matmul_mma_relu", "nt", 1, 1, "RELU");
-            variant!(RELU_BWD, $tile, [$m, $n, $warp_m, $warp_n], "matmul_mma_relu_bwd", "nn", 1, 0, "RELU_BWD");
-            variant!(RESIDUAL, $tile, [$m, $n, $warp_m, $warp_n], "matmul_mma_residual", "nt", 1, 1, "RESIDUAL");
-            variant!(ACCUMULATE, $tile, [$m, $n, $warp_m, $warp_n], "matmul_mma_accumulate", "tn", 0, 0, "ACCUMULATE");
-            variant!(STATISTICS, $tile, [$m, $n, $warp_m, $warp_n], "matmul_mma_statistics", "nt", 1, 1, "STATISTICS");
-            $(variant!($sums, $tile, [$m, $n, $warp_m, $warp_n], "matmul_mma_row_sums", "tn", 0, 0, "ROW_SUMS");)?
+            variant!(NN, $tile, [$m, $n, $warp_m, $warp_n, $cores, $define], "", "nn", 1, 0, "PLAIN");
+            variant!(NT, $tile, [$m, $n, $warp_m, $warp_n, $cores, $define], "", "nt", 1, 1, "PLAIN");
+            variant!(TN, $tile, [$m, $n, $warp_m, $warp_n, $cores, $define], "", "tn", 0, 0, "PLAIN");
+            variant!(TT, $tile, [$m, $n, $warp_m, $warp_n, $cores, $define], "", "tt", 0, 1, "PLAIN");
+            variant!(GELU, $tile, [$m, $n, $warp_m, $warp_n, $cores, $define], "gelu_", "nt", 1, 1, "GELU");
+            variant!(GELU_BWD, $tile, [$m, $n, $warp_m, $warp_n, $cores, $define], "gelu_bwd_", "nn", 1, 0, "GELU_BWD");
+            variant!(RELU, $tile, [$m, $n, $warp_m, $warp_n, $cores, $define], "relu_", "nt", 1, 1, "RELU");
+            variant!(RELU_BWD, $tile, [$m, $n, $warp_m, $warp_n, $cores, $define], "relu_bwd_", "nn", 1, 0, "RELU_BWD");
+            variant!(RESIDUAL, $tile, [$m, $n, $warp_m, $warp_n, $cores, $define], "residual_", "nt", 1, 1, "RESIDUAL");
+            variant!(ACCUMULATE, $tile, [$m, $n, $warp_m, $warp_n, $cores, $define], "accumulate_", "tn", 0, 0, "ACCUMULATE");
+            variant!(STATISTICS, $tile, [$m, $n, $warp_m, $warp_n, $cores, $define], "statistics_", "nt", 1, 1, "STATISTICS");
+            $(variant!($sums, $tile, [$m, $n, $warp_m, $warp_n, $cores, $define], "row_sums_", "tn", 0, 0, "ROW_SUMS");)?
             pub(crate) static KERNELS: &[&Kernel] = &[
                 &NN, &NT, &TN, &TT, &GELU, &GELU_BWD, &RELU, &RELU_BWD, &RESIDUAL, &ACCUMULATE, &STATISTICS $(, &$sums)?
             ];
@@ -36,16 +39,18 @@ macro_rules! tile {
     };
 }
 macro_rules! variant {
-    ($name:ident, $tile:ident, [$m:literal, $n:literal, $warp_m:literal, $warp_n:literal], $prefix:literal,
-     $letters:literal, $a:literal, $b:literal, $extra:literal) => {
+    ($name:ident, $tile:ident, [$m:literal, $n:literal, $warp_m:literal, $warp_n:literal, $cores:literal, $define:literal],
+     $beside:literal, $letters:literal, $a:literal, $b:literal, $extra:literal) => {
         pub(super) static $name: Kernel = {
-            static MODULE: Module = Module::new(
+            use crate::matmul::mma_tile::MmaTile;
+            static MODULE: Module = MmaTile::$tile.module(Module::new(
                 "matmul",
                 "kernels/src/matmul/mma.cu",
                 include_str!("mma.cu"),
                 crate::cuda::HEADERS,
                 &["ELEMENT_BF16", $extra],
                 &[
+                    concat!("--define-macro=", $define),
                     concat!("--define-macro=TILE_M=", $m),
                     concat!("--define-macro=TILE_N=", $n),
                     concat!("--define-macro=WARP_M=", $warp_m),
@@ -53,22 +58,33 @@ macro_rules! variant {
                     concat!("--define-macro=A_BY_STEPS=", $a),
                     concat!("--define-macro=B_BY_STEPS=", $b),
                 ],
-            );
-            const ENTRY: &str = concat!($prefix, "_", $m, "x", $n, "_", $letters, "_bf16");
-            Kernel::new(&MODULE, ENTRY).with_dynamic_shared(crate::matmul::mma_tile::MmaTile::$tile.shared())
+            ));
+            const ENTRY: &str = concat!("matmul_", $cores, "_", $beside, $m, "x", $n, "_", $letters, "_bf16");
+            MmaTile::$tile.kernel(Kernel::new(&MODULE, ENTRY))
         };
     };
 }
-tile!(t128x256, T128x256, 128 x 256, 64 x 64);
-tile!(t128x128, T128x128, 128 x 128, 64 x 64);
-tile!(t128x64, T128x64, 128 x 64, 64 x 64);
+tile!(t128x256, T128x256, 128 x 256, 64 x 64, "mma" "MMA");
+tile!(t128x128, T128x128, 128 x 128, 64 x 64, "mma" "MMA");
+tile!(t128x64, T128x64, 128 x 64, 64 x 64, "mma" "MMA");
 // With row sums this one would spill registers on sm_80.
-tile!(t64x128, T64x128, 64 x 128, 64 x 64, row sums: []);
-tile!(t64x64, T64x64, 64 x 64, 64 x 64);
+tile!(t64x128, T64x128, 64 x 128, 64 x 64, "mma" "MMA", row sums: []);
+tile!(t64x64, T64x64, 64 x 64, 64 x 64, "mma" "MMA");
+tile!(w128x256, W128x256, 128 x 256, 16 x 256, "wgmma" "WGMMA");
+tile!(w128x128, W128x128, 128 x 128, 16 x 128, "wgmma" "WGMMA");
+tile!(w128x64, W128x64, 128 x 64, 16 x 64, "wgmma" "WGMMA");
 
 /// Every kernel of this file, by tile.
-pub(crate) static KERNELS: [&[&Kernel]; 5] =
-    [t128x256::KERNELS, t128x128::KERNELS, t128x64::KERNELS, t64x128::KERNELS, t64x64::KERNELS];
+pub(crate) static KERNELS: [&[&Kernel]; 8] = [
+    t128x256::KERNELS,
+    t128x128::KERNELS,
+    t128x64::KERNELS,
+    t64x128::KERNELS,
+    t64x64::KERNELS,
+    w128x256::KERNELS,
+    w128x128::KERNELS,
+    w128x64::KERNELS,
+];
 
 /// `Product` of `mma.cu`.
 #[repr(C)]
@@ -146,17 +162,17 @@ impl Beside<'_> {
 
     /// The tile for a result where this is done besides; none where a sum would rather be cut in parts, and this does not
     /// allow it.
-    pub(crate) fn tile(&self, z: &Sizes) -> Option<MmaTile> {
-        let tile = MmaTile::for_result(z.batch, z.m, z.n, z.k);
+    pub(crate) fn tile(&self, device: Device, z: &Sizes) -> Option<MmaTile> {
+        let tile = MmaTile::for_result(device, z.batch, z.m, z.n, z.k);
         if let (Beside::RowSums(_), MmaTile::T64x128) = (self, tile) {
             return Some(MmaTile::T128x64);
         }
-        if self.allows_parts() { Some(tile) } else { Beside::tile_without_parts(z) }
+        if self.allows_parts() { Some(tile) } else { Beside::tile_without_parts(device, z) }
     }
 
     /// The tile for a result whose sums must not be cut in parts; none where they are.
-    pub(crate) fn tile_without_parts(z: &Sizes) -> Option<MmaTile> {
-        let tile = MmaTile::for_result(z.batch, z.m, z.n, z.k);
+    pub(crate) fn tile_without_parts(device: Device, z: &Sizes) -> Option<MmaTile> {
+        let tile = MmaTile::for_result(device, z.batch, z.m, z.n, z.k);
         let blocks = z.batch * tile.across(z.n) * tile.down(z.m);
         (tile.parts(blocks, z.k).0 == 1).then_some(tile)
     }
@@ -218,15 +234,15 @@ pub(crate) fn product(
     bias: Option<&Tensor>,
     out: &mut Tensor,
 ) -> Result<()> {
-    let tile = tile_of(&sizes, a.dtype());
+    let tile = tile_of(&sizes, a);
     product_by(name, tile, sizes, a, b, bias, out, Beside::Nothing)
 }
 
-/// The tile for results of operands of this type.
-pub(crate) fn tile_of(z: &Sizes, dtype: DType) -> MmaTile {
-    match dtype {
+/// The tile for results of operands of this one's type and device.
+pub(crate) fn tile_of(z: &Sizes, a: &Tensor) -> MmaTile {
+    match a.dtype() {
         DType::F32 => MmaTile::best_of(&tf32::TILES, z.batch, z.m, z.n, z.k),
-        _ => MmaTile::for_result(z.batch, z.m, z.n, z.k),
+        _ => MmaTile::for_result(a.device(), z.batch, z.m, z.n, z.k),
     }
 }
 

@@ -1,5 +1,12 @@
 //! How a product on tensor cores is cut: the tile of results that a block computes, from a fixed table, and the parts of a
-//! long sum. Both follow from the sizes alone, so that results have the same bits on every device.
+//! long sum. Both follow from the sizes, and from whether the device has warpgroups: results have the same bits on every device
+//! of an architecture.
+
+use engine::Device;
+use engine::cuda::{Kernel, Module, context};
+
+/// The architecture whose warpgroups multiply: Hopper, and no later one.
+const WARPGROUPS: u32 = 90;
 
 /// A block's tile of the result.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -14,6 +21,12 @@ pub(crate) enum MmaTile {
     T64x128,
     /// 64 rows, 64 columns: 4 warps of 64 x 64, each with a quarter of the steps.
     T64x64,
+    /// 128 rows, 256 columns: 2 warpgroups of 64 rows.
+    W128x256,
+    /// 128 rows, 128 columns: 2 warpgroups of 64 rows.
+    W128x128,
+    /// 128 rows, 64 columns: 2 warpgroups of 64 rows.
+    W128x64,
 }
 
 /// What the choice knows of a tile.
@@ -22,6 +35,8 @@ struct Entry {
     rows: usize,
     columns: usize,
     threads: usize,
+    /// Tiles of an operand in shared memory: `STAGES` of `common/mma_tile.cuh`.
+    stages: usize,
     /// Time of a result's step in a full device, in 0.012 ps of a multiprocessor. As timed on an H100 (benches/results/h100): 64
     /// steps of the first three tiles take 1.10, 0.54 and 0.51 us, since blocks of two warps leave tensor cores idle. The
     /// last one is what shared memory allows: not timed.
@@ -36,21 +51,26 @@ struct Entry {
 const fn entry(
     tile: MmaTile,
     [rows, columns]: [usize; 2],
-    threads: usize,
+    [threads, stages]: [usize; 2],
     [cost, alone]: [usize; 2],
     ends: usize,
 ) -> Entry {
-    Entry { tile, rows, columns, threads, cost, alone, ends }
+    Entry { tile, rows, columns, threads, stages, cost, alone, ends }
 }
 
-/// From the most to the least efficient.
-const TILES: [Entry; 5] = [
-    entry(MmaTile::T128x256, [128, 256], 256, [44, 52], 209),
-    entry(MmaTile::T128x128, [128, 128], 128, [45, 52], 186),
-    entry(MmaTile::T128x64, [128, 64], 64, [82, 100], 150),
-    entry(MmaTile::T64x128, [64, 128], 64, [82, 100], 150),
-    entry(MmaTile::T64x64, [64, 64], 128, [64, 64], 290),
+/// Of warps from the most to the least efficient, then of warpgroups.
+const TILES: [Entry; 8] = [
+    entry(MmaTile::T128x256, [128, 256], [256, 3], [44, 52], 209),
+    entry(MmaTile::T128x128, [128, 128], [128, 3], [45, 52], 186),
+    entry(MmaTile::T128x64, [128, 64], [64, 3], [82, 100], 150),
+    entry(MmaTile::T64x128, [64, 128], [64, 3], [82, 100], 150),
+    entry(MmaTile::T64x64, [64, 64], [128, 3], [64, 64], 290),
+    entry(MmaTile::W128x256, [128, 256], [256, 4], [26, 30], 354),
+    entry(MmaTile::W128x128, [128, 128], [256, 3], [33, 45], 250),
+    entry(MmaTile::W128x64, [128, 64], [256, 3], [45, 70], 230),
 ];
+/// How many of them are of warps.
+const OF_WARPS: usize = 5;
 
 /// Multiprocessors of the device that the table is for.
 const PROCESSORS: usize = 132;
@@ -66,19 +86,55 @@ const LAUNCH: usize = 240_000_000;
 pub(crate) const STEPS: usize = 64;
 /// Rows of tiles that are computed together: `GROUP` of `mma.cu`.
 pub(crate) const GROUP: usize = 8;
-/// Tiles of an operand in shared memory: `STAGES` of `common/mma_tile.cuh`.
-const STAGES: usize = 3;
 
 impl MmaTile {
     /// All tiles, in the order of their numbers.
-    #[cfg(test)]
-    pub(crate) const ALL: [MmaTile; 5] =
-        [Self::T128x256, Self::T128x128, Self::T128x64, Self::T64x128, Self::T64x64];
+    pub(crate) const ALL: [MmaTile; 8] = [
+        Self::T128x256,
+        Self::T128x128,
+        Self::T128x64,
+        Self::T64x128,
+        Self::T64x64,
+        Self::W128x256,
+        Self::W128x128,
+        Self::W128x64,
+    ];
+
+    /// The tiles that a device has kernels of.
+    pub(crate) fn of(device: Device) -> &'static [MmaTile] {
+        if Self::has_warpgroups(device) { &Self::ALL } else { &Self::ALL[..OF_WARPS] }
+    }
+
+    /// Whether a device has tensor cores that multiply for warpgroups.
+    pub(crate) fn has_warpgroups(device: Device) -> bool {
+        match device {
+            Device::Cuda(ordinal) => {
+                context(ordinal).is_ok_and(|context| context.architecture() == WARPGROUPS)
+            }
+            Device::Cpu => false,
+        }
+    }
+
+    /// Whether warpgroups multiply.
+    const fn is_of_warpgroups(self) -> bool {
+        self as usize >= OF_WARPS
+    }
+
+    /// The module of a kernel of this tile.
+    pub(crate) const fn module(self, module: Module) -> Module {
+        if self.is_of_warpgroups() { module.with_specific_instructions() } else { module }
+    }
+
+    /// A kernel of this tile.
+    pub(crate) const fn kernel(self, kernel: Kernel) -> Kernel {
+        let kernel = kernel.with_dynamic_shared(self.shared());
+        if self.is_of_warpgroups() { kernel.with_arch_min(WARPGROUPS) } else { kernel }
+    }
 
     /// The tile that takes least time for `batch` results of `m x n` and sums of `k`: a round of blocks over the
     /// device takes as long as a block, whether the device is full or not.
-    pub(crate) fn for_result(batch: usize, m: usize, n: usize, k: usize) -> MmaTile {
-        Self::best_of(&TILES.each_ref().map(|entry| entry.tile), batch, m, n, k)
+    pub(crate) fn for_result(device: Device, batch: usize, m: usize, n: usize, k: usize) -> MmaTile {
+        Self::best_of(Self::of(device), batch, m, n, k)
     }
 
     /// The best of some tiles for that.
@@ -118,7 +174,7 @@ impl MmaTile {
     /// Bytes of shared memory of a block: the operands' tiles, in whose place the result's lies later, and the bias.
     pub(crate) const fn shared(self) -> usize {
         let entry = &TILES[self as usize];
-        STAGES * (entry.rows + entry.columns) * STEPS * 2 + entry.columns * 4
+        entry.stages * (entry.rows + entry.columns) * STEPS * 2 + entry.columns * 4
     }
 
     /// How long `blocks` tiles in `count` parts of `steps` each take, in the units of [`Entry::cost`].
@@ -165,7 +221,7 @@ mod tests {
             (64, 100_000, 64, MmaTile::T64x128),
             (64, 100_000, 512, MmaTile::T64x64),
         ] {
-            assert_eq!(MmaTile::for_result(1, m, n, k), tile, "{m} x {n} x {k}");
+            assert_eq!(MmaTile::for_result(Device::Cpu, 1, m, n, k), tile, "{m} x {n} x {k}");
         }
     }
 
@@ -174,7 +230,8 @@ mod tests {
         for (number, entry) in TILES.iter().enumerate() {
             assert_eq!(entry.tile as usize, number);
             assert_eq!(MmaTile::ALL[number], entry.tile);
-            assert!(entry.tile.shared() <= 163 * 1024, "sm_80 has less");
+            let most = if entry.tile.is_of_warpgroups() { 227 } else { 163 };
+            assert!(entry.tile.shared() <= most * 1024, "sm_90, or sm_80, has less");
         }
     }
 

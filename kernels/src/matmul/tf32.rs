@@ -62,6 +62,7 @@ macro_rules! variant {
                 crate::cuda::HEADERS,
                 &["ELEMENT_F32"],
                 &[
+                    "--define-macro=MMA",
                     concat!("--define-macro=TILE_M=", $m),
                     concat!("--define-macro=TILE_N=", $n),
                     concat!("--define-macro=WARP_M=", $warp_m),
