@@ -115,6 +115,8 @@ __device__ __forceinline__ void multiply_fragments(
 
 #include "common/sliced_tile.cuh"
 
+template <typename A, typename B> __device__ __forceinline__ void start_copies(A &, B &, u32) {}
+
 template <bool A_ALONG_K, bool B_ALONG_K, typename A, typename B, typename Rows>
 __device__ __forceinline__ bool multiply(A &a, B &b, u32 steps, u32 shared, Sums &sums, Rows &rows) {
     if constexpr (SLICES > 1) return multiply_slices<A_ALONG_K, B_ALONG_K>(a, b, steps, shared, sums, rows);

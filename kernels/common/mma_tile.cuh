@@ -19,7 +19,11 @@
 
 constexpr int TILE_K = 128 / sizeof(element);
 #if defined(WGMMA)
+#if defined(NORMALISED)
+constexpr int BLOCKS = TILE_N > 128 ? 1 : 2;
+#else
 constexpr int BLOCKS = TILE_N > 128 ? 1 : TILE_N > 64 ? 2 : 3; // that a multiprocessor is to hold
+#endif
 constexpr int STAGES = BLOCKS == 1 ? 4 : 3;
 constexpr int ON_THE_WAY = BLOCKS == 1 ? 1 : 0;            // tiles that are multiplied when the next one is waited for
 constexpr int AHEAD = STAGES - 1 - ON_THE_WAY;             // tiles whose copies are on the way
@@ -41,6 +45,11 @@ constexpr u32 ROW_BYTES = 128;                   // of an operand along k
 constexpr u32 A_BYTES = TILE_M * ROW_BYTES;      // of A's tile; B's lies behind it
 constexpr u32 STAGE_BYTES = A_BYTES + TILE_N * ROW_BYTES;
 constexpr u32 LOOP_BYTES = STAGES * STAGE_BYTES; // of shared memory in all
+#if defined(WGMMA)
+constexpr u32 STARTED_BYTES = AHEAD * STAGE_BYTES; // of it that start_copies() writes
+#else
+constexpr u32 STARTED_BYTES = 0;
+#endif
 
 // What lies along a warp's sums: [mma tile of 16 rows][mma tile of 8 columns][fragment].
 typedef float Sums[TILES_M][TILES_N][4];
@@ -127,8 +136,11 @@ template <typename Operand> __device__ __forceinline__ void arrived(Operand &, u
 // What operand B does for tiles to come, behind every tile or every second one: nothing, unless it has an overload.
 template <typename Operand> __device__ __forceinline__ void look_ahead(Operand &) {}
 
+// start_copies(a, b, shared) starts what copies multiply() begins with. Warpgroups' blocks do it before they store the result of
+// the tile before; where warps multiply it does nothing.
+//
 // multiply<A_ALONG_K, B_ALONG_K>(a, b, steps, shared, sums, rows) adds the products of `steps` tiles of TILE_K steps, at least
-// one. An operand has COUNT packs a thread, copy() and advance(), as DenseOperand. `shared`: LOOP_BYTES, aligned to ALIGNMENT.
+// one, after start_copies(). An operand has COUNT packs a thread, copy() and advance(), as DenseOperand. `shared`: LOOP_BYTES, aligned to ALIGNMENT.
 // `rows`: RowSums, or NoRowSums, which is nothing. Afterwards nobody uses them any more, and the first
 // OWN_M of a warp's rows of sums are those of the rows from warp_row() on. False, to all threads, if the sums have to be
 // made again: never of bf16.

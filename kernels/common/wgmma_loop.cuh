@@ -24,10 +24,7 @@ struct RowSums {
     template <bool A_ALONG_K> __device__ __forceinline__ void add(u64 a) { multiply_steps<A_ALONG_K, true>(sums, a, ones); }
 };
 
-template <bool A_ALONG_K, bool B_ALONG_K, typename A, typename B, typename Rows>
-__device__ __forceinline__ bool multiply(A &a, B &b, u32 steps, u32 shared, Sums &sums, Rows &rows) {
-    constexpr u32 GROUP_BYTES = 64 * ROW_BYTES; // of 64 rows, whichever way they lie
-    const u32 own = threadIdx.x / 128 * GROUP_BYTES, end = shared + LOOP_BYTES;
+template <typename A, typename B> __device__ __forceinline__ void start_copies(A &a, B &b, u32 shared) {
 #pragma unroll
     for (int stage = 0; stage < AHEAD; stage++) {
         a.copy(shared + stage * STAGE_BYTES, 0, A::COUNT, true);
@@ -35,6 +32,12 @@ __device__ __forceinline__ bool multiply(A &a, B &b, u32 steps, u32 shared, Sums
         a.advance(), b.advance();
         copy_commit();
     }
+}
+
+template <bool A_ALONG_K, bool B_ALONG_K, typename A, typename B, typename Rows>
+__device__ __forceinline__ bool multiply(A &a, B &b, u32 steps, u32 shared, Sums &sums, Rows &rows) {
+    constexpr u32 GROUP_BYTES = 64 * ROW_BYTES; // of 64 rows, whichever way they lie
+    const u32 own = threadIdx.x / 128 * GROUP_BYTES, end = shared + LOOP_BYTES;
     u32 read = shared, write = shared + AHEAD * STAGE_BYTES;
 #pragma unroll 1
     for (; steps > 0; steps--) {

@@ -50,6 +50,8 @@ pub(crate) const HEADERS: &[(&str, &str)] = &[
     ("distill/scaling.cuh", include_str!("distill/scaling.cuh")),
     ("distill/sums.cuh", include_str!("distill/sums.cuh")),
     ("distill/targets.cuh", include_str!("distill/targets.cuh")),
+    ("matmul/product.cuh", include_str!("matmul/product.cuh")),
+    ("matmul/product_result.cuh", include_str!("matmul/product_result.cuh")),
     ("ntxent/problem.cuh", include_str!("ntxent/problem.cuh")),
     ("ntxent/stream.cuh", include_str!("ntxent/stream.cuh")),
     ("ntxent/tile.cuh", include_str!("ntxent/tile.cuh")),

@@ -40,17 +40,14 @@ struct ClassWindows {
         : dy(dy), walk{z.o, right.taps, z.o, 0, false, false}, bit(1), offset(0) {
         element_rest = -z.all_o - z.o, row_rest = (right.taps - z.q) * z.all_o;
         const u32 pixels = z.n * z.rows.divisor * z.columns.divisor;
+        const u32 rows = bits_of_rows(down.taps, right.taps);
 #pragma unroll
         for (int j = 0; j < COUNT; j++) {
             const u32 row = first_row + Packs::outer() + j * Packs::JUMP;
             const Digits pixel = digits(row, z.rows, z.columns); // image, row, column of the class
             const i32 y = down.output + pixel.middle, x = right.output + pixel.inner;
             corner[j] = ((pixel.outer * z.p + y) * z.q + x) * z.all_o + blockIdx.y * z.o + Packs::inner();
-            u32 bits = 0;
-            if (row < pixels)
-                for (i32 at = 0, r = 0; r < down.taps; r++)
-                    for (i32 s = 0; s < right.taps; s++, at++) bits |= u32(inside(y - r, x - s, z.p, z.q)) << at;
-            meets[j] = bits;
+            meets[j] = row < pixels ? elements_in(rows, right.taps, y - z.p + 1, y + 1, x - z.q + 1, x + 1) : 0;
         }
     }
 

@@ -79,6 +79,7 @@ KERNEL __launch_bounds__(THREADS, BLOCKS) NAMED(FWD, TILE_M, TILE_N)(
     DenseOperand<TILE_N, true> weights(w + u64(blockIdx.y) * z.o * length, length, first_n, z.o, 0, length);
     Sums sums = {};
     NoRowSums nothing;
+    start_copies(windows, weights, shared_address(shared));
     multiply<true, true>(windows, weights, (length + TILE_K - 1) / TILE_K, shared_address(shared), sums, nothing);
 
     bf16 *tile = reinterpret_cast<bf16 *>(shared);
@@ -112,6 +113,7 @@ KERNEL __launch_bounds__(THREADS, BLOCKS) NAMED(dgrad, TILE_M, TILE_N)(
         ClassWindows windows(dy, z, down, right, first_m);
         ClassWeights weights(w, z, down, right, first_n, windows.walk);
         NoRowSums nothing;
+        start_copies(windows, weights, shared_address(shared));
         multiply<true, false>(windows, weights, length / TILE_K, shared_address(shared), sums, nothing);
     }
     bf16 *tile = reinterpret_cast<bf16 *>(shared);
@@ -152,6 +154,7 @@ KERNEL __launch_bounds__(THREADS, BLOCKS) NAMED(WGRAD, TILE_M, TILE_N)(
     Sums sums = {};
     NoRowSums nothing;
     const u32 steps = (end_k - first_k + TILE_K - 1) / TILE_K;
+    start_copies(gradient, pixels, shared_address(shared));
     multiply<false, false>(gradient, pixels, steps, shared_address(shared), sums, nothing);
 
     const u32 first_row = blockIdx.y * z.o + first_m; // among all output channels

@@ -28,19 +28,15 @@ struct Windows {
         image = base, width = wide, pitch = all, channels = channels_of.divisor, kernel_columns = i32(divisor(columns));
         const Digits first = digits(Packs::inner(), columns, channels_of);
         row = first.outer, column = first.middle, channel = first.inner;
-        step = digits(TILE_K, columns, channels_of);
+        const u32 rows = bits_of_rows(kernel_rows, kernel_columns);
 #pragma unroll
         for (int j = 0; j < COUNT; j++) {
             i32 image_number, y, x;
             const bool exists = corner_of(Packs::outer() + j * Packs::JUMP, image_number, y, x);
             corner[j] = ((image_number * height + y) * width + x) * pitch + group;
-            u32 bits = 0;
-            if (exists)
-                for (i32 at = 0, r = 0; r < kernel_rows; r++)
-                    for (i32 s = 0; s < kernel_columns; s++, at++)
-                        bits |= u32(inside(y + r, x + s, height, width)) << at;
-            meets[j] = bits;
+            meets[j] = exists ? elements_in(rows, kernel_columns, -y, height - y, -x, width - x) : 0;
         }
+        step = digits(TILE_K, columns, channels_of); // before the windows it would cost registers in them
     }
 
     __device__ __forceinline__ void copy(u32 tile, int from, int to, bool wanted) {

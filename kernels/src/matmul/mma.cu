@@ -18,57 +18,7 @@
 //     STATISTICS  sums of the columns of each tile's rows, to `partial_other`: see common/mma_statistics.cuh
 // The first five compute on the rounded product: the same bits as a product and an elementwise pass behind it.
 
-#include "common/divisor.cuh"
-#include "common/math.cuh"
-#include "common/mma_result.cuh"
-#if defined(STATISTICS)
-#include "common/mma_statistics.cuh"
-#endif
-
-struct Product {
-    u32 m, n, k;
-    u32 part; // steps k that a block sums
-    u32 a_stride, b_stride;
-    u64 a_batch, b_batch;   // elements from a product's operand to the next product's
-    u64 results;            // of all products
-    Divisor tiles, parts;   // of a product, of a sum
-    Divisor group;          // tiles of GROUP rows of tiles
-    u32 tiles_m;
-    u32 together;           // whether results are accessed by packs
-    u32 unused;
-};
-static_assert(sizeof(Product) == 96, "as in kernels/src/matmul/mma.rs");
-
-// Blocks that run at the same time are to share operands in the second-level cache: tiles go down GROUP rows, then on
-// by a column.
-constexpr u32 GROUP = 8;
-
-// Where the tile with this number is.
-__device__ __forceinline__ uint2 place_of(u32 tile, const Product &z) {
-    const u32 top = take_quotient(tile, z.group) * GROUP;
-    const u32 height = min(z.tiles_m - top, GROUP);
-    const u32 column = height == GROUP ? tile / GROUP : tile / height;
-    return make_uint2(top + tile - column * height, column);
-}
-
-// What a block computes: which product, which part of its sums, from which row and column on, and steps.
-struct Block {
-    u32 batch, part, first_m, first_n, first_k, end_k;
-    __device__ __forceinline__ Block(u32 number, const Product &z) {
-        batch = number;
-        const uint2 place = place_of(take_remainder(batch, z.tiles), z);
-        part = take_remainder(batch, z.parts);
-        first_m = place.x * TILE_M, first_n = place.y * TILE_N;
-        first_k = part * z.part, end_k = min(first_k + z.part, z.k);
-    }
-    __device__ __forceinline__ u32 steps() const { return (end_k - first_k + TILE_K - 1) / TILE_K; }
-    __device__ __forceinline__ DenseOperand<TILE_M, A_BY_STEPS> left(const element *a, const Product &z) const {
-        return {a + batch * z.a_batch, z.a_stride, first_m, z.m, first_k, end_k};
-    }
-    __device__ __forceinline__ DenseOperand<TILE_N, B_BY_STEPS> right(const element *b, const Product &z) const {
-        return {b + batch * z.b_batch, z.b_stride, first_n, z.n, first_k, end_k};
-    }
-};
+#include "matmul/product_result.cuh"
 
 #if defined(GELU)
 #define NAME(m, n) gelu_##m##x##n
@@ -109,12 +59,6 @@ struct Block {
 #define LETTERS tn
 #endif
 
-#if defined(ACCUMULATE)
-typedef float result;
-#else
-typedef element result;
-#endif
-
 // a: [batch, M, K], b: [batch, N, K] or either transposed; bias: [N] or null; out: [batch, M, N];
 // partial: [parts, batch, M, N] or null; other: [M, N], with ROW_SUMS [M] (in parts: partial_other, [parts, M]);
 // partial_other: with STATISTICS, of one product without parts, [tiles of rows, 2, N].
@@ -128,145 +72,71 @@ KERNEL __launch_bounds__(THREADS, BLOCKS) NAMED(TILE_M, TILE_N, LETTERS)(
 #endif
 ) {
     extern __shared__ __align__(ALIGNMENT) char shared[];
-    const Block block(blockIdx.x, z);
-    const u32 batch = block.batch, part = block.part, first_m = block.first_m, first_n = block.first_n;
-
-    // The bias goes to shared memory while the operands are on the way; the loop's barriers lie between.
-    float *terms = bias ? reinterpret_cast<float *>(shared + LOOP_BYTES) : nullptr; // [TILE_N]
-    if (bias) {
-        for (u32 i = threadIdx.x; i < TILE_N; i += THREADS)
-            terms[i] = first_n + i < z.n ? to_float(bias[first_n + i]) : 0.0f;
-    }
-
+    const u32 memory = shared_address(shared);
+    Block block(blockIdx.x, z);
     auto left = block.left(a, z);
     auto right = block.right(b, z);
-    Sums sums = {};
-    const u32 steps = block.steps(), memory = shared_address(shared);
-    NoRowSums nothing;
-#if defined(ROW_SUMS)
-    if (first_n == 0) { // A loop of its own: a condition in the loop would cost every block more than these blocks' sums.
-#if defined(WGMMA)
-        __shared__ __align__(16) u32 ones[64];
-        RowSums rows(ones);
+    start_copies(left, right, memory);
+#if defined(RESIDUAL)
+    const Destination to = {out, partial, other, partial_other, residual, scale, keep, rows};
 #else
-        RowSums rows;
+    const Destination to = {out, partial, other, partial_other};
 #endif
-        multiply<A_BY_STEPS, B_BY_STEPS>(left, right, steps, memory, sums, rows);
-        if (warp_column() == 0 && threadIdx.x % 4 == 0) {
-#pragma unroll
-            for (int i = 0; i < 2 * OWN_M; i++) {
-                const u32 row = first_m + warp_row() + 8 * i + threadIdx.x % 32 / 4;
-                const float sum = rows.sums[i / 2][2 * (i % 2)];
-                if (row >= z.m) continue;
-                if (partial)
-                    partial_other[part * z.m + row] = sum;
-                else
-                    from_float(sum, other[row]);
-            }
+    for (u32 next = blockIdx.x + gridDim.x;; next += gridDim.x) {
+        // The bias goes to shared memory while the operands are on the way; the loop's barriers lie between.
+        float *terms = bias ? reinterpret_cast<float *>(shared + TERMS_AT) : nullptr; // [TILE_N]
+        if (bias) {
+            for (u32 i = threadIdx.x; i < TILE_N; i += THREADS)
+                terms[i] = block.first_n + i < z.n ? to_float(bias[block.first_n + i]) : 0.0f;
         }
-    } else
+
+        Sums sums = {};
+        NoRowSums nothing;
+#if defined(ROW_SUMS)
+        if (block.first_n == 0) { // A loop of its own: a condition in the loop would cost every block more than these blocks' sums.
+#if defined(WGMMA)
+            __shared__ __align__(16) u32 ones[64];
+            RowSums sums_of_rows(ones);
+#else
+            RowSums sums_of_rows;
+#endif
+            multiply<A_BY_STEPS, B_BY_STEPS>(left, right, block.steps(), memory, sums, sums_of_rows);
+            if (warp_column() == 0 && threadIdx.x % 4 == 0) {
+#pragma unroll
+                for (int i = 0; i < 2 * OWN_M; i++) {
+                    const u32 row = block.first_m + warp_row() + 8 * i + threadIdx.x % 32 / 4;
+                    const float sum = sums_of_rows.sums[i / 2][2 * (i % 2)];
+                    if (row >= z.m) continue;
+                    if (partial)
+                        partial_other[block.part * z.m + row] = sum;
+                    else
+                        from_float(sum, other[row]);
+                }
+            }
+        } else
 #endif
 #if defined(ELEMENT_F32)
-    if (!multiply<A_BY_STEPS, B_BY_STEPS>(left, right, steps, memory, sums, nothing)) { // there may have been NaN
-        u32 number = blockIdx.x;
-        // The compiler is not to know that this is the same block: it would keep in registers what is needed here alone.
-        asm volatile("" : "+r"(number));
-        const Block again(number, z);
-        auto left = again.left(a, z);
-        auto right = again.right(b, z);
-        multiply_again<A_BY_STEPS, B_BY_STEPS>(left, right, again.steps(), memory, sums);
-    }
+        if (!multiply<A_BY_STEPS, B_BY_STEPS>(left, right, block.steps(), memory, sums, nothing)) { // there may have been NaN
+            u32 number = blockIdx.x;
+            // The compiler is not to know that this is the same block: it would keep in registers what is needed here alone.
+            asm volatile("" : "+r"(number));
+            const Block again(number, z);
+            auto left = again.left(a, z);
+            auto right = again.right(b, z);
+            multiply_again<A_BY_STEPS, B_BY_STEPS>(left, right, again.steps(), memory, sums);
+        }
 #else
-        multiply<A_BY_STEPS, B_BY_STEPS>(left, right, steps, memory, sums, nothing);
+            multiply<A_BY_STEPS, B_BY_STEPS>(left, right, block.steps(), memory, sums, nothing);
 #endif
 
-#if defined(ACCUMULATE)
-    const bool in_float = true;
-#else
-    const bool in_float = partial;
-#endif
-    if (in_float) {
-        float *tile = reinterpret_cast<float *>(shared);
-        stage(sums, nullptr, tile);
-        __syncthreads(); // the tile is written
-        float *to = partial + part * z.results;
-#if defined(ACCUMULATE)
-        if (!partial) to = out;
-#endif
-        to += u64(batch) * z.m * z.n;
-        over_tile(tile, [&](u32 row, u32 column, uint4 bits) {
-            row = first_m + result_row(row), column += first_n;
-            if (row >= z.m || column >= z.n) return;
-            float *at = to + u64(row) * z.n + column;
-            const i32 count = z.n - column;
-#if defined(ACCUMULATE)
-            if (!partial) {
-                float v[4], before[4];
-                unpack(bits, v);
-                unpack(load_bits(at, count, z.together), before);
-#pragma unroll
-                for (int i = 0; i < 4; i++) v[i] += before[i];
-                bits = pack(v);
-            }
-#endif
-            store_pack_of(at, count, z.together, bits);
-        });
-        return;
-    }
-#if !defined(ACCUMULATE)
-    element *tile = reinterpret_cast<element *>(shared);
-    stage(sums, terms, tile);
-#if defined(RESIDUAL)
-    // All packs of a thread are in the same columns.
-    constexpr u32 WIDTH = TILE_N / PACK;
-    static_assert(THREADS % WIDTH == 0, "a thread goes down whole rows of packs");
-    const u32 own = first_n + threadIdx.x % WIDTH * PACK;
-    float scales[PACK];
-#pragma unroll
-    for (int i = 0; i < PACK; i++) scales[i] = 1.0f;
-    if (scale) load_floats(scale + own, i32(z.n - own), z.together, scales);
-#endif
-    __syncthreads(); // the tile is written
-    out += u64(batch) * z.m * z.n;
-    over_tile(tile, [&](u32 row, u32 column, uint4 bits) {
-        row = first_m + result_row(row), column += first_n;
-        if (row >= z.m || column >= z.n) return;
-        const u64 at = u64(row) * z.n + column;
-        const i32 count = z.n - column;
-#if defined(GELU) || defined(RESIDUAL)
-        if (other) store_pack_of(other + at, count, z.together, bits);
-#endif
-#if defined(GELU) || defined(GELU_BWD) || defined(RELU) || defined(RELU_BWD) || defined(RESIDUAL)
-        float v[PACK];
-        unpack(bits, v);
-#if defined(GELU_BWD) || defined(RELU_BWD)
-        float x[PACK];
-        load_part(other + at, count, z.together, x);
-#elif defined(RESIDUAL)
-        float x[PACK];
-        load_part(residual + at, count, z.together, x);
-        const float kept = keep ? keep[quotient(row, rows)] : 1.0f;
-#endif
-#pragma unroll
-        for (int i = 0; i < PACK; i++) {
-#if defined(GELU)
-            v[i] *= normal_cdf(v[i]);
-#elif defined(GELU_BWD)
-            v[i] *= normal_cdf(x[i]) + x[i] * normal_density(x[i]);
-#elif defined(RELU)
-            v[i] = v[i] < 0.0f ? 0.0f : v[i];
-#elif defined(RELU_BWD)
-            v[i] = x[i] > 0.0f ? v[i] : 0.0f;
-#else
-            v[i] = x[i] + scales[i] * kept * v[i];
-#endif
+        const Block done = block;
+        const bool more = PERSISTENT && next < z.blocks;
+        if (more) {
+            block = Block(next, z);
+            left = block.left(a, z), right = block.right(b, z);
+            start_copies(left, right, memory);
         }
-        bits = pack(v);
-#endif
-        store_pack_of(out + at, count, z.together, bits);
-    });
-#if defined(STATISTICS)
-    store_statistics(tile, min(z.m - first_m, TILE_M), first_n, z.n, partial_other + u64(first_m / TILE_M) * 2 * z.n);
-#endif
-#endif
+        store_sums(done, sums, terms, shared, to, z);
+        if (!more) return;
+    }
 }

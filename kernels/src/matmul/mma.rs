@@ -104,7 +104,7 @@ struct Product {
     group: Divisor,
     tiles_m: u32,
     together: u32,
-    unused: u32,
+    blocks: u32,
 }
 const _: () = assert!(size_of::<Product>() == 96);
 
@@ -273,8 +273,10 @@ pub(crate) fn product_by(
     };
     let z = Product::new(name, tile, &sizes, matrices(&sizes, a, b), (count, part), together)?;
     let device = a.device();
+    // Blocks that stay compute one tile after the other.
+    let stays = count == 1 && !matches!(beside, Beside::Accumulate | Beside::Statistics(_));
     let launch = Launch::new(kernel, device)?
-        .grid(blocks * count)
+        .grid(if stays { tile.blocks(device, blocks) } else { blocks * count })
         .block(tile.threads())
         .shared(tile.shared())
         .flops(batch as f64 * super::flops(m, n, k));
@@ -351,7 +353,7 @@ impl Product {
             group: Divisor::new(name, across * GROUP)?,
             tiles_m: side(name, down)?,
             together: u32::from(together),
-            unused: 0,
+            blocks: side(name, batch * across * down * count)?,
         })
     }
 }

@@ -3,7 +3,7 @@
 
 use super::cuda::Sizes;
 use super::mma::{Beside, applies, product_by};
-use super::mma_tile::MmaTile;
+use super::mma_tile::{MmaTile, tests::HELD};
 use super::*;
 use crate::array::Array;
 use crate::check::{guarded, on_device};
@@ -99,6 +99,26 @@ fn every_tile_is_exact_on_integers() {
     let many = sizes(1, [64 * 9 + 8, 72, 8], false, true);
     check_exact(MmaTile::T64x64, &many);
     check_exact(MmaTile::T64x64, &sizes(3, [40, 72, 24], true, false));
+}
+
+/// Three blocks compute the tiles of two products in turn: also of one step, and with a bias, whose terms each tile has anew.
+#[test]
+fn blocks_that_stay_compute_every_tile() {
+    HELD.set(3);
+    for tile in MmaTile::of(device()).iter().copied() {
+        let (rows, columns) = (1024 / tile.down(1024), 1024 / tile.across(1024));
+        for (k, ta, tb) in [(200, false, true), (64, true, false)] {
+            check_exact(tile, &sizes(2, [2 * rows - 8, columns + 8, k], ta, tb));
+        }
+        let z = sizes(1, [2 * rows + 1, 2 * columns - 8, 72], false, true);
+        let inputs = operands(&z, |shape, seed| Array::integers(shape, seed, 4));
+        let bias = Array::integers(&[z.n], 3, 4);
+        let mut expected = oracle(&z, &inputs);
+        expected.data.iter_mut().enumerate().for_each(|(i, v)| *v += bias.data[i % z.n]);
+        let found = values(&by(tile, &z, &inputs, Some(&bias)));
+        assert_eq!(found.data, expected.rounded_to(DType::BF16).data, "{tile:?}");
+    }
+    HELD.set(usize::MAX);
 }
 
 /// Parts of a sum, the last one ragged, and results that are not whole packs.

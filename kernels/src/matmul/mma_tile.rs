@@ -37,6 +37,8 @@ struct Entry {
     threads: usize,
     /// Tiles of an operand in shared memory: `STAGES` of `common/mma_tile.cuh`.
     stages: usize,
+    /// Blocks that a multiprocessor holds at a time, of warpgroups: `BLOCKS` of `common/mma_tile.cuh`.
+    together: usize,
     /// Time of a result's step in a full device, in 0.012 ps of a multiprocessor. As timed on an H100 (benches/results/h100): 64
     /// steps of the first three tiles take 1.10, 0.54 and 0.51 us, since blocks of two warps leave tensor cores idle. The
     /// last one is what shared memory allows: not timed.
@@ -51,26 +53,28 @@ struct Entry {
 const fn entry(
     tile: MmaTile,
     [rows, columns]: [usize; 2],
-    [threads, stages]: [usize; 2],
+    [threads, stages, together]: [usize; 3],
     [cost, alone]: [usize; 2],
     ends: usize,
 ) -> Entry {
-    Entry { tile, rows, columns, threads, stages, cost, alone, ends }
+    Entry { tile, rows, columns, threads, stages, together, cost, alone, ends }
 }
 
 /// Of warps from the most to the least efficient, then of warpgroups.
 const TILES: [Entry; 8] = [
-    entry(MmaTile::T128x256, [128, 256], [256, 3], [44, 52], 209),
-    entry(MmaTile::T128x128, [128, 128], [128, 3], [45, 52], 186),
-    entry(MmaTile::T128x64, [128, 64], [64, 3], [82, 100], 150),
-    entry(MmaTile::T64x128, [64, 128], [64, 3], [82, 100], 150),
-    entry(MmaTile::T64x64, [64, 64], [128, 3], [64, 64], 290),
-    entry(MmaTile::W128x256, [128, 256], [256, 4], [26, 30], 354),
-    entry(MmaTile::W128x128, [128, 128], [256, 3], [33, 45], 250),
-    entry(MmaTile::W128x64, [128, 64], [256, 3], [45, 70], 230),
+    entry(MmaTile::T128x256, [128, 256], [256, 3, 1], [44, 52], 209),
+    entry(MmaTile::T128x128, [128, 128], [128, 3, 2], [45, 52], 186),
+    entry(MmaTile::T128x64, [128, 64], [64, 3, 3], [82, 100], 150),
+    entry(MmaTile::T64x128, [64, 128], [64, 3, 3], [82, 100], 150),
+    entry(MmaTile::T64x64, [64, 64], [128, 3, 2], [64, 64], 290),
+    entry(MmaTile::W128x256, [128, 256], [256, 4, 1], [26, 30], 354),
+    entry(MmaTile::W128x128, [128, 128], [256, 3, 2], [33, 45], 250),
+    entry(MmaTile::W128x64, [128, 64], [256, 3, 3], [45, 70], 230),
 ];
 /// How many of them are of warps.
 const OF_WARPS: usize = 5;
+/// Tiles of operands that a warpgroups' block copies ahead: `AHEAD` of `common/mma_tile.cuh`.
+const AHEAD: usize = 2;
 
 /// Multiprocessors of the device that the table is for.
 const PROCESSORS: usize = 132;
@@ -171,10 +175,28 @@ impl MmaTile {
         self.entry().threads
     }
 
-    /// Bytes of shared memory of a block: the operands' tiles, in whose place the result's lies later, and the bias.
+    /// Blocks for so many tiles: as many, or of warpgroups as a device holds at a time, each for one tile after the other.
+    pub(crate) fn blocks(self, device: Device, tiles: usize) -> usize {
+        match device {
+            Device::Cuda(ordinal) if self.is_of_warpgroups() => {
+                let processors = context(ordinal).map_or(1, |context| context.limits().multiprocessors);
+                let held = processors * self.entry().together;
+                #[cfg(test)]
+                let held = held.min(tests::HELD.get());
+                tiles.min(held)
+            }
+            _ => tiles,
+        }
+    }
+
+    /// Bytes of shared memory of a block: the operands' tiles, in whose place the result's lies later, and the bias. A
+    /// warpgroups' block copies operands of its next tile meanwhile.
     pub(crate) const fn shared(self) -> usize {
         let entry = &TILES[self as usize];
-        entry.stages * (entry.rows + entry.columns) * STEPS * 2 + entry.columns * 4
+        let stage = (entry.rows + entry.columns) * STEPS * 2;
+        let (all, with_result) = (entry.stages * stage, AHEAD * stage + entry.rows * (entry.columns + 8) * 2);
+        let larger = if self.is_of_warpgroups() && with_result > all { with_result } else { all };
+        larger + entry.columns * 4
     }
 
     /// How long `blocks` tiles in `count` parts of `steps` each take, in the units of [`Entry::cost`].
@@ -203,8 +225,14 @@ impl MmaTile {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
+    use std::cell::Cell;
+
+    thread_local! {
+        /// The most blocks that this thread's launches take a device to hold.
+        pub(crate) static HELD: Cell<usize> = const { Cell::new(usize::MAX) };
+    }
 
     #[test]
     fn tiles_suit_the_result() {
