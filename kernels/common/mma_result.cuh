@@ -17,6 +17,11 @@ constexpr int STAGED_ROW = TILE_N + (COLUMNS_IN_FOURS ? 4 : 8);
 template <typename T> constexpr u32 staged_bytes = TILE_M * STAGED_ROW * sizeof(T);
 static_assert(staged_bytes<float> <= LOOP_BYTES, "the tile lies where the operands' tiles were");
 
+// Room that a kernel has in all, behind which there is more only where it says so: for the loop, or for a tile of bf16 and the
+// numbers of common/mma_statistics.cuh behind what start_copies() writes meanwhile.
+constexpr u32 STORED_END = STARTED_BYTES + staged_bytes<bf16> + THREADS * 8 * 4;
+constexpr u32 ROOM_BYTES = STORED_END > LOOP_BYTES ? STORED_END : LOOP_BYTES;
+
 __device__ __forceinline__ void store_pair(float *at, float low, float high) {
     *reinterpret_cast<float2 *>(at) = make_float2(low, high);
 }

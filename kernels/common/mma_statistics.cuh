@@ -13,10 +13,9 @@ constexpr int PACKS_ACROSS = TILE_N / 8;
 constexpr int ROW_GROUPS = THREADS / PACKS_ACROSS;
 static_assert(THREADS % PACKS_ACROSS == 0 && TILE_M % ROW_GROUPS == 0, "threads have columns of their own");
 
-// Behind the staged tile: a number of each group and column for the sums, then for the squares. The lower four columns
+// Behind the staged tile: a number of each group and column for the sums, later for the squares. The lower four columns
 // of all packs lie before the upper four, so that the 16 bytes of neighbouring threads are neighbours.
-constexpr u32 GROUP_WORDS = ROW_GROUPS * TILE_N;
-static_assert(staged_bytes<bf16> + 2 * GROUP_WORDS * 4 <= LOOP_BYTES, "groups' numbers fit behind the tile");
+static_assert(ROW_GROUPS * TILE_N == THREADS * 8, "groups' numbers have the room that ROOM_BYTES counts");
 
 // Adds up `mine`, a number of each column of this thread's pack, over the groups, in order. Every thread of the block
 // calls it and has the sums of its columns afterwards.
@@ -64,7 +63,8 @@ __device__ __forceinline__ void store_statistics(bf16 *tile, u32 rows, u32 first
 #pragma unroll
         for (int i = 0; i < 8; i++) part[i] += (v[i] - mean[i]) * (v[i] - mean[i]);
     });
-    sum_groups(room + GROUP_WORDS, part, squares);
+    __syncthreads(); // the sums are read
+    sum_groups(room, part, squares);
     const u32 column = first_n + 8 * place;
     if (group > 0 || column >= columns) return;
     const auto store = [&](float *at, const float(&v)[8]) {

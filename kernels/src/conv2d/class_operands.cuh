@@ -7,6 +7,21 @@
 #include "conv2d/convolution.cuh"
 #include "conv2d/residue.cuh"
 
+// A tile of the results: its class, its first pixel of those and its first channel, and its steps, none where no kernel
+// element meets the class. Tiles of C come first, then of pixels, then classes.
+struct ClassTile {
+    Residue down, right;
+    u32 first_m, first_n, steps;
+    __device__ __forceinline__ ClassTile(u32 number, const Convolution &z) {
+        first_n = take_remainder(number, z.tiles_n) * TILE_N;
+        first_m = take_remainder(number, z.tiles_m) * TILE_M;
+        const u32 vertical = take_remainder(number, z.outer);
+        down = residue_class(vertical, z.r, z.padding, z.stride, z.outer);
+        right = residue_class(number, z.s, z.padding, z.stride, z.outer);
+        steps = down.taps * right.taps * z.o / TILE_K;
+    }
+};
+
 // Where the next tile to copy is among a class's steps.
 struct Walk {
     i32 channels, columns; // of a kernel element, elements of a kernel row
@@ -70,14 +85,14 @@ struct ClassWindows {
 struct ClassWeights {
     using Packs = Share<TILE_N, false>;
     static constexpr int COUNT = Packs::COUNT;
-    const Walk &walk; // of the windows, which advance before this
+    const Walk *walk; // of the windows, which advance before this
     const bf16 *at;   // this thread's next pack
     i32 jump;         // to the next pack
     i32 element_rest, row_rest; // from behind an element's last channel to the next element, and more to the next kernel row
     i32 tiles;        // from this one on; 0 where the row does not exist
 
     __device__ __forceinline__ ClassWeights(
-        const bf16 *w, const Convolution &z, const Residue &down, const Residue &right, u32 first_row, const Walk &walk
+        const bf16 *w, const Convolution &z, const Residue &down, const Residue &right, u32 first_row, const Walk *walk
     ) : walk(walk) {
         const i32 output = z.r * z.s * z.c, next_column = z.stride * z.c, next_row = next_column * z.s;
         const u32 channel = first_row + Packs::inner();
@@ -98,6 +113,6 @@ struct ClassWeights {
 
     __device__ __forceinline__ void advance() {
         tiles--;
-        at += (walk.next ? element_rest : 0) + (walk.next_row ? row_rest : 0);
+        at += (walk->next ? element_rest : 0) + (walk->next_row ? row_rest : 0);
     }
 };

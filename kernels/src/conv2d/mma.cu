@@ -34,6 +34,17 @@ __device__ __forceinline__ void store_rows(
     });
 }
 
+#if !defined(PASS_WGRAD)
+// Whether a block computes one tile after the other; and where the tile of the result lies in shared memory, behind what
+// start_copies() writes meanwhile.
+#if defined(WGMMA) && !defined(NORMALISED)
+constexpr bool PERSISTENT = true;
+#else
+constexpr bool PERSISTENT = false;
+#endif
+constexpr u32 TILE_AT = PERSISTENT ? STARTED_BYTES : 0;
+#endif
+
 #define NAMED(pass, m, n) NAMED_AS(pass, m, n)
 #if defined(WGMMA)
 #define NAMED_AS(pass, m, n) conv2d_wgmma_##pass##_##m##x##n##_bf16
@@ -59,10 +70,7 @@ KERNEL __launch_bounds__(THREADS, BLOCKS) NAMED(FWD, TILE_M, TILE_N)(
     const bf16 *x, const bf16 *w, bf16 *y, float *statistics, Convolution z MAP
 ) {
     extern __shared__ __align__(ALIGNMENT) char shared[];
-    u32 tile_m = blockIdx.x;
-    const u32 first_n = take_remainder(tile_m, z.tiles_n) * TILE_N;
-    const u32 first_m = tile_m * TILE_M;
-    const u32 pixels = z.n * z.p * z.q, length = z.r * z.s * z.c;
+    const u32 pixels = z.n * z.p * z.q, length = z.r * z.s * z.c, memory = shared_address(shared);
 
 #if defined(NORMALISED)
     NormalisedWindows windows;
@@ -70,26 +78,38 @@ KERNEL __launch_bounds__(THREADS, BLOCKS) NAMED(FWD, TILE_M, TILE_N)(
 #else
     Windows windows;
 #endif
-    windows.begin(x, z.h, z.w, z.all_c, blockIdx.y * z.c, z.r, u32(z.s), z.channels, [&](u32 row, i32 &image, i32 &top, i32 &left) {
-        const Digits pixel = digits(first_m + row, z.rows, z.columns); // image, row, column
-        image = pixel.outer;
-        top = pixel.middle * z.stride - z.padding, left = pixel.inner * z.stride - z.padding;
-        return first_m + row < pixels;
-    });
-    DenseOperand<TILE_N, true> weights(w + u64(blockIdx.y) * z.o * length, length, first_n, z.o, 0, length);
-    Sums sums = {};
-    NoRowSums nothing;
-    start_copies(windows, weights, shared_address(shared));
-    multiply<true, true>(windows, weights, (length + TILE_K - 1) / TILE_K, shared_address(shared), sums, nothing);
+    DenseOperand<TILE_N, true> weights(w, length, 0, 0, 0, length);
+    u32 first_m, first_n;
+    const auto begin = [&](u32 number) {
+        first_n = take_remainder(number, z.tiles_n) * TILE_N, first_m = number * TILE_M;
+        windows.begin(x, z.h, z.w, z.all_c, blockIdx.y * z.c, z.r, u32(z.s), z.channels, [&](u32 row, i32 &image, i32 &top, i32 &left) {
+            const Digits pixel = digits(first_m + row, z.rows, z.columns); // image, row, column
+            image = pixel.outer;
+            top = pixel.middle * z.stride - z.padding, left = pixel.inner * z.stride - z.padding;
+            return first_m + row < pixels;
+        });
+        weights = DenseOperand<TILE_N, true>(w + u64(blockIdx.y) * z.o * length, length, first_n, z.o, 0, length);
+        start_copies(windows, weights, memory);
+    };
+    begin(blockIdx.x);
+    for (u32 next = blockIdx.x + gridDim.x;; next += gridDim.x) {
+        Sums sums = {};
+        NoRowSums nothing;
+        multiply<true, true>(windows, weights, (length + TILE_K - 1) / TILE_K, memory, sums, nothing);
+        const u32 done_m = first_m, done_n = first_n;
+        const bool more = PERSISTENT && next < z.blocks;
+        if (more) begin(next);
 
-    bf16 *tile = reinterpret_cast<bf16 *>(shared);
-    stage(sums, nullptr, tile);
-    __syncthreads(); // the tile is written
-    store_rows(tile, y, first_n, z.o, z.together, [&](u32 row) {
-        return first_m + row < pixels ? i64(first_m + row) * z.all_o + blockIdx.y * z.o : i64(-1);
-    });
-    if (statistics)
-        store_statistics(tile, min(pixels - first_m, TILE_M), first_n, z.o, statistics + u64(tile_m) * 2 * z.o);
+        bf16 *tile = reinterpret_cast<bf16 *>(shared + TILE_AT);
+        stage(sums, nullptr, tile);
+        __syncthreads(); // the tile is written
+        store_rows(tile, y, done_n, z.o, z.together, [&](u32 row) {
+            return done_m + row < pixels ? i64(done_m + row) * z.all_o + blockIdx.y * z.o : i64(-1);
+        });
+        if (statistics)
+            store_statistics(tile, min(pixels - done_m, TILE_M), done_n, z.o, statistics + u64(done_m / TILE_M) * 2 * z.o);
+        if (!more) return;
+    }
 }
 #endif
 
@@ -100,31 +120,36 @@ KERNEL __launch_bounds__(THREADS, BLOCKS) NAMED(dgrad, TILE_M, TILE_N)(
     const bf16 *dy, const bf16 *w, bf16 *dx, Convolution z
 ) {
     extern __shared__ __align__(ALIGNMENT) char shared[];
-    u32 horizontal = blockIdx.x;
-    const u32 first_n = take_remainder(horizontal, z.tiles_n) * TILE_N;
-    const u32 first_m = take_remainder(horizontal, z.tiles_m) * TILE_M;
-    const u32 vertical = take_remainder(horizontal, z.outer);
-    const Residue down = residue_class(vertical, z.r, z.padding, z.stride, z.outer);
-    const Residue right = residue_class(horizontal, z.s, z.padding, z.stride, z.outer);
-    const u32 pixels = z.n * z.rows.divisor * z.columns.divisor;
-    const u32 length = down.taps * right.taps * z.o;
-    Sums sums = {};
-    if (length > 0) {
-        ClassWindows windows(dy, z, down, right, first_m);
-        ClassWeights weights(w, z, down, right, first_n, windows.walk);
+    const u32 pixels = z.n * z.rows.divisor * z.columns.divisor, memory = shared_address(shared);
+    ClassTile at(blockIdx.x, z);
+    ClassWindows windows(dy, z, at.down, at.right, at.first_m);
+    ClassWeights weights(w, z, at.down, at.right, at.first_n, &windows.walk);
+    if (at.steps > 0) start_copies(windows, weights, memory);
+    for (u32 next = blockIdx.x + gridDim.x;; next += gridDim.x) {
+        Sums sums = {};
         NoRowSums nothing;
-        start_copies(windows, weights, shared_address(shared));
-        multiply<true, false>(windows, weights, length / TILE_K, shared_address(shared), sums, nothing);
+        if (at.steps > 0) multiply<true, false>(windows, weights, at.steps, memory, sums, nothing);
+        const ClassTile done = at;
+        const bool more = PERSISTENT && next < z.blocks;
+        if (more) {
+            at = ClassTile(next, z);
+            windows = ClassWindows(dy, z, at.down, at.right, at.first_m);
+            weights = ClassWeights(w, z, at.down, at.right, at.first_n, &windows.walk);
+            if (at.steps > 0) start_copies(windows, weights, memory);
+        }
+
+        bf16 *tile = reinterpret_cast<bf16 *>(shared + TILE_AT);
+        stage(sums, nullptr, tile);
+        __syncthreads(); // the tile is written
+        store_rows(tile, dx, done.first_n, z.c, z.together, [&](u32 row) {
+            const Digits pixel = digits(done.first_m + row, z.rows, z.columns);
+            const i32 h = done.down.first + pixel.middle * z.stride, column = done.right.first + pixel.inner * z.stride;
+            const bool exists = done.first_m + row < pixels && h < z.h && column < z.w;
+            return exists ? ((i64(pixel.outer) * z.h + h) * z.w + column) * z.all_c + blockIdx.y * z.c : i64(-1);
+        });
+        if (!more) return;
+        if (at.steps == 0) __syncthreads(); // the tile is read, and no loop with a barrier follows
     }
-    bf16 *tile = reinterpret_cast<bf16 *>(shared);
-    stage(sums, nullptr, tile);
-    __syncthreads(); // the tile is written
-    store_rows(tile, dx, first_n, z.c, z.together, [&](u32 row) {
-        const Digits pixel = digits(first_m + row, z.rows, z.columns);
-        const i32 h = down.first + pixel.middle * z.stride, column = right.first + pixel.inner * z.stride;
-        const bool exists = first_m + row < pixels && h < z.h && column < z.w;
-        return exists ? ((i64(pixel.outer) * z.h + h) * z.w + column) * z.all_c + blockIdx.y * z.c : i64(-1);
-    });
 }
 #endif
 

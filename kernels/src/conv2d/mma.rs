@@ -111,6 +111,7 @@ struct Convolution {
     sizes: [u32; 13],
     part: u32,
     together: u32,
+    blocks: u32,
     tiles_n: Divisor,
     tiles_m: Divisor,
     outer: Divisor,
@@ -118,7 +119,7 @@ struct Convolution {
     columns: Divisor,
     channels: Divisor,
 }
-const _: () = assert!(size_of::<Convolution>() == 132);
+const _: () = assert!(size_of::<Convolution>() == 136);
 
 /// A pass as products for each group: their number, and rows, columns and steps of each.
 #[derive(Debug, Clone, Copy)]
@@ -251,6 +252,7 @@ pub(crate) fn launch(
         sizes,
         part: side(name, part)?,
         together: u32::from(n.is_multiple_of(8) && out.is_aligned(16)),
+        blocks: side(name, across * down * products)?,
         tiles_n: Divisor::new(name, across)?,
         tiles_m: Divisor::new(name, down)?,
         outer: Divisor::new(name, outer)?,
@@ -266,10 +268,17 @@ pub(crate) fn launch(
         (Pass::WeightGradient, Some(_)) => 4,
         _ => pass as usize,
     };
+    let blocks = across * down * products * count;
+    // Those of most passes stay where they are of warpgroups, and compute one tile after the other.
+    let (blocks, shared) = match (pass, beside.map) {
+        (Pass::WeightGradient, _) => (blocks, tile.shared_of_loop()),
+        (_, Some(_)) => (blocks, tile.shared()),
+        _ => (tile.blocks(device, blocks), tile.shared()),
+    };
     let launch = Launch::new(KERNELS[number][kernel], device)?
-        .grid3([across * down * products * count, z.groups, 1])
-        .block(TILES[number].threads())
-        .shared(TILES[number].shared())
+        .grid3([blocks, z.groups, 1])
+        .block(tile.threads())
+        .shared(shared)
         .flops(super::flops(z));
     let launch = launch.read(operands[0])?.read(operands[1])?;
     match pass {

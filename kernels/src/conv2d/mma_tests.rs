@@ -5,7 +5,7 @@ use super::mma::{Pass, applies, run_by, tiles};
 use super::*;
 use crate::array::Array;
 use crate::check::{guarded, on_device};
-use crate::matmul::mma_tile::{MmaTile, STEPS};
+use crate::matmul::mma_tile::{MmaTile, STEPS, tests::HELD};
 use crate::testing::device;
 use proptest::prelude::*;
 
@@ -61,6 +61,25 @@ fn every_tile_and_pass_is_exact_on_integers() {
             }
         }
     }
+}
+
+/// Two blocks compute all tiles in turn, those of classes without kernel elements among them, which have no loop.
+#[test]
+fn blocks_that_stay_compute_every_tile() {
+    HELD.set(2);
+    for [n, h, w, c, o, r, s, stride, padding] in [
+        [2, 12, 11, 64, 64, 3, 3, 2, 1],
+        [3, 12, 14, 72, 128, 1, 1, 2, 0],
+        [2, 13, 12, 8, 192, 2, 2, 3, 1],
+        [3, 11, 10, 24, 320, 3, 3, 1, 1],
+    ] {
+        let z = Case { n, h, w, c, o, r, s, g: Geometry::new(stride, padding) }.sizes().unwrap();
+        for tile in tiles(device()).iter().copied() {
+            check(tile, &z, Pass::Forward);
+            check(tile, &z, Pass::InputGradient);
+        }
+    }
+    HELD.set(usize::MAX);
 }
 
 /// Weight gradients whose blocks sum more pixels than they find the places of at once, several times: in one part by the tile

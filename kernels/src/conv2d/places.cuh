@@ -15,6 +15,10 @@ template <typename Middle> __device__ __forceinline__ Digits digits(u32 n, Middl
     return {i32(outer), i32(n - outer * divisor(middle_size)), i32(inner)};
 }
 
+__device__ __forceinline__ bool inside(i32 y, i32 x, i32 height, i32 width) {
+    return u32(y) < u32(height) && u32(x) < u32(width);
+}
+
 // The bits from the n-th on: none where n is above 31, which shl.b32 allows.
 __device__ __forceinline__ u32 bits_from(u32 n) {
     u32 bits;

@@ -84,7 +84,7 @@ KERNEL __launch_bounds__(THREADS, BLOCKS) NAMED(TILE_M, TILE_N, LETTERS)(
 #endif
     for (u32 next = blockIdx.x + gridDim.x;; next += gridDim.x) {
         // The bias goes to shared memory while the operands are on the way; the loop's barriers lie between.
-        float *terms = bias ? reinterpret_cast<float *>(shared + TERMS_AT) : nullptr; // [TILE_N]
+        float *terms = bias ? reinterpret_cast<float *>(shared + ROOM_BYTES) : nullptr; // [TILE_N]
         if (bias) {
             for (u32 i = threadIdx.x; i < TILE_N; i += THREADS)
                 terms[i] = block.first_n + i < z.n ? to_float(bias[block.first_n + i]) : 0.0f;

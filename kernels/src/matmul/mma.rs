@@ -274,7 +274,7 @@ pub(crate) fn product_by(
     let z = Product::new(name, tile, &sizes, matrices(&sizes, a, b), (count, part), together)?;
     let device = a.device();
     // Blocks that stay compute one tile after the other.
-    let stays = count == 1 && !matches!(beside, Beside::Accumulate | Beside::Statistics(_));
+    let stays = count == 1 && !matches!(beside, Beside::Accumulate);
     let launch = Launch::new(kernel, device)?
         .grid(if stays { tile.blocks(device, blocks) } else { blocks * count })
         .block(tile.threads())

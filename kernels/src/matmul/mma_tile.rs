@@ -190,13 +190,19 @@ impl MmaTile {
     }
 
     /// Bytes of shared memory of a block: the operands' tiles, in whose place the result's lies later, and the bias. A
-    /// warpgroups' block copies operands of its next tile meanwhile.
+    /// warpgroups' block copies operands of its next tile meanwhile. `ROOM_BYTES` of `common/mma_result.cuh`.
     pub(crate) const fn shared(self) -> usize {
         let entry = &TILES[self as usize];
-        let stage = (entry.rows + entry.columns) * STEPS * 2;
-        let (all, with_result) = (entry.stages * stage, AHEAD * stage + entry.rows * (entry.columns + 8) * 2);
+        let (all, stage) = (self.shared_of_loop(), (entry.rows + entry.columns) * STEPS * 2);
+        let with_result = AHEAD * stage + entry.rows * (entry.columns + 8) * 2 + entry.threads * 8 * 4;
         let larger = if self.is_of_warpgroups() && with_result > all { with_result } else { all };
         larger + entry.columns * 4
+    }
+
+    /// Bytes of shared memory that the operands' tiles take.
+    pub(crate) const fn shared_of_loop(self) -> usize {
+        let entry = &TILES[self as usize];
+        entry.stages * (entry.rows + entry.columns) * STEPS * 2
     }
 
     /// How long `blocks` tiles in `count` parts of `steps` each take, in the units of [`Entry::cost`].

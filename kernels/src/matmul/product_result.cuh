@@ -29,8 +29,8 @@ struct Destination {
 #endif
 };
 
-// Whether a block computes one tile after the other. Not where its result takes all of the shared memory.
-#if defined(WGMMA) && !defined(ACCUMULATE) && !defined(STATISTICS)
+// Whether a block computes one tile after the other. Not where its result, in float32, takes all of the shared memory.
+#if defined(WGMMA) && !defined(ACCUMULATE)
 constexpr bool PERSISTENT = true;
 #else
 constexpr bool PERSISTENT = false;
@@ -38,9 +38,6 @@ constexpr bool PERSISTENT = false;
 
 // Where the tile of the result lies in shared memory: behind what start_copies() writes meanwhile, unless it is of float32.
 constexpr u32 TILE_AT = PERSISTENT ? STARTED_BYTES : 0;
-// Where the terms of the columns lie: behind all of that.
-constexpr u32 STORED_END = STARTED_BYTES + staged_bytes<bf16>;
-constexpr u32 TERMS_AT = STORED_END > LOOP_BYTES ? STORED_END : LOOP_BYTES;
 
 // Stores a block's sums (+ terms of the columns: [TILE_N] in shared memory or null). All threads call it, and the shared memory
 // from TILE_AT on is not used any more.
