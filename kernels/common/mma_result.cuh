@@ -56,9 +56,37 @@ __device__ __forceinline__ u32 result_row(u32 row) {
     return ROWS_IN_FOURS ? row / 32 * 32 + row % 8 * 4 + row / 8 % 4 : row;
 }
 
+#if defined(WGMMA)
+// The same of bf16, by matrices.
+__device__ __forceinline__ void stage_matrices(const Sums &sums, const float *terms, bf16 *tile) {
+    const u32 lane = threadIdx.x % 32, column = 2 * (lane % 4);
+    // Lanes give the rows of the matrices: the upper and lower eight rows of eight columns, then of the next.
+    const u32 at = shared_address(tile + (warp_row() + lane % 16) * STAGED_ROW + lane / 16 * 8);
+#pragma unroll
+    for (int j = 0; j < TILES_N; j += 2) {
+        u32 words[4];
+#pragma unroll
+        for (int next = 0; next < 2; next++) {
+            const float(&v)[4] = sums[0][j + next];
+            float low = 0.0f, high = 0.0f;
+            if (terms) low = terms[column + 8 * (j + next)], high = terms[column + 8 * (j + next) + 1];
+            words[2 * next] = pack_bf16(v[0] + low, v[1] + high);
+            words[2 * next + 1] = pack_bf16(v[2] + low, v[3] + high);
+        }
+        store_matrices(at + j * 8 * sizeof(bf16), words[0], words[1], words[2], words[3]);
+    }
+}
+#endif
+
 // Sums (+ terms of the columns: [TILE_N] in shared memory or null), each rounded once, to `tile`: [TILE_M][STAGED_ROW].
 template <typename T> __device__ __forceinline__ void stage(const Sums &sums, const float *terms, T *tile) {
     if constexpr (COLUMNS_IN_FOURS) return stage_fours(sums, terms, tile);
+#if defined(WGMMA)
+    if constexpr (sizeof(T) == sizeof(bf16)) {
+        stage_matrices(sums, terms, tile);
+        return show_to_products(); // rows may be copied out
+    }
+#endif
     const u32 lane = threadIdx.x % 32, row = warp_row() + lane / 4, column = warp_column() + 2 * (lane % 4);
 #pragma unroll
     for (int j = 0; j < TILES_N; j++) {
@@ -71,6 +99,9 @@ template <typename T> __device__ __forceinline__ void stage(const Sums &sums, co
             store_pair(at + 8 * STAGED_ROW, sums[i][j][2] + low, sums[i][j][3] + high);
         }
     }
+#if defined(WGMMA)
+    show_to_products();
+#endif
 }
 
 // Calls f(row, column, elements) for every pack of the tile that this thread stores: where it is in the tile, and its 16
@@ -100,4 +131,25 @@ __device__ __forceinline__ void store_pack_of(float *at, i32 count, bool togethe
 #pragma unroll
     for (int i = 0; i < 4; i++)
         if (i < count) at[i] = __uint_as_float(words[i]);
+}
+
+// Stores the tile's rows, each at `place(row)` elements of `to`, or nowhere where that is negative: columns from `first_n` on,
+// of `columns`. On Hopper a thread copies a whole row, and goes on.
+template <typename T, typename F>
+__device__ __forceinline__ void store_rows(const T *tile, T *to, u32 first_n, u32 columns, bool together, F place) {
+#if defined(WGMMA)
+    if (together) {
+        if (threadIdx.x >= TILE_M) return;
+        const i64 at = place(threadIdx.x);
+        const u32 from = shared_address(tile + threadIdx.x * STAGED_ROW);
+        if (at >= 0) copy_out(to + at + first_n, from, min(columns - first_n, u32(TILE_N)) * sizeof(T));
+        return copy_out_commit();
+    }
+#endif
+    over_tile(tile, [&](u32 row, u32 column, uint4 bits) {
+        column += first_n;
+        if (column >= columns) return;
+        const i64 at = place(row);
+        if (at >= 0) store_pack_of(to + at + column, columns - column, together, bits);
+    });
 }

@@ -34,10 +34,13 @@ template <typename A, typename B> __device__ __forceinline__ void start_copies(A
     }
 }
 
+__device__ __forceinline__ void result_wait() { copy_out_wait(); }
+
 template <bool A_ALONG_K, bool B_ALONG_K, typename A, typename B, typename Rows>
 __device__ __forceinline__ bool multiply(A &a, B &b, u32 steps, u32 shared, Sums &sums, Rows &rows) {
     constexpr u32 GROUP_BYTES = 64 * ROW_BYTES; // of 64 rows, whichever way they lie
     const u32 own = threadIdx.x / 128 * GROUP_BYTES, end = shared + LOOP_BYTES;
+    result_wait(); // the first barrier lets everybody overwrite it
     u32 read = shared, write = shared + AHEAD * STAGE_BYTES;
 #pragma unroll 1
     for (; steps > 0; steps--) {

@@ -15,6 +15,7 @@ pub(crate) const HEADERS: &[(&str, &str)] = &[
     ("augment/color.cuh", include_str!("augment/color.cuh")),
     ("augment/resample.cuh", include_str!("augment/resample.cuh")),
     ("augment/stage.cuh", include_str!("augment/stage.cuh")),
+    ("common/bulk_copy.cuh", include_str!("../common/bulk_copy.cuh")),
     ("common/columns.cuh", include_str!("../common/columns.cuh")),
     ("common/cp_async.cuh", include_str!("../common/cp_async.cuh")),
     ("common/element.cuh", include_str!("../common/element.cuh")),

@@ -21,19 +21,6 @@
 #include "conv2d/pixels.cuh"
 #include "conv2d/windows.cuh"
 
-// The tile's rows, each at `place(row)` elements of `to`, or nowhere where that is negative.
-template <typename T, typename F>
-__device__ __forceinline__ void store_rows(
-    const T *tile, T *to, u32 first_n, u32 columns, bool together, F place
-) {
-    over_tile(tile, [&](u32 row, u32 column, uint4 bits) {
-        column += first_n;
-        if (column >= columns) return;
-        const i64 at = place(row);
-        if (at >= 0) store_pack_of(to + at + column, columns - column, together, bits);
-    });
-}
-
 #if !defined(PASS_WGRAD)
 // Whether a block computes one tile after the other; and where the tile of the result lies in shared memory, behind what
 // start_copies() writes meanwhile.
@@ -108,7 +95,7 @@ KERNEL __launch_bounds__(THREADS, BLOCKS) NAMED(FWD, TILE_M, TILE_N)(
         });
         if (statistics)
             store_statistics(tile, min(pixels - done_m, TILE_M), done_n, z.o, statistics + u64(done_m / TILE_M) * 2 * z.o);
-        if (!more) return;
+        if (!more) return result_wait();
     }
 }
 #endif
@@ -147,8 +134,11 @@ KERNEL __launch_bounds__(THREADS, BLOCKS) NAMED(dgrad, TILE_M, TILE_N)(
             const bool exists = done.first_m + row < pixels && h < z.h && column < z.w;
             return exists ? ((i64(pixel.outer) * z.h + h) * z.w + column) * z.all_c + blockIdx.y * z.c : i64(-1);
         });
-        if (!more) return;
-        if (at.steps == 0) __syncthreads(); // the tile is read, and no loop with a barrier follows
+        if (!more) return result_wait();
+        if (at.steps == 0) { // no loop follows that lets everybody overwrite the tile
+            result_wait();
+            __syncthreads();
+        }
     }
 }
 #endif
@@ -195,5 +185,6 @@ KERNEL __launch_bounds__(THREADS, BLOCKS) NAMED(WGRAD, TILE_M, TILE_N)(
         __syncthreads(); // the tile is written
         store_rows(tile, dw, first_n, rows, z.together, place);
     }
+    result_wait();
 }
 #endif

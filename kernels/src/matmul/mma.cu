@@ -137,6 +137,6 @@ KERNEL __launch_bounds__(THREADS, BLOCKS) NAMED(TILE_M, TILE_N, LETTERS)(
             start_copies(left, right, memory);
         }
         store_sums(done, sums, terms, shared, to, z);
-        if (!more) return;
+        if (!more) return result_wait();
     }
 }

@@ -44,6 +44,11 @@ constexpr u32 TILE_AT = PERSISTENT ? STARTED_BYTES : 0;
 __device__ __forceinline__ void store_sums(
     const Block &block, const Sums &sums, const float *terms, char *shared, const Destination &to, const Product &z
 ) {
+    // Where a row of the tile begins in the result, none where it is outside.
+    const auto place = [&](u32 row) {
+        row = block.first_m + result_row(row);
+        return row < z.m ? i64(row) * z.n : i64(-1);
+    };
 #if defined(ACCUMULATE)
     const bool in_float = true;
 #else
@@ -58,23 +63,24 @@ __device__ __forceinline__ void store_sums(
         if (!to.partial) at_batch = to.out;
 #endif
         at_batch += u64(block.batch) * z.m * z.n;
-        over_tile(tile, [&](u32 row, u32 column, uint4 bits) {
-            row = block.first_m + result_row(row), column += block.first_n;
-            if (row >= z.m || column >= z.n) return;
-            float *at = at_batch + u64(row) * z.n + column;
-            const i32 count = z.n - column;
 #if defined(ACCUMULATE)
-            if (!to.partial) {
+        if (!to.partial) {
+            over_tile(tile, [&](u32 row, u32 column, uint4 bits) {
+                row = block.first_m + result_row(row), column += block.first_n;
+                if (row >= z.m || column >= z.n) return;
+                float *at = at_batch + u64(row) * z.n + column;
+                const i32 count = z.n - column;
                 float v[4], before[4];
                 unpack(bits, v);
                 unpack(load_bits(at, count, z.together), before);
 #pragma unroll
                 for (int i = 0; i < 4; i++) v[i] += before[i];
-                bits = pack(v);
-            }
+                store_pack_of(at, count, z.together, pack(v));
+            });
+            return;
+        }
 #endif
-            store_pack_of(at, count, z.together, bits);
-        });
+        store_rows(tile, at_batch, block.first_n, z.n, z.together, place);
         return;
     }
 #if !defined(ACCUMULATE)
@@ -92,6 +98,7 @@ __device__ __forceinline__ void store_sums(
 #endif
     __syncthreads(); // the tile is written
     element *out = to.out + u64(block.batch) * z.m * z.n;
+#if defined(GELU) || defined(GELU_BWD) || defined(RELU) || defined(RELU_BWD) || defined(RESIDUAL)
     over_tile(tile, [&](u32 row, u32 column, uint4 bits) {
         row = block.first_m + result_row(row), column += block.first_n;
         if (row >= z.m || column >= z.n) return;
@@ -100,7 +107,6 @@ __device__ __forceinline__ void store_sums(
 #if defined(GELU) || defined(RESIDUAL)
         if (to.other) store_pack_of(to.other + at, count, z.together, bits);
 #endif
-#if defined(GELU) || defined(GELU_BWD) || defined(RELU) || defined(RELU_BWD) || defined(RESIDUAL)
         float v[PACK];
         unpack(bits, v);
 #if defined(GELU_BWD) || defined(RELU_BWD)
@@ -125,10 +131,11 @@ __device__ __forceinline__ void store_sums(
             v[i] = x[i] + scales[i] * kept * v[i];
 #endif
         }
-        bits = pack(v);
-#endif
-        store_pack_of(out + at, count, z.together, bits);
+        store_pack_of(out + at, count, z.together, pack(v));
     });
+#else
+    store_rows(tile, out, block.first_n, z.n, z.together, place);
+#endif
 #if defined(STATISTICS)
     store_statistics(tile, min(z.m - block.first_m, TILE_M), block.first_n, z.n, to.partial_other + u64(block.first_m / TILE_M) * 2 * z.n);
 #endif
