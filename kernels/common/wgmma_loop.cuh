@@ -19,10 +19,28 @@ struct RowSums {
     u64 ones;
     __device__ __forceinline__ RowSums(u32 (&room)[64]) : ones(eight_columns_at(shared_address(room))) {
         constexpr u32 ONES = 0x3f803f80;
-        if (threadIdx.x < 64) room[threadIdx.x] = ONES; // the loop shows them to products
+        if (threadIdx.x < 64) room[threadIdx.x] = ONES;
+        show_to_products(); // behind the loop's first barrier
     }
     template <bool A_ALONG_K> __device__ __forceinline__ void add(u64 a) { multiply_steps<A_ALONG_K, true>(sums, a, ones); }
 };
+
+// Adds the products of the tile at `tile`, as a group.
+template <bool A_ALONG_K, bool B_ALONG_K, typename Rows>
+__device__ __forceinline__ void multiply_tile(u32 tile, Sums &sums, Rows &rows) {
+    constexpr u32 GROUP_BYTES = 64 * ROW_BYTES; // of 64 rows, whichever way they lie
+    const u32 warpgroup = __shfl_sync(0xffffffff, threadIdx.x / 128, 0); // which the compiler knows then to be the warp's
+    const u64 left = matrix_at<A_ALONG_K>(tile + warpgroup * GROUP_BYTES, GROUP_BYTES);
+    const u64 right = matrix_at<B_ALONG_K>(tile + A_BYTES, GROUP_BYTES);
+    products_begin();
+#pragma unroll
+    for (int k = 0; k < TILE_K / 16; k++) {
+        const u64 part = next_steps<A_ALONG_K>(left, k);
+        multiply_steps<A_ALONG_K, B_ALONG_K>(sums[0], part, next_steps<B_ALONG_K>(right, k));
+        rows.template add<A_ALONG_K>(part);
+    }
+    products_commit();
+}
 
 template <typename A, typename B> __device__ __forceinline__ void start_copies(A &a, B &b, u32 shared) {
 #pragma unroll
@@ -38,8 +56,7 @@ __device__ __forceinline__ void result_wait() { copy_out_wait(); }
 
 template <bool A_ALONG_K, bool B_ALONG_K, typename A, typename B, typename Rows>
 __device__ __forceinline__ bool multiply(A &a, B &b, u32 steps, u32 shared, Sums &sums, Rows &rows) {
-    constexpr u32 GROUP_BYTES = 64 * ROW_BYTES; // of 64 rows, whichever way they lie
-    const u32 own = threadIdx.x / 128 * GROUP_BYTES, end = shared + LOOP_BYTES;
+    const u32 end = shared + LOOP_BYTES;
     result_wait(); // the first barrier lets everybody overwrite it
     u32 read = shared, write = shared + AHEAD * STAGE_BYTES;
 #pragma unroll 1
@@ -49,16 +66,7 @@ __device__ __forceinline__ bool multiply(A &a, B &b, u32 steps, u32 shared, Sums
         show_to_products();
         // This tile has arrived for everybody, and nobody's products read any more what is written next.
         __syncthreads();
-        const u64 left = matrix_at<A_ALONG_K>(read + own, GROUP_BYTES);
-        const u64 right = matrix_at<B_ALONG_K>(read + A_BYTES, GROUP_BYTES);
-        products_begin();
-#pragma unroll
-        for (int k = 0; k < TILE_K / 16; k++) {
-            const u64 part = next_steps<A_ALONG_K>(left, k);
-            multiply_steps<A_ALONG_K, B_ALONG_K>(sums[0], part, next_steps<B_ALONG_K>(right, k));
-            rows.template add<A_ALONG_K>(part);
-        }
-        products_commit();
+        multiply_tile<A_ALONG_K, B_ALONG_K>(read, sums, rows);
         const bool more = steps > AHEAD; // there is a tile to copy
         a.copy(write, 0, A::COUNT, more);
         b.copy(write + A_BYTES, 0, B::COUNT, more);

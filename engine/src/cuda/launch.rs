@@ -4,6 +4,7 @@
 use super::context::{Context, explain};
 use super::kernel::{Function, Kernel};
 use super::profile;
+use super::tensor_map::TensorMap;
 use crate::{Device, Error, ErrorKind, Result, Tensor};
 use cudarc::driver::result;
 use std::ffi::c_void;
@@ -90,6 +91,14 @@ impl Launch {
         self.on_this_device(tensor)?;
         self.bytes += (tensor.len() * tensor.dtype().size()) as u64;
         Ok(self.value(address))
+    }
+
+    /// A map of a contiguous tensor that is read: a `__grid_constant__` argument.
+    #[track_caller]
+    pub fn read_map(mut self, tensor: &Tensor, map: TensorMap) -> Result<Launch> {
+        self.on_this_device(tensor)?;
+        self.bytes += (tensor.len() * tensor.dtype().size()) as u64;
+        Ok(self.value(map))
     }
 
     /// The address of a contiguous tensor that is read, or a null pointer for none.

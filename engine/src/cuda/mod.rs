@@ -17,6 +17,7 @@ pub mod memory;
 pub mod nvrtc;
 pub mod profile;
 mod staging;
+pub mod tensor_map;
 pub mod transfer;
 
 pub use constant::constant;
@@ -26,6 +27,7 @@ pub use kernel::{Kernel, Module};
 pub use launch::Launch;
 pub use nvrtc::Nvrtc;
 pub use staging::{PARTS, Staging};
+pub use tensor_map::TensorMap;
 
 /// Gives back all memory of all devices that no tensor holds: constants, and what waits to be handed out again. For the
 /// end of a program, so that the driver's own count shows what was forgotten.

@@ -59,13 +59,20 @@
 #define LETTERS tn
 #endif
 
+// Operands are given by address, or to warpgroups as what makes boxes of them.
+#if defined(WGMMA)
+#define OPERAND const __grid_constant__ TensorMap
+#else
+#define OPERAND const element *
+#endif
+
 // a: [batch, M, K], b: [batch, N, K] or either transposed; bias: [N] or null; out: [batch, M, N];
 // partial: [parts, batch, M, N] or null; other: [M, N], with ROW_SUMS [M] (in parts: partial_other, [parts, M]);
 // partial_other: with STATISTICS, of one product without parts, [tiles of rows, 2, N].
 // With RESIDUAL residual: [M, N], scale: [N] or null (1), keep: [samples] or null (1), of `rows` rows each.
 // Blocks: tiles, then parts, then products.
 KERNEL __launch_bounds__(THREADS, BLOCKS) NAMED(TILE_M, TILE_N, LETTERS)(
-    const element *a, const element *b, const element *bias, result *out, float *partial, element *other, float *partial_other,
+    OPERAND a, OPERAND b, const element *bias, result *out, float *partial, element *other, float *partial_other,
     Product z
 #if defined(RESIDUAL)
     , const element *residual, const float *scale, const float *keep, Divisor rows
@@ -74,9 +81,14 @@ KERNEL __launch_bounds__(THREADS, BLOCKS) NAMED(TILE_M, TILE_N, LETTERS)(
     extern __shared__ __align__(ALIGNMENT) char shared[];
     const u32 memory = shared_address(shared);
     Block block(blockIdx.x, z);
-    auto left = block.left(a, z);
-    auto right = block.right(b, z);
-    start_copies(left, right, memory);
+#if defined(WGMMA)
+    __shared__ __align__(8) u64 barriers[2 * STAGES];
+    Places places(barriers);
+    auto operands = block.operands(a, b, places);
+#else
+    auto operands = block.operands(a, b, z);
+#endif
+    operands.start(memory);
 #if defined(RESIDUAL)
     const Destination to = {out, partial, other, partial_other, residual, scale, keep, rows};
 #else
@@ -100,7 +112,7 @@ KERNEL __launch_bounds__(THREADS, BLOCKS) NAMED(TILE_M, TILE_N, LETTERS)(
 #else
             RowSums sums_of_rows;
 #endif
-            multiply<A_BY_STEPS, B_BY_STEPS>(left, right, block.steps(), memory, sums, sums_of_rows);
+            operands.multiply(block.steps(), memory, sums, sums_of_rows);
             if (warp_column() == 0 && threadIdx.x % 4 == 0) {
 #pragma unroll
                 for (int i = 0; i < 2 * OWN_M; i++) {
@@ -116,7 +128,7 @@ KERNEL __launch_bounds__(THREADS, BLOCKS) NAMED(TILE_M, TILE_N, LETTERS)(
         } else
 #endif
 #if defined(ELEMENT_F32)
-        if (!multiply<A_BY_STEPS, B_BY_STEPS>(left, right, block.steps(), memory, sums, nothing)) { // there may have been NaN
+        if (!operands.multiply(block.steps(), memory, sums, nothing)) { // there may have been NaN
             u32 number = blockIdx.x;
             // The compiler is not to know that this is the same block: it would keep in registers what is needed here alone.
             asm volatile("" : "+r"(number));
@@ -126,15 +138,17 @@ KERNEL __launch_bounds__(THREADS, BLOCKS) NAMED(TILE_M, TILE_N, LETTERS)(
             multiply_again<A_BY_STEPS, B_BY_STEPS>(left, right, again.steps(), memory, sums);
         }
 #else
-            multiply<A_BY_STEPS, B_BY_STEPS>(left, right, block.steps(), memory, sums, nothing);
+            operands.multiply(block.steps(), memory, sums, nothing);
 #endif
 
         const Block done = block;
         const bool more = PERSISTENT && next < z.blocks;
         if (more) {
             block = Block(next, z);
-            left = block.left(a, z), right = block.right(b, z);
-            start_copies(left, right, memory);
+#if defined(WGMMA)
+            operands = block.operands(a, b, places);
+            operands.start(memory);
+#endif
         }
         store_sums(done, sums, terms, shared, to, z);
         if (!more) return result_wait();

@@ -2,9 +2,10 @@
 
 use super::Residual;
 use super::cuda::{Matrix, Sizes, add_parts, sum_parts};
-use super::mma_tile::{GROUP, MmaTile};
+use super::mma_tile::{GROUP, MmaTile, STEPS};
 use super::tf32;
 use crate::divisor::{Divisor, side};
+use engine::cuda::tensor_map::{Boxes, TensorMap};
 use engine::cuda::{Kernel, Launch};
 use engine::{DType, Device, Error, Result, Tensor};
 
@@ -280,7 +281,23 @@ pub(crate) fn product_by(
         .block(tile.threads())
         .shared(tile.shared())
         .flops(batch as f64 * super::flops(m, n, k));
-    let launch = launch.read(a)?.read(b)?;
+    let launch = match tile.is_of_warpgroups() {
+        true => {
+            let map = |x: &Tensor, rows: usize, along_k: bool, boxed: usize| {
+                let (inner, outer) = if along_k { (k, rows) } else { (rows, k) };
+                let boxed = [STEPS, if along_k { boxed } else { STEPS }];
+                TensorMap::new(
+                    name,
+                    x,
+                    Boxes { sizes: [inner, outer, batch], strides: [inner, inner * outer], boxed },
+                )
+            };
+            let a_map = map(a, m, !sizes.transpose_a, tile.rows())?;
+            let b_map = map(b, n, sizes.transpose_b, tile.columns())?;
+            launch.read_map(a, a_map)?.read_map(b, b_map)?
+        }
+        false => launch.read(a)?.read(b)?,
+    };
     if count == 1 && (is_in_one_pass(&sizes, a.dtype()) || !matches!(beside, Beside::Accumulate)) {
         let bytes = (batch as f64 * super::bytes(m, n, k, a.dtype())) as usize
             + bias.map_or(0, |b| a.dtype().size() * b.len())

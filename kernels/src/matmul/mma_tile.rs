@@ -3,7 +3,7 @@
 //! of an architecture.
 
 use engine::Device;
-use engine::cuda::{Kernel, Module, context};
+use engine::cuda::{Kernel, Module, context, tensor_map};
 
 /// The architecture whose warpgroups multiply: Hopper, and no later one.
 const WARPGROUPS: u32 = 90;
@@ -114,13 +114,14 @@ impl MmaTile {
         match device {
             Device::Cuda(ordinal) => {
                 context(ordinal).is_ok_and(|context| context.architecture() == WARPGROUPS)
+                    && tensor_map::is_supported()
             }
             Device::Cpu => false,
         }
     }
 
     /// Whether warpgroups multiply.
-    const fn is_of_warpgroups(self) -> bool {
+    pub(crate) const fn is_of_warpgroups(self) -> bool {
         self as usize >= OF_WARPS
     }
 
@@ -158,6 +159,11 @@ impl MmaTile {
     /// Rows of a tile.
     pub(crate) fn rows(self) -> usize {
         self.entry().rows
+    }
+
+    /// Columns of a tile.
+    pub(crate) fn columns(self) -> usize {
+        self.entry().columns
     }
 
     /// Tiles that cover `m` rows.

@@ -5,6 +5,9 @@
 
 #include "common/divisor.cuh"
 #include "common/mma_tile.cuh"
+#if defined(WGMMA)
+#include "common/boxes.cuh"
+#endif
 
 struct Product {
     u32 m, n, k;
@@ -43,10 +46,28 @@ struct Block {
         first_k = part * z.part, end_k = min(first_k + z.part, z.k);
     }
     __device__ __forceinline__ u32 steps() const { return (end_k - first_k + TILE_K - 1) / TILE_K; }
+#if defined(WGMMA)
+    typedef Boxes<TILE_M, A_BY_STEPS, TILE_N, B_BY_STEPS> Operands;
+    __device__ __forceinline__ Operands operands(const TensorMap &a, const TensorMap &b, Places &places) const {
+        return {&places, {&a, first_m, first_k, batch}, {&b, first_n, first_k, batch}, steps()};
+    }
+#else
     __device__ __forceinline__ DenseOperand<TILE_M, A_BY_STEPS> left(const element *a, const Product &z) const {
         return {a + batch * z.a_batch, z.a_stride, first_m, z.m, first_k, end_k};
     }
     __device__ __forceinline__ DenseOperand<TILE_N, B_BY_STEPS> right(const element *b, const Product &z) const {
         return {b + batch * z.b_batch, z.b_stride, first_n, z.n, first_k, end_k};
     }
+    struct Operands {
+        DenseOperand<TILE_M, A_BY_STEPS> left;
+        DenseOperand<TILE_N, B_BY_STEPS> right;
+        __device__ __forceinline__ void start(u32) {}
+        template <typename Rows> __device__ __forceinline__ bool multiply(u32 steps, u32 shared, Sums &sums, Rows &rows) {
+            return ::multiply<A_BY_STEPS, B_BY_STEPS>(left, right, steps, shared, sums, rows);
+        }
+    };
+    __device__ __forceinline__ Operands operands(const element *a, const element *b, const Product &z) const {
+        return {left(a, z), right(b, z)};
+    }
+#endif
 };
