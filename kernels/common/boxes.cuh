@@ -81,8 +81,8 @@ template <int M, bool A_ALONG_K, int N, bool B_ALONG_K> struct Boxes {
     }
 
     template <typename Rows> __device__ __forceinline__ void multiply(u32 steps, u32 shared, Sums &sums, Rows &rows) {
-        result_wait();
-        __syncthreads(); // the result of the product before has been read
+        show_to_products(); // and to copies: they overwrite the result of the tile before
+        __syncthreads();    // which has been read
         if (threadIdx.x == 0)
             for (int place = AHEAD; place < STAGES; place++) copy(shared, place);
         __syncwarp();

@@ -61,6 +61,15 @@ template <bool TRANSPOSED> __device__ __forceinline__ void load_matrices(u32 row
         load_matrices(row, r);
 }
 
+#if defined(WGMMA)
+// The other way: those four words to the matrices (stmatrix, sm_90).
+__device__ __forceinline__ void store_matrices(u32 row, const u32 (&r)[4]) {
+    asm volatile("stmatrix.sync.aligned.m8n8.x4.shared.b16 [%0], {%1, %2, %3, %4};" ::"r"(row), "r"(r[0]), "r"(r[1]), "r"(r[2]),
+                 "r"(r[3])
+                 : "memory");
+}
+#endif
+
 // Four words of shared memory.
 __device__ __forceinline__ void load_words(u32 at, u32 (&r)[4]) {
     asm volatile("ld.shared.v4.b32 {%0, %1, %2, %3}, [%4];"

@@ -116,7 +116,6 @@ __device__ __forceinline__ void multiply_fragments(
 #include "common/sliced_tile.cuh"
 
 template <typename A, typename B> __device__ __forceinline__ void start_copies(A &, B &, u32) {}
-__device__ __forceinline__ void result_wait() {}
 
 template <bool A_ALONG_K, bool B_ALONG_K, typename A, typename B, typename Rows>
 __device__ __forceinline__ bool multiply(A &a, B &b, u32 steps, u32 shared, Sums &sums, Rows &rows) {

@@ -73,7 +73,7 @@ __device__ __forceinline__ void stage_matrices(const Sums &sums, const float *te
             words[2 * next] = pack_bf16(v[0] + low, v[1] + high);
             words[2 * next + 1] = pack_bf16(v[2] + low, v[3] + high);
         }
-        store_matrices(at + j * 8 * sizeof(bf16), words[0], words[1], words[2], words[3]);
+        store_matrices(at + j * 8 * sizeof(bf16), words);
     }
 }
 #endif
@@ -82,10 +82,7 @@ __device__ __forceinline__ void stage_matrices(const Sums &sums, const float *te
 template <typename T> __device__ __forceinline__ void stage(const Sums &sums, const float *terms, T *tile) {
     if constexpr (COLUMNS_IN_FOURS) return stage_fours(sums, terms, tile);
 #if defined(WGMMA)
-    if constexpr (sizeof(T) == sizeof(bf16)) {
-        stage_matrices(sums, terms, tile);
-        return show_to_products(); // rows may be copied out
-    }
+    if constexpr (sizeof(T) == sizeof(bf16)) return stage_matrices(sums, terms, tile);
 #endif
     const u32 lane = threadIdx.x % 32, row = warp_row() + lane / 4, column = warp_column() + 2 * (lane % 4);
 #pragma unroll
@@ -99,9 +96,6 @@ template <typename T> __device__ __forceinline__ void stage(const Sums &sums, co
             store_pair(at + 8 * STAGED_ROW, sums[i][j][2] + low, sums[i][j][3] + high);
         }
     }
-#if defined(WGMMA)
-    show_to_products();
-#endif
 }
 
 // Calls f(row, column, elements) for every pack of the tile that this thread stores: where it is in the tile, and its 16
@@ -134,18 +128,9 @@ __device__ __forceinline__ void store_pack_of(float *at, i32 count, bool togethe
 }
 
 // Stores the tile's rows, each at `place(row)` elements of `to`, or nowhere where that is negative: columns from `first_n` on,
-// of `columns`. On Hopper a thread copies a whole row, and goes on.
+// of `columns`.
 template <typename T, typename F>
 __device__ __forceinline__ void store_rows(const T *tile, T *to, u32 first_n, u32 columns, bool together, F place) {
-#if defined(WGMMA)
-    if (together) {
-        if (threadIdx.x >= TILE_M) return;
-        const i64 at = place(threadIdx.x);
-        const u32 from = shared_address(tile + threadIdx.x * STAGED_ROW);
-        if (at >= 0) copy_out(to + at + first_n, from, min(columns - first_n, u32(TILE_N)) * sizeof(T));
-        return copy_out_commit();
-    }
-#endif
     over_tile(tile, [&](u32 row, u32 column, uint4 bits) {
         column += first_n;
         if (column >= columns) return;

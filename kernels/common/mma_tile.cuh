@@ -14,7 +14,6 @@
 #include "common/cp_async.cuh"
 #include "common/mma.cuh"
 #if defined(WGMMA)
-#include "common/bulk_copy.cuh"
 #include "common/wgmma.cuh"
 #endif
 
@@ -139,9 +138,6 @@ template <typename Operand> __device__ __forceinline__ void look_ahead(Operand &
 
 // start_copies(a, b, shared) starts what copies multiply() begins with. Warpgroups' blocks do it before they store the result of
 // the tile before; where warps multiply it does nothing.
-//
-// result_wait() waits until what this thread copies to global memory has been read; multiply() begins with it. It comes before a
-// block's end, too.
 //
 // multiply<A_ALONG_K, B_ALONG_K>(a, b, steps, shared, sums, rows) adds the products of `steps` tiles of TILE_K steps, at least
 // one, after start_copies(). An operand has COUNT packs a thread, copy() and advance(), as DenseOperand. `shared`: LOOP_BYTES, aligned to ALIGNMENT.

@@ -40,8 +40,7 @@ template <int LEFT> __device__ __forceinline__ void products_wait() {
     asm volatile("wgmma.wait_group.sync.aligned %0;" ::"n"(LEFT) : "memory");
 }
 
-// What this thread, or its copies that it has waited for, wrote to shared memory is there for products, and copies from it, behind
-// the next barrier.
+// What this thread, or its copies that it has waited for, wrote to shared memory is there for products behind the next barrier.
 __device__ __forceinline__ void show_to_products() { asm volatile("fence.proxy.async.shared::cta;" ::: "memory"); }
 
 #define SUMS_OF(i) "+f"(d[i][0]), "+f"(d[i][1]), "+f"(d[i][2]), "+f"(d[i][3])

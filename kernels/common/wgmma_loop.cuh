@@ -52,12 +52,9 @@ template <typename A, typename B> __device__ __forceinline__ void start_copies(A
     }
 }
 
-__device__ __forceinline__ void result_wait() { copy_out_wait(); }
-
 template <bool A_ALONG_K, bool B_ALONG_K, typename A, typename B, typename Rows>
 __device__ __forceinline__ bool multiply(A &a, B &b, u32 steps, u32 shared, Sums &sums, Rows &rows) {
     const u32 end = shared + LOOP_BYTES;
-    result_wait(); // the first barrier lets everybody overwrite it
     u32 read = shared, write = shared + AHEAD * STAGE_BYTES;
 #pragma unroll 1
     for (; steps > 0; steps--) {

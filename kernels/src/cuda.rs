@@ -16,7 +16,6 @@ pub(crate) const HEADERS: &[(&str, &str)] = &[
     ("augment/resample.cuh", include_str!("augment/resample.cuh")),
     ("augment/stage.cuh", include_str!("augment/stage.cuh")),
     ("common/boxes.cuh", include_str!("../common/boxes.cuh")),
-    ("common/bulk_copy.cuh", include_str!("../common/bulk_copy.cuh")),
     ("common/columns.cuh", include_str!("../common/columns.cuh")),
     ("common/cp_async.cuh", include_str!("../common/cp_async.cuh")),
     ("common/element.cuh", include_str!("../common/element.cuh")),

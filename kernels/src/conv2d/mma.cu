@@ -95,7 +95,7 @@ KERNEL __launch_bounds__(THREADS, BLOCKS) NAMED(FWD, TILE_M, TILE_N)(
         });
         if (statistics)
             store_statistics(tile, min(pixels - done_m, TILE_M), done_n, z.o, statistics + u64(done_m / TILE_M) * 2 * z.o);
-        if (!more) return result_wait();
+        if (!more) return;
     }
 }
 #endif
@@ -134,11 +134,8 @@ KERNEL __launch_bounds__(THREADS, BLOCKS) NAMED(dgrad, TILE_M, TILE_N)(
             const bool exists = done.first_m + row < pixels && h < z.h && column < z.w;
             return exists ? ((i64(pixel.outer) * z.h + h) * z.w + column) * z.all_c + blockIdx.y * z.c : i64(-1);
         });
-        if (!more) return result_wait();
-        if (at.steps == 0) { // no loop follows that lets everybody overwrite the tile
-            result_wait();
-            __syncthreads();
-        }
+        if (!more) return;
+        if (at.steps == 0) __syncthreads(); // no loop follows that lets everybody overwrite the tile
     }
 }
 #endif
@@ -185,6 +182,5 @@ KERNEL __launch_bounds__(THREADS, BLOCKS) NAMED(WGRAD, TILE_M, TILE_N)(
         __syncthreads(); // the tile is written
         store_rows(tile, dw, first_n, rows, z.together, place);
     }
-    result_wait();
 }
 #endif

@@ -79,7 +79,7 @@ const SIZES: [[usize; 9]; 5] = [
 /// Also where two blocks compute all tiles in turn.
 #[test]
 fn every_tile_leaves_the_sums_of_what_it_stores() {
-    HELD.set(2);
+    HELD.set(Some(2));
     for [n, h, w, c, o, r, s, stride, padding] in SIZES {
         let case = Case { n, h, w, c, o, r, s, g: Geometry::new(stride, padding) };
         let z = case.sizes().unwrap();
@@ -98,7 +98,7 @@ fn every_tile_leaves_the_sums_of_what_it_stores() {
             check_norm(&what, &y, &sums);
         }
     }
-    HELD.set(usize::MAX);
+    HELD.set(None);
 }
 
 /// Convolutions of one pixel to one pixel are products: all their tiles, ragged and several.

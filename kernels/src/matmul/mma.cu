@@ -151,6 +151,6 @@ KERNEL __launch_bounds__(THREADS, BLOCKS) NAMED(TILE_M, TILE_N, LETTERS)(
 #endif
         }
         store_sums(done, sums, terms, shared, to, z);
-        if (!more) return result_wait();
+        if (!more) return;
     }
 }

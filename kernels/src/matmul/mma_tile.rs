@@ -67,12 +67,14 @@ const TILES: [Entry; 8] = [
     entry(MmaTile::T128x64, [128, 64], [64, 3, 3], [82, 100], 150),
     entry(MmaTile::T64x128, [64, 128], [64, 3, 3], [82, 100], 150),
     entry(MmaTile::T64x64, [64, 64], [128, 3, 2], [64, 64], 290),
-    entry(MmaTile::W128x256, [128, 256], [256, 4, 1], [26, 30], 354),
-    entry(MmaTile::W128x128, [128, 128], [256, 3, 2], [33, 45], 250),
-    entry(MmaTile::W128x64, [128, 64], [256, 3, 3], [45, 70], 230),
+    entry(MmaTile::W128x256, [128, 256], [256, 4, 1], [27, 27], 423),
+    entry(MmaTile::W128x128, [128, 128], [256, 3, 2], [31, 60], 230),
+    entry(MmaTile::W128x64, [128, 64], [256, 3, 3], [48, 70], 300),
 ];
 /// How many of them are of warps.
 const OF_WARPS: usize = 5;
+/// Tiles that each block has at least where blocks compute several.
+const TURNS: usize = 4;
 /// Tiles of operands that a warpgroups' block copies ahead: `AHEAD` of `common/mma_tile.cuh`.
 const AHEAD: usize = 2;
 
@@ -181,15 +183,19 @@ impl MmaTile {
         self.entry().threads
     }
 
-    /// Blocks for so many tiles: as many, or of warpgroups as a device holds at a time, each for one tile after the other.
+    /// Blocks for so many tiles: one each; or of warpgroups as many as a device holds, each for one tile after the other. Where
+    /// a multiprocessor holds several blocks they may all have a tile more than others': only where that is little of all.
     pub(crate) fn blocks(self, device: Device, tiles: usize) -> usize {
         match device {
             Device::Cuda(ordinal) if self.is_of_warpgroups() => {
                 let processors = context(ordinal).map_or(1, |context| context.limits().multiprocessors);
-                let held = processors * self.entry().together;
+                let (held, turns) = match self.entry().together {
+                    1 => (processors, 1),
+                    several => (processors * several, TURNS),
+                };
                 #[cfg(test)]
-                let held = held.min(tests::HELD.get());
-                tiles.min(held)
+                let (held, turns) = tests::HELD.get().map_or((held, turns), |held| (held, 1));
+                if tiles > turns * held { held } else { tiles }
             }
             _ => tiles,
         }
@@ -242,8 +248,8 @@ pub(crate) mod tests {
     use std::cell::Cell;
 
     thread_local! {
-        /// The most blocks that this thread's launches take a device to hold.
-        pub(crate) static HELD: Cell<usize> = const { Cell::new(usize::MAX) };
+        /// The blocks that this thread's launches take a device to hold, however many tiles there are.
+        pub(crate) static HELD: Cell<Option<usize>> = const { Cell::new(None) };
     }
 
     #[test]
