@@ -11,7 +11,7 @@ pub struct Instructions {
     pub half: u64,
     /// `ex2`, `lg2`, `rcp`, `rsqrt`, `sqrt`, `sin`, `cos`, `tanh`: the special function unit.
     pub special: u64,
-    /// `mma`.
+    /// `mma`; a `wgmma` as so many of m16n8k16 as it stands for.
     pub tensor: u64,
     /// Loads, stores and atomics on global memory, `cp.async` included.
     pub global: u64,

@@ -46,6 +46,8 @@ pub enum Class {
     Half,
     Special,
     Tensor,
+    /// `wgmma.mma_async`, counted as the `mma` m16n8k16 that a warp would take for it.
+    Warpgroup,
     Global,
     Shared,
     Local,

@@ -274,7 +274,7 @@ impl Builder<'_> {
         self.program.wgmmas.push(WgmmaForm { n, a_in_registers, transposed, negated });
         instruction.word = self.program.wgmmas.len() as u64 - 1;
         instruction.run = compiled::<MatrixProduct>(self.level);
-        instruction.class = Class::Tensor;
+        instruction.class = Class::Warpgroup;
         self.push(instruction);
         Ok(true)
     }

@@ -147,6 +147,10 @@ impl Tally {
                 Class::Half => &mut classes.half,
                 Class::Special => &mut classes.special,
                 Class::Tensor => &mut classes.tensor,
+                Class::Warpgroup => {
+                    classes.tensor += count * program.wgmmas[instruction.word as usize].n as u64 / 8;
+                    continue;
+                }
                 Class::Global => &mut classes.global,
                 Class::Shared => &mut classes.shared,
                 Class::Local => &mut classes.local,

@@ -31,7 +31,6 @@ pub(crate) enum MmaTile {
 
 /// What the choice knows of a tile.
 struct Entry {
-    tile: MmaTile,
     rows: usize,
     columns: usize,
     threads: usize,
@@ -51,7 +50,6 @@ struct Entry {
 }
 
 const fn entry(
-    tile: MmaTile,
     [rows, columns]: [usize; 2],
     [threads, stages, together]: [usize; 3],
     [cost, alone]: [usize; 2],

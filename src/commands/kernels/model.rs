@@ -43,21 +43,26 @@ pub struct Prediction {
     pub resource: &'static str,
 }
 
-/// For an H100 (SXM): the longest of what each of its parts needs for what a launch of `blocks` blocks did.
-pub fn predict(counters: &Counters, blocks: u32) -> Prediction {
+/// For an H100 (SXM): the longest of what each of its parts needs for what a launch of `blocks` blocks did, whose products are
+/// those of warps or `of_warpgroups`.
+pub fn predict(counters: &Counters, blocks: u32, of_warpgroups: bool) -> Prediction {
     /// Bytes a second that memory reaches.
     const MEMORY: f64 = 3.0e12;
     /// Multiprocessors, and cycles a second.
     const PROCESSORS: u32 = 132;
     const CLOCK: f64 = 1.83e9;
-    /// Operations a cycle of a multiprocessor's tensor cores, and what mma.sync reaches of them.
-    const TENSOR: f64 = 4096.0 * 0.63;
+    /// Operations a cycle of a multiprocessor's tensor cores, and what mma.sync and wgmma reach of them.
+    const TENSOR: f64 = 4096.0;
+    const REACHED: [f64; 2] = [0.63, 0.95];
     /// Operations of an mma.sync m16n8k16; m16n8k8 of tf32 takes as long.
     const MMA: f64 = 4096.0;
     let cycles = f64::from(PROCESSORS.min(blocks).max(1)) * CLOCK;
     let parts = [
         ("memory", counters.unique_half_line_bytes() as f64 / MEMORY),
-        ("tensor cores", counters.tensor as f64 * MMA / TENSOR / cycles),
+        (
+            "tensor cores",
+            counters.tensor as f64 * MMA / (TENSOR * REACHED[usize::from(of_warpgroups)]) / cycles,
+        ),
         ("shared memory", counters.shared_waves as f64 / cycles),
         ("issue", counters.warp_instructions as f64 / 4.0 / cycles),
         ("special functions", 32.0 * counters.special as f64 / 16.0 / cycles),
@@ -86,14 +91,14 @@ mod tests {
     fn the_longest_part_is_the_bound() {
         let copy =
             Counters { unique_half_lines_read: 3_000_000, warp_instructions: 1000, ..Counters::default() };
-        assert_eq!(predict(&copy, 1000), Prediction { seconds: 64e-6, resource: "memory" });
+        assert_eq!(predict(&copy, 1000, false), Prediction { seconds: 64e-6, resource: "memory" });
         let product = Counters { tensor: 1_000_000, shared_waves: 100, ..copy };
-        let found = predict(&product, 132);
+        let found = predict(&product, 132, false);
         assert_eq!(found.resource, "memory");
         // Half of the multiprocessors need twice as long.
-        let [half, tenth] = [66, 13].map(|blocks| predict(&product, blocks));
+        let [half, tenth] = [66, 13].map(|blocks| predict(&product, blocks, false));
         assert_eq!(tenth.resource, "tensor cores");
         assert!(half.seconds <= tenth.seconds);
-        assert_eq!(predict(&Counters::default(), 0).seconds, 0.0);
+        assert_eq!(predict(&Counters::default(), 0, true).seconds, 0.0);
     }
 }

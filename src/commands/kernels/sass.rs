@@ -84,7 +84,8 @@ fn functions(text: &str) -> BTreeMap<String, String> {
     all
 }
 
-/// The classes that instructions are counted in, in the order in which they are written.
+/// The classes that instructions are counted in, in the order in which they are written. A product of warpgroups counts as
+/// many `mma` as [`weight`] says, in all and among them.
 pub const CLASSES: [&str; 12] = [
     "all",
     "mma",
@@ -120,6 +121,13 @@ fn class(opcode: &str) -> Option<&'static str> {
         "UIMAD" | "UIADD3" | "ULOP3" | "USHF" | "ULEA" | "UISETP" | "USEL" | "UPRMT" => "integer",
         _ => return None,
     })
+}
+
+/// What an instruction counts: 1, and `HGMMA.64x256x16` the 32 products of m16n8k16 that each of its four warps would take.
+fn weight(opcode: &str) -> u32 {
+    let columns = |shape: &str| shape.split('x').nth(1)?.parse::<u32>().ok();
+    let shape = opcode.strip_prefix("HGMMA.").and_then(|rest| rest.split('.').next());
+    shape.and_then(columns).map_or(1, |columns| (columns / 8).max(1))
 }
 
 /// The instructions of a kernel's hottest loop, or of all of it where it has none.
@@ -178,12 +186,12 @@ pub fn hottest_loop(function: &str) -> Loop {
 
 fn count(opcodes: &[&str]) -> [u32; CLASSES.len()] {
     let mut counts = [0; CLASSES.len()];
-    let mut add = |name: &str| {
-        if let Some(at) = CLASSES.iter().position(|class| *class == name) {
-            counts[at] += 1;
-        }
-    };
     for opcode in opcodes.iter().filter(|opcode| !opcode.starts_with("NOP")) {
+        let mut add = |name: &str| {
+            if let Some(at) = CLASSES.iter().position(|class| *class == name) {
+                counts[at] += weight(opcode);
+            }
+        };
         add("all");
         let class = class(opcode);
         class.iter().for_each(|class| add(class));
@@ -197,6 +205,17 @@ fn count(opcodes: &[&str]) -> [u32; CLASSES.len()] {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn products_of_warpgroups_count_as_what_they_stand_for() {
+        for (opcode, expected) in
+            [("HGMMA.64x256x16.F32.BF16", 32), ("HGMMA.64x8x16.F32.BF16", 1), ("HMMA.16816.F32.BF16", 1)]
+        {
+            assert_eq!(weight(opcode), expected, "{opcode}");
+        }
+        let counts = count(&["HGMMA.64x64x16.F32.BF16", "IMAD", "LDSM.16.M88.4"]);
+        assert_eq!(counts[..3], [10, 8, 1]);
+    }
 
     const TEXT: &str = "\
 //--------------------- .text.k_f32 --------------------------

@@ -109,7 +109,8 @@ pub fn run(args: &KernelsScorecard, output: &Output) -> Result<()> {
 
 /// What the compiler makes of a kernel for sm_80 and sm_90, and its hottest loop for sm_90.
 struct Facts {
-    resources: [Resources; 2],
+    /// For sm_80 none where the kernel needs more.
+    resources: (Option<Resources>, Resources),
     hottest: Loop,
 }
 
@@ -120,8 +121,11 @@ fn facts(kernel: &Kernel, disassembler: &Disassembler, texts: &mut Texts) -> Res
     };
     let used =
         |compiled: &Compiled| resources::parse(&compiled.log).get(kernel.entry).copied().ok_or_else(missing);
-    let (before, after) =
-        (compile::cached(kernel.module, "sm_80")?, compile::cached(kernel.module, "sm_90")?);
+    let before = match kernel.arch_min {
+        ..=80 => Some(used(&compile::cached(kernel.module, "sm_80")?)?),
+        _ => None,
+    };
+    let after = compile::cached(kernel.module, "sm_90")?;
     let functions = match texts.entry(std::ptr::from_ref(kernel.module) as usize) {
         Entry::Occupied(found) => found.into_mut(),
         Entry::Vacant(place) => match &after.code {
@@ -130,30 +134,33 @@ fn facts(kernel: &Kernel, disassembler: &Disassembler, texts: &mut Texts) -> Res
         },
     };
     let hottest = sass::hottest_loop(functions.get(kernel.entry).ok_or_else(missing)?);
-    Ok(Facts { resources: [used(&before)?, used(&after)?], hottest })
+    Ok(Facts { resources: (before, used(&after)?), hottest })
 }
 
 /// Functions' machine code by name, of each module by its address.
 type Texts = HashMap<usize, BTreeMap<String, String>>;
 
 fn row(family: &str, workload: &str, record: &Record, facts: &Facts) -> Row {
+    let kernel_is_specific = facts.resources.0.is_none();
     let launch = &record.launch;
     let counters = record.counters.unwrap_or_default();
     let threads = launch.block.iter().product();
-    let shared = launch.shared as u32 + facts.resources[1].shared;
-    let usage = |i: usize| Usage { registers: facts.resources[i].registers, threads, shared };
-    let spilled = facts.resources.iter().map(|used| used.spill_stores + used.spill_loads).sum::<u32>();
+    let (before, after) = facts.resources;
+    let shared = launch.shared as u32 + after.shared;
+    let usage = |used: Resources| Usage { registers: used.registers, threads, shared };
+    let spilled: u32 =
+        [before, Some(after)].into_iter().flatten().map(|used| used.spill_stores + used.spill_loads).sum();
     let of = |class: &str| CLASSES.iter().position(|c| *c == class).map_or(0, |at| facts.hottest.counts[at]);
     let quotient = |a: f64, b: f64| (b > 0.0).then(|| a / b);
     let mma = f64::from(of("mma"));
-    let prediction = model::predict(&counters, launch.grid.iter().product());
+    let prediction = model::predict(&counters, launch.grid.iter().product(), kernel_is_specific);
     let metrics = [
-        Some(f64::from(facts.resources[0].registers)),
-        Some(f64::from(facts.resources[1].registers)),
+        before.map(|used| f64::from(used.registers)),
+        Some(f64::from(after.registers)),
         Some(f64::from(spilled)),
         Some(f64::from(shared)),
-        Some(100.0 * usage(0).occupancy(model::A100)),
-        Some(100.0 * usage(1).occupancy(model::H100)),
+        before.map(|used| 100.0 * usage(used).occupancy(model::A100)),
+        Some(100.0 * usage(after).occupancy(model::H100)),
         quotient(100.0 * mma, f64::from(of("all"))).filter(|_| mma > 0.0),
         quotient(mma, f64::from(of("ldmatrix"))),
         quotient(100.0 * counters.global_wide_bytes as f64, counters.requested_bytes() as f64),
