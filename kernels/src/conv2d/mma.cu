@@ -66,7 +66,7 @@ KERNEL __launch_bounds__(THREADS, 1) NAMED(FWD, TILE_M, TILE_N)(
 #else
     Windows windows;
 #endif
-    windows.begin(x, z.h, z.w, z.all_c, blockIdx.y * z.c, z.r, u32(z.s), z.channels, [&](u32 row, i32 &image, i32 &top, i32 &left) {
+    windows.begin(x, z, [&](u32 row, i32 &image, i32 &top, i32 &left) {
         const Digits pixel = digits(first_m + row, z.rows, z.columns); // image, row, column
         image = pixel.outer;
         top = pixel.middle * z.stride - z.padding, left = pixel.inner * z.stride - z.padding;

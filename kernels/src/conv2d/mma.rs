@@ -3,7 +3,7 @@
 use super::Sizes;
 use crate::divisor::{Divisor, side};
 use crate::matmul::cuda::sum_parts;
-use crate::matmul::mma_tile::MmaTile;
+use crate::matmul::mma_tile::{MmaTile, STEPS};
 use crate::norm::TileSums;
 use engine::cuda::{Kernel, Launch};
 use engine::{DType, Result, Tensor};
@@ -66,6 +66,9 @@ tile!(t64x64, T64x64, 64 x 64, 64 x 64);
 pub(crate) static KERNELS: [&[&Kernel]; 3] = [t128x128::KERNELS, t128x64::KERNELS, t64x64::KERNELS];
 /// The tiles in that order. The gradients would spill registers in others.
 pub(crate) const TILES: [MmaTile; 3] = [MmaTile::T128x128, MmaTile::T128x64, MmaTile::T64x64];
+/// Steps that take as long as what a block of windows does before and behind its loop, in that order: as timed on an H100 in
+/// 3x3 convolutions, when each thread still found the places of its packs' windows by itself.
+const ENDS: [usize; 3] = [340, 140, 670];
 
 /// A pass, by its number among a tile's kernels.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -76,6 +79,16 @@ pub(crate) enum Pass {
     InputGradient,
     /// dw from x and dy.
     WeightGradient,
+}
+
+/// `WindowSteps` of `mma.cu`.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, bytemuck::NoUninit)]
+struct WindowSteps {
+    element: u32,
+    channel: u32,
+    row_factor: u32,
+    row_rest: i32,
 }
 
 /// `Convolution` of `mma.cu`.
@@ -92,8 +105,9 @@ struct Convolution {
     rows: Divisor,
     columns: Divisor,
     channels: Divisor,
+    steps: WindowSteps,
 }
-const _: () = assert!(size_of::<Convolution>() == 132);
+const _: () = assert!(size_of::<Convolution>() == 148);
 
 /// A pass as products for each group: their number, and rows, columns and steps of each.
 #[derive(Debug, Clone, Copy)]
@@ -143,10 +157,17 @@ pub(crate) fn fits(z: &Sizes, pass: Pass) -> bool {
         && elements <= MOST
 }
 
-/// The tile for a pass.
+/// The tile for a pass. Sums are cut in parts in the weight gradient alone.
 pub(crate) fn tile(z: &Sizes, pass: Pass) -> MmaTile {
     let Product { count, m, n, k } = product(z, pass);
-    MmaTile::best_of(&TILES, count * z.groups, m, n, k)
+    let batch = count * z.groups;
+    if pass == Pass::WeightGradient {
+        return MmaTile::best_of(&TILES, batch, m, n, k);
+    }
+    let time =
+        |&(tile, ends): &(MmaTile, usize)| tile.time_of(batch * tile.down(m) * tile.across(n), k, ends);
+    let all = TILES.into_iter().zip(ENDS);
+    all.min_by_key(time).map_or(MmaTile::T128x128, |(tile, _)| tile)
 }
 
 /// The result of a pass, where [`applies`] says so: y from x and w, dx from dy and w, or dw from x and dy.
@@ -232,6 +253,12 @@ pub(crate) fn launch(
         rows: Divisor::new(name, rows)?,
         columns: Divisor::new(name, columns)?,
         channels: Divisor::new(name, channels)?,
+        steps: WindowSteps {
+            element: side(name, STEPS / c)?,
+            channel: side(name, STEPS % c)?,
+            row_factor: side(name, 65536_usize.div_ceil(z.s))?,
+            row_rest: (z.w as i64 - z.s as i64).saturating_mul(z.c as i64) as i32,
+        },
     };
     let number = TILES.iter().position(|other| *other == tile).unwrap_or(0);
     let device = operands[0].device();

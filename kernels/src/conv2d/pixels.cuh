@@ -6,19 +6,6 @@
 #include "common/normalise_packs.cuh"
 #include "conv2d/convolution.cuh"
 
-// Where an output pixel's window begins in x, in elements, and a bit for each kernel element that lies inside the image.
-struct alignas(8) Place {
-    i32 corner;
-    u32 meets;
-};
-
-// The bits from the n-th on: none where n is above 31, which shl.b32 allows.
-__device__ __forceinline__ u32 bits_from(u32 n) {
-    u32 bits;
-    asm("shl.b32 %0, %1, %2;" : "=r"(bits) : "r"(0xffffffff), "r"(n));
-    return bits;
-}
-
 // x + i, in one instruction where the compiler takes two.
 __device__ __forceinline__ const bf16 *element_of(const bf16 *x, i32 i) {
     const bf16 *at;
@@ -49,10 +36,8 @@ struct Pixels {
     __device__ __forceinline__ Place place_of(u32 pixel) const {
         const Digits at = digits(pixel, z.rows, z.columns); // image, row, column
         const i32 top = at.middle * z.stride - z.padding, left = at.inner * z.stride - z.padding;
-        const u32 columns = bits_from(max(0, -left)) & ~bits_from(max(0, min(z.s, z.w - left)));
-        const u32 inside = rows & bits_from(max(0, -top) * z.s) & ~bits_from(max(0, z.h - top) * z.s);
         const i32 corner = ((at.outer * z.h + top) * z.w + left) * z.all_c;
-        return {corner, columns * inside};
+        return {corner, elements_inside(rows, z.s, top, left, z.h, z.w)};
     }
 
     // Finds the places of GROUP pixels, from `from` pixels behind the first one on: zeros behind the last.
@@ -74,8 +59,7 @@ struct Pixels {
         const Digits tap = digits(row, u32(z.s), z.channels); // kernel row, kernel column, channel
         x = base + ((tap.outer * z.w + tap.middle) * z.all_c + tap.inner);
         bit = tap.outer < z.r ? 1u << (tap.outer * z.s + tap.middle) : 0;
-        rows = 0;
-        for (i32 r = 0; r < z.r; r++) rows |= 1u << r * z.s;
+        rows = bits_of_rows(z.r, z.s);
         find(0), find(GROUP);
         __syncthreads(); // the places of the first two groups are known
     }
