@@ -59,16 +59,16 @@ template <bool ALONG_K> constexpr bool FRAGMENTS_GO_ON = true;
 template <bool ALONG_K> constexpr bool FRAGMENTS_GO_ON = !ALONG_K;
 #endif
 
-// Whether an operand has copy_whole().
-template <typename Operand> constexpr bool is_dense = false;
-template <int ROWS, bool ALONG_K> constexpr bool is_dense<DenseOperand<ROWS, ALONG_K>> = true;
+// Whether an operand has copy_whole(), and what goes with it in multiply_rounds().
+template <typename Operand> constexpr bool goes_in_rounds = false;
+template <int ROWS, bool ALONG_K> constexpr bool goes_in_rounds<DenseOperand<ROWS, ALONG_K>> = true;
 
 // Steps after which both the tile's place and the registers of its fragments are the first ones again.
 constexpr int ROUND = 2 * STAGES;
 
-// Does rounds of steps of multiply_slices(), whose tiles to copy are whole. Places are numbers that the compiler knows, and no
-// pack is asked whether it is outside: a quarter of the instructions beside products are left out. Goes on with what is left
-// to do.
+// Does rounds of steps of multiply_slices(), as long as tiles to copy are whole. Places are numbers that the compiler knows,
+// and no pack of a matrix is asked whether it is outside: a third of the instructions beside products are left out. `steps`
+// becomes what is left to do.
 template <typename A, typename B, typename Left, typename Right, typename Rows>
 __device__ __forceinline__ void multiply_rounds(
     A &a, B &b, u32 &steps, u32 shared, const Left &left, u32 left_tiles, const Right &right, u32 right_tiles,
@@ -77,7 +77,7 @@ __device__ __forceinline__ void multiply_rounds(
     const u32 ragged = max(a.ragged, b.ragged);
     const u32 least = ragged ? ROUND + STAGES + ragged : ROUND; // steps that must be left
     u32 a_first = shared + A::Packs::place(0), b_first = shared + A_BYTES + B::Packs::place(0);
-    asm volatile("" : "+r"(a_first), "+r"(b_first)); // sums that the compiler is not to take apart
+    asm volatile("" : "+r"(a_first), "+r"(b_first)); // else the compiler takes the sums apart
 #pragma unroll 1
     for (; steps >= least; steps -= ROUND) {
 #pragma unroll
@@ -85,6 +85,7 @@ __device__ __forceinline__ void multiply_rounds(
             const u32 place = i % STAGES * STAGE_BYTES, next = (i + 1) % STAGES * STAGE_BYTES;
             const bool more = steps - i > STAGES;
             copy_wait<STAGES - 2>();
+            if (steps - i > 1) arrived(a, shared + next, STAGES - 1), arrived(b, shared + next + A_BYTES, STAGES - 1);
             __syncthreads(); // as in multiply_slices()
             left.load(left_tiles + next, 0, x[(i + 1) % 2]);
             right.load(right_tiles + next, 0, y[(i + 1) % 2]);
@@ -125,7 +126,7 @@ __device__ __forceinline__ bool multiply_slices(A &a, B &b, u32 steps, u32 share
     };
     load(shared, x[0], y[0]);
 
-    if constexpr (is_dense<A> && is_dense<B>)
+    if constexpr (goes_in_rounds<A> && goes_in_rounds<B>)
         multiply_rounds(
             a, b, steps, shared, left, LEFT_GOES_ON ? 0 : shared, right, RIGHT_GOES_ON ? 0 : shared + A_BYTES, x, y, sums, rows, rounding
         );

@@ -62,7 +62,7 @@ KERNEL __launch_bounds__(THREADS, 1) NAMED(FWD, TILE_M, TILE_N)(
 
 #if defined(NORMALISED)
     NormalisedWindows windows;
-    windows.map = {map, map_stride}, windows.channels_of = z.channels;
+    windows.map = {map, map_stride};
 #else
     Windows windows;
 #endif

@@ -31,16 +31,27 @@ struct Windows {
         });
     }
 
-    __device__ __forceinline__ void copy(u32 tile, int from, int to, bool wanted) {
+    // Copies packs `from` to `to` of the next tile, each to its place.
+    template <typename F> __device__ __forceinline__ void copy_to(F place_of, int from, int to, bool wanted) {
         const u32 bit = bit_of(element);
         const i32 row = u32(element) * steps.row_factor >> 16;
         const i32 offset = element * pitch + channel + row * steps.row_rest;
 #pragma unroll
         for (int j = from; j < to; j++) {
             const Place at = places[j];
-            copy_async_if(wanted, tile + Packs::place(j), image + (at.corner + offset), at.meets & bit ? 16 : 0);
+            copy_async_if(wanted, place_of(j), image + (at.corner + offset), at.meets & bit ? 16 : 0);
         }
     }
+    __device__ __forceinline__ void copy(u32 tile, int from, int to, bool wanted) {
+        copy_to([&](int j) { return tile + Packs::place(j); }, from, to, wanted);
+    }
+
+    // As a dense operand's: every pack is asked whether it is outside, but its place is not computed.
+    static constexpr u32 ragged = 0;
+    __device__ __forceinline__ void copy_whole(u32 first, bool wanted) {
+        copy_to([&](int j) { return first + j * Packs::JUMP_BYTES; }, 0, COUNT, wanted);
+    }
+    __device__ __forceinline__ void forget() {}
 
     __device__ __forceinline__ void advance() {
         element += steps.element, channel += steps.channel;
@@ -48,19 +59,28 @@ struct Windows {
     }
 };
 
+template <> constexpr bool goes_in_rounds<Windows> = true;
+
 #if defined(NORMALISED)
 // Windows of relu(normalised(x)): each thread computes on the packs that it copied itself, once they have arrived. What
 // lies outside of the image stays zero.
 struct NormalisedWindows : Windows {
     ChannelMap map;
-    Divisor channels_of;
+    u32 channel_of[STAGES], bit_of_element[STAGES]; // of the tiles on the way, the latest one's first
+
+    __device__ __forceinline__ void advance() {
+#pragma unroll
+        for (int i = STAGES - 1; i > 0; i--) channel_of[i] = channel_of[i - 1], bit_of_element[i] = bit_of_element[i - 1];
+        channel_of[0] = channel, bit_of_element[0] = bit_of(element);
+        Windows::advance();
+    }
 };
+template <> constexpr bool goes_in_rounds<NormalisedWindows> = true;
 
 __device__ __forceinline__ void arrived(NormalisedWindows &a, u32 tile, int behind) {
-    // The step is that of the next tile to copy.
-    u32 element = a.element * a.channels + a.channel - behind * TILE_K;
-    const u32 channel = take_remainder(element, a.channels_of);
-    const u32 bit = bit_of(element);
-    normalise_packs<NormalisedWindows::Packs>(tile, a.map, channel, [&](int j) { return a.places[j].meets & bit; });
+    const u32 bit = a.bit_of_element[behind - 1];
+    normalise_packs<NormalisedWindows::Packs>(
+        tile, a.map, a.channel_of[behind - 1], [&](int j) { return a.places[j].meets & bit; }
+    );
 }
 #endif
