@@ -27,6 +27,17 @@ __device__ __forceinline__ void copy_async_if(bool wanted, u32 to, const void *f
                  : "memory");
 }
 
+// 16 bytes, all of them from `from`, where `wanted`; else nothing.
+__device__ __forceinline__ void copy_async_if(bool wanted, u32 to, const void *from) {
+    asm volatile("{\n"
+                 "  .reg .pred wanted;\n"
+                 "  setp.ne.b32 wanted, %2, 0;\n"
+                 "  @wanted cp.async.cg.shared.global [%0], [%1], 16;\n"
+                 "}" ::"r"(to),
+                 "l"(__cvta_generic_to_global(from)), "r"(u32(wanted))
+                 : "memory");
+}
+
 // 16 bytes, all of them from `from`.
 __device__ __forceinline__ void copy_async(u32 to, const void *from) {
     asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"(to), "l"(__cvta_generic_to_global(from)) : "memory");

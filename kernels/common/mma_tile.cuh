@@ -91,9 +91,11 @@ template <int ROWS, bool ALONG_K> struct Share {
 template <int ROWS, bool ALONG_K> struct DenseOperand {
     using Packs = Share<ROWS, ALONG_K>;
     static constexpr int COUNT = Packs::COUNT;
+    static constexpr u32 ALL_RAGGED = 1u << 30;
     const element *at; // this thread's first pack of the next tile
     u32 stride;
     i32 outer, inner;  // rows and steps from its place in the next tile to the ends: none, where they are not above 0
+    u32 ragged;        // tiles of the block that have packs outside: none, the last one, or all
 
     __device__ __forceinline__ DenseOperand(
         const element *base, u32 stride, u32 first_row, u32 rows, u32 first_k, u32 end_k
@@ -103,6 +105,7 @@ template <int ROWS, bool ALONG_K> struct DenseOperand {
         outer = (ALONG_K ? rows : end_k) - from;
         inner = (ALONG_K ? end_k : rows) - beside;
         if (!ALONG_K && inner <= 0) outer = 0;
+        ragged = first_row + ROWS > rows ? ALL_RAGGED : (end_k - first_k) % TILE_K != 0;
         at = base + u64(from) * stride + beside;
     }
 
@@ -115,6 +118,18 @@ template <int ROWS, bool ALONG_K> struct DenseOperand {
             copy_async_if(wanted, tile + Packs::place(j), at + u64(stride) * (j * Packs::JUMP),
                           j * Packs::JUMP < left ? 16 : 0);
     }
+
+    // The same of all packs of a tile that has none outside. `first`: of shared memory, the place of this thread's first.
+    __device__ __forceinline__ void copy_whole(u32 first, bool wanted) {
+        static_assert(Packs::JUMP % Packs::PERIOD == 0, "packs of a thread are swizzled alike");
+        const char *from = reinterpret_cast<const char *>(at);
+#pragma unroll
+        for (int j = 0; j < COUNT; j++)
+            copy_async_if(wanted, first + j * Packs::JUMP_BYTES, from + u64(stride) * u32(j * Packs::JUMP * sizeof(element)));
+    }
+
+    // What the compiler has made of the stride and the next tile's address is not to be kept in registers from here on.
+    __device__ __forceinline__ void forget() { asm volatile("" : "+l"(at), "+r"(stride)); }
 
     // Goes on by TILE_K steps, behind the last pack.
     __device__ __forceinline__ void advance() {
@@ -135,6 +150,10 @@ template <typename Operand> __device__ __forceinline__ void arrived(Operand &, u
 
 // What operand B does for tiles to come, behind every tile or every second one: nothing, unless it has an overload.
 template <typename Operand> __device__ __forceinline__ void look_ahead(Operand &) {}
+
+// Whether an operand has copy_whole(), and what goes with it in common/sliced_tile.cuh.
+template <typename Operand> constexpr bool goes_in_rounds = false;
+template <int ROWS, bool ALONG_K> constexpr bool goes_in_rounds<DenseOperand<ROWS, ALONG_K>> = true;
 
 // start_copies(a, b, shared) starts what copies multiply() begins with. Warpgroups' blocks do it before they store the result of
 // the tile before; where warps multiply it does nothing.

@@ -59,6 +59,42 @@ template <bool ALONG_K> constexpr bool FRAGMENTS_GO_ON = true;
 template <bool ALONG_K> constexpr bool FRAGMENTS_GO_ON = !ALONG_K;
 #endif
 
+// Steps after which both the tile's place and the registers of its fragments are the first ones again.
+constexpr int ROUND = 2 * STAGES;
+
+// Does rounds of steps of multiply_slices(), as long as tiles to copy are whole. Places are numbers that the compiler knows,
+// and no pack of a matrix is asked whether it is outside: a third of the instructions beside products are left out. `steps`
+// becomes what is left to do.
+template <typename A, typename B, typename Left, typename Right, typename Rows>
+__device__ __forceinline__ void multiply_rounds(
+    A &a, B &b, u32 &steps, u32 shared, const Left &left, u32 left_tiles, const Right &right, u32 right_tiles,
+    u32 (&x)[2][TILES_M][4], u32 (&y)[2][TILES_N / 2][4], Sums &sums, Rows &rows, Rounding &rounding
+) {
+    const u32 ragged = max(a.ragged, b.ragged);
+    const u32 least = ragged ? ROUND + STAGES + ragged : ROUND; // steps that must be left
+    u32 a_first = shared + A::Packs::place(0), b_first = shared + A_BYTES + B::Packs::place(0);
+    asm volatile("" : "+r"(a_first), "+r"(b_first)); // else the compiler takes the sums apart
+#pragma unroll 1
+    for (; steps >= least; steps -= ROUND) {
+#pragma unroll
+        for (int i = 0; i < ROUND; i++) {
+            const u32 place = i % STAGES * STAGE_BYTES, next = (i + 1) % STAGES * STAGE_BYTES;
+            const bool more = steps - i > STAGES;
+            copy_wait<STAGES - 2>();
+            if (steps - i > 1) arrived(a, shared + next, STAGES - 1), arrived(b, shared + next + A_BYTES, STAGES - 1);
+            __syncthreads(); // as in multiply_slices()
+            left.load(left_tiles + next, 0, x[(i + 1) % 2]);
+            right.load(right_tiles + next, 0, y[(i + 1) % 2]);
+            a.copy_whole(a_first + place, more), b.copy_whole(b_first + place, more);
+            a.advance(), b.advance();
+            copy_commit();
+            multiply_fragments(x[i % 2], y[i % 2], sums, rows, rounding);
+        }
+        a.forget(), b.forget();
+    }
+    a.forget(), b.forget();
+}
+
 // As multiply().
 template <bool A_ALONG_K, bool B_ALONG_K, typename A, typename B, typename Rows>
 __device__ __forceinline__ bool multiply_slices(A &a, B &b, u32 steps, u32 shared, Sums &sums, Rows &rows) {
@@ -86,6 +122,10 @@ __device__ __forceinline__ bool multiply_slices(A &a, B &b, u32 steps, u32 share
     };
     load(shared, x[0], y[0]);
 
+    if constexpr (goes_in_rounds<A> && goes_in_rounds<B>)
+        multiply_rounds(
+            a, b, steps, shared, left, LEFT_GOES_ON ? 0 : shared, right, RIGHT_GOES_ON ? 0 : shared + A_BYTES, x, y, sums, rows, rounding
+        );
     u32 place = shared; // of this tile
     const auto step = [&](u32(&x)[TILES_M][4], u32(&y)[TILES_N / 2][4], u32(&next_x)[TILES_M][4], u32(&next_y)[TILES_N / 2][4]) {
         const bool more = steps > STAGES; // there is a tile to copy
@@ -104,13 +144,15 @@ __device__ __forceinline__ bool multiply_slices(A &a, B &b, u32 steps, u32 share
         place = next;
         multiply_fragments(x, y, sums, rows, rounding);
     };
+    if (steps > 0) {
 #pragma unroll 1
-    for (;;) {
-        step(x[0], y[0], x[1], y[1]);
-        if (--steps == 0) break;
-        step(x[1], y[1], x[0], y[0]);
-        if (--steps == 0) break;
-        look_ahead(b);
+        for (;;) {
+            step(x[0], y[0], x[1], y[1]);
+            if (--steps == 0) break;
+            step(x[1], y[1], x[0], y[0]);
+            if (--steps == 0) break;
+            look_ahead(b);
+        }
     }
     copy_wait<0>();
     const bool good = rounding.finish(); // nobody reads or writes a tile any more

@@ -43,8 +43,7 @@ struct ClassWindows {
     static constexpr int COUNT = Packs::COUNT;
     const bf16 *dy;
     Walk walk;
-    i32 corner[COUNT]; // where each pack's window begins, in elements; outside of the image where it is padded
-    u32 meets[COUNT];  // a bit for each kernel element that lies inside
+    WindowPlaces<Packs, 16> places;
     u32 bit;           // of the next tile's kernel element
     i32 offset;        // of its elements from the corner
     i32 element_rest, row_rest; // from behind an element's last channel to the next element, and more to the next kernel row
@@ -52,25 +51,28 @@ struct ClassWindows {
     __device__ __forceinline__ ClassWindows(
         const bf16 *dy, const Convolution &z, const Residue &down, const Residue &right, u32 first_row
     )
-        : dy(dy), walk{z.o, right.taps, z.o, 0, false, false}, bit(1), offset(0) {
+        : dy(dy), walk{z.o, right.taps, z.o, 0, false, false}, bit(1), offset(Packs::inner()) {
         element_rest = -z.all_o - z.o, row_rest = (right.taps - z.q) * z.all_o;
         const u32 pixels = z.n * z.rows.divisor * z.columns.divisor;
         const u32 rows = bits_of_rows(down.taps, right.taps);
-#pragma unroll
-        for (int j = 0; j < COUNT; j++) {
-            const u32 row = first_row + Packs::outer() + j * Packs::JUMP;
+        places.find([&](u32 tile_row) {
+            const u32 row = first_row + tile_row;
             const Digits pixel = digits(row, z.rows, z.columns); // image, row, column of the class
             const i32 y = down.output + pixel.middle, x = right.output + pixel.inner;
-            corner[j] = ((pixel.outer * z.p + y) * z.q + x) * z.all_o + blockIdx.y * z.o + Packs::inner();
-            meets[j] = row < pixels ? elements_in(rows, right.taps, y - z.p + 1, y + 1, x - z.q + 1, x + 1) : 0;
-        }
+            const i32 first = ((pixel.outer * z.p + y) * z.q + x) * z.all_o + blockIdx.y * z.o;
+            // Elements that go back from (y, x) are inside where those that go on from the opposite pixel are.
+            const i32 top = z.p - 1 - y, left = z.q - 1 - x;
+            return Place{first, row < pixels ? elements_inside(rows, right.taps, top, left, z.p, z.q) : 0};
+        });
     }
 
     // Corner and offset are added as numbers that wrap: of others the compiler keeps each pack's address, twice the registers.
     __device__ __forceinline__ void copy(u32 tile, int from, int to, bool wanted) {
 #pragma unroll
-        for (int j = from; j < to; j++)
-            copy_async_if(wanted, tile + Packs::place(j), dy + i32(u32(corner[j]) + u32(offset)), meets[j] & bit ? 16 : 0);
+        for (int j = from; j < to; j++) {
+            const Place at = places[j];
+            copy_async_if(wanted, tile + Packs::place(j), dy + i32(u32(at.corner) + u32(offset)), at.meets & bit ? 16 : 0);
+        }
     }
 
     __device__ __forceinline__ void advance() {

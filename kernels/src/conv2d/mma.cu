@@ -61,7 +61,7 @@ KERNEL __launch_bounds__(THREADS, BLOCKS) NAMED(FWD, TILE_M, TILE_N)(
 
 #if defined(NORMALISED)
     NormalisedWindows windows;
-    windows.map = {map, map_stride}, windows.channels_of = z.channels;
+    windows.map = {map, map_stride};
 #else
     Windows windows;
 #endif
@@ -69,7 +69,7 @@ KERNEL __launch_bounds__(THREADS, BLOCKS) NAMED(FWD, TILE_M, TILE_N)(
     u32 first_m, first_n;
     const auto begin = [&](u32 number) {
         first_n = take_remainder(number, z.tiles_n) * TILE_N, first_m = number * TILE_M;
-        windows.begin(x, z.h, z.w, z.all_c, blockIdx.y * z.c, z.r, u32(z.s), z.channels, [&](u32 row, i32 &image, i32 &top, i32 &left) {
+        windows.begin(x, z, [&](u32 row, i32 &image, i32 &top, i32 &left) {
             const Digits pixel = digits(first_m + row, z.rows, z.columns); // image, row, column
             image = pixel.outer;
             top = pixel.middle * z.stride - z.padding, left = pixel.inner * z.stride - z.padding;

@@ -3,7 +3,7 @@
 use super::Sizes;
 use crate::divisor::{Divisor, side};
 use crate::matmul::cuda::sum_parts;
-use crate::matmul::mma_tile::MmaTile;
+use crate::matmul::mma_tile::{MmaTile, STEPS};
 use crate::norm::TileSums;
 use engine::cuda::{Kernel, Launch};
 use engine::{DType, Device, Result, Tensor};
@@ -78,7 +78,7 @@ pub(crate) static KERNELS: [&[&Kernel]; 6] = [
     w128x64::KERNELS,
 ];
 /// The tiles in that order, those of warpgroups last. The gradients would spill registers in others.
-const TILES: [MmaTile; 6] = [
+pub(super) const TILES: [MmaTile; 6] = [
     MmaTile::T128x128,
     MmaTile::T128x64,
     MmaTile::T64x64,
@@ -86,11 +86,16 @@ const TILES: [MmaTile; 6] = [
     MmaTile::W128x128,
     MmaTile::W128x64,
 ];
+/// Steps that take as long as what a block of windows does before and behind its loop, where that is not as for matrices: as
+/// timed on an H100 in 3x3 convolutions, when each thread still found the places of its packs' windows by itself.
+const ENDS: [(MmaTile, usize); 3] =
+    [(MmaTile::T128x128, 340), (MmaTile::T128x64, 140), (MmaTile::T64x64, 670)];
 
 /// The tiles that a device has kernels of.
 pub(crate) fn tiles(device: Device) -> &'static [MmaTile] {
     if MmaTile::has_warpgroups(device) { &TILES } else { &TILES[..3] }
 }
+
 
 /// A pass, by its number among a tile's kernels.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -101,6 +106,16 @@ pub(crate) enum Pass {
     InputGradient,
     /// dw from x and dy.
     WeightGradient,
+}
+
+/// `WindowSteps` of `mma.cu`.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, bytemuck::NoUninit)]
+struct WindowSteps {
+    element: u32,
+    channel: u32,
+    row_factor: u32,
+    row_rest: i32,
 }
 
 /// `Convolution` of `mma.cu`.
@@ -118,8 +133,9 @@ struct Convolution {
     rows: Divisor,
     columns: Divisor,
     channels: Divisor,
+    steps: WindowSteps,
 }
-const _: () = assert!(size_of::<Convolution>() == 136);
+const _: () = assert!(size_of::<Convolution>() == 152);
 
 /// A pass as products for each group: their number, and rows, columns and steps of each.
 #[derive(Debug, Clone, Copy)]
@@ -169,10 +185,23 @@ pub(crate) fn fits(z: &Sizes, pass: Pass) -> bool {
         && elements <= MOST
 }
 
-/// The tile for a pass.
+/// The tile for a pass on a device.
 pub(crate) fn tile(device: Device, z: &Sizes, pass: Pass) -> MmaTile {
+    tile_of(tiles(device), z, pass)
+}
+
+/// The best of some tiles for a pass. Sums are cut in parts in the weight gradient alone.
+pub(crate) fn tile_of(tiles: &[MmaTile], z: &Sizes, pass: Pass) -> MmaTile {
     let Product { count, m, n, k } = product(z, pass);
-    MmaTile::best_of(tiles(device), count * z.groups, m, n, k)
+    let batch = count * z.groups;
+    if pass == Pass::WeightGradient {
+        return MmaTile::best_of(tiles, batch, m, n, k);
+    }
+    let time = |tile: &&MmaTile| {
+        let ends = ENDS.iter().find(|(other, _)| other == *tile).map_or(tile.ends(), |(_, ends)| *ends);
+        tile.time_of(batch * tile.down(m) * tile.across(n), k, ends)
+    };
+    tiles.iter().min_by_key(time).copied().unwrap_or(MmaTile::T128x128)
 }
 
 /// The result of a pass, where [`applies`] says so: y from x and w, dx from dy and w, or dw from x and dy.
@@ -259,6 +288,12 @@ pub(crate) fn launch(
         rows: Divisor::new(name, rows)?,
         columns: Divisor::new(name, columns)?,
         channels: Divisor::new(name, channels)?,
+        steps: WindowSteps {
+            element: side(name, STEPS / c)?,
+            channel: side(name, STEPS % c)?,
+            row_factor: side(name, 65536_usize.div_ceil(z.s))?,
+            row_rest: (z.w as i64 - z.s as i64).saturating_mul(z.c as i64) as i32,
+        },
     };
     let number = TILES.iter().position(|other| *other == tile).unwrap_or(0);
     let device = operands[0].device();
@@ -272,8 +307,8 @@ pub(crate) fn launch(
     // Those of most passes stay where they are of warpgroups, and compute one tile after the other.
     let (blocks, shared) = match (pass, beside.map) {
         (Pass::WeightGradient, _) => (blocks, tile.shared_of_loop()),
-        (_, Some(_)) => (blocks, tile.shared()),
-        _ => (tile.blocks(device, blocks), tile.shared()),
+        (_, Some(_)) => (blocks, tile.room()),
+        _ => (tile.blocks(device, blocks), tile.room()),
     };
     let launch = Launch::new(KERNELS[number][kernel], device)?
         .grid3([blocks, z.groups, 1])

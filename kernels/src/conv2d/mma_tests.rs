@@ -1,7 +1,7 @@
 //! Convolutions on tensor cores: every tile and pass on the device that tests have, exactly on integers.
 
 use super::cases::Case;
-use super::mma::{Pass, applies, run_by, tiles};
+use super::mma::{Pass, TILES, applies, run_by, tile_of, tiles};
 use super::*;
 use crate::array::Array;
 use crate::check::{guarded, on_device};
@@ -36,8 +36,8 @@ fn check(tile: MmaTile, z: &Sizes, pass: Pass) {
 
 /// n, h, w, c, o, r, s, stride, padding: steps over several kernel elements, in one, and across their ends; strides
 /// with classes of different kernels and classes without pixels; padding; ragged pixels and channels; long sums of
-/// pixels, in parts.
-const SIZES: [[usize; 9]; 9] = [
+/// pixels, in parts; kernels of nearly as many elements as a word has bits, in a row and in two columns.
+const SIZES: [[usize; 9]; 11] = [
     [1, 5, 4, 64, 64, 3, 3, 1, 1],
     [2, 7, 9, 8, 64, 3, 3, 1, 1],
     [1, 9, 8, 24, 72, 3, 2, 1, 0],
@@ -47,6 +47,8 @@ const SIZES: [[usize; 9]; 9] = [
     [1, 3, 3, 8, 64, 2, 2, 4, 2],
     [3, 20, 16, 40, 8, 1, 3, 1, 1],
     [1, 6, 5, 136, 192, 3, 3, 2, 1],
+    [1, 3, 40, 8, 64, 1, 31, 1, 15],
+    [1, 20, 3, 8, 64, 16, 2, 1, 1],
 ];
 
 #[test]
@@ -87,13 +89,35 @@ fn blocks_that_stay_compute_every_tile() {
 #[test]
 fn long_sums_of_pixels_are_exact_on_integers() {
     for ([n, h, w, c, o, r, s], tiles) in
-        [([1, 32, 31, 16, 8, 1, 3], &[MmaTile::T64x64][..]), ([5, 58, 57, 8, 8, 1, 2], tiles(device()))]
+        [([1, 32, 31, 16, 8, 1, 3], &[MmaTile::T64x64][..]), ([9, 58, 57, 8, 8, 1, 2], tiles(device()))]
     {
         let z = Case { n, h, w, c, o, r, s, g: Geometry::new(1, 1) }.sizes().unwrap();
         for &tile in tiles {
             let (_, steps) = tile.parts(1, z.n * z.p * z.q);
             assert!(steps > 8 * STEPS, "{tile:?}: parts of {steps}");
             check(tile, &z, Pass::WeightGradient);
+        }
+    }
+}
+
+/// Convolutions of 256 images of a ResNet-50 whose channels are few: what is chosen for many blocks of windows, and for the sums
+/// of few results.
+#[test]
+fn tiles_suit_the_pass() {
+    let z = |side, c, o, stride| {
+        Case { n: 256, h: side, w: side, c, o, r: 3, s: 3, g: Geometry::new(stride, 1) }.sizes().unwrap()
+    };
+    use MmaTile::{T64x64, T128x64, T128x128, W128x64, W128x128, W128x256};
+    for (z, of_warps, of_all) in [
+        (z(56, 64, 64, 1), [T128x64, T128x64, T64x64], [W128x64, W128x64, T64x64]),
+        (z(56, 128, 128, 2), [T128x128; 3], [W128x128; 3]),
+        (z(28, 128, 128, 1), [T128x128; 3], [W128x128; 3]),
+        (z(14, 256, 256, 1), [T128x128; 3], [W128x256, W128x256, W128x128]),
+        (z(7, 512, 512, 1), [T128x128; 3], [W128x256, W128x256, W128x128]),
+    ] {
+        for (tiles, expected) in [(&TILES[..3], of_warps), (&TILES[..], of_all)] {
+            let passes = [Pass::Forward, Pass::InputGradient, Pass::WeightGradient];
+            assert_eq!(passes.map(|pass| tile_of(tiles, &z, pass)), expected, "{z:?}");
         }
     }
 }

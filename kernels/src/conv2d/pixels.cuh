@@ -6,12 +6,6 @@
 #include "common/normalise_packs.cuh"
 #include "conv2d/convolution.cuh"
 
-// Where an output pixel's window begins in x, in elements, and a bit for each kernel element that lies inside the image.
-struct alignas(8) Place {
-    i32 corner;
-    u32 meets;
-};
-
 // x + i, in one instruction where the compiler takes two.
 __device__ __forceinline__ const bf16 *element_of(const bf16 *x, i32 i) {
     const bf16 *at;
@@ -42,9 +36,8 @@ struct Pixels {
     __device__ __forceinline__ Place place_of(u32 pixel) const {
         const Digits at = digits(pixel, z.rows, z.columns); // image, row, column
         const i32 top = at.middle * z.stride - z.padding, left = at.inner * z.stride - z.padding;
-        const u32 meets = elements_in(rows, z.s, -top, z.h - top, -left, z.w - left);
         const i32 corner = ((at.outer * z.h + top) * z.w + left) * z.all_c;
-        return {corner, meets};
+        return {corner, elements_inside(rows, z.s, top, left, z.h, z.w)};
     }
 
     // Finds the places of GROUP pixels, from `from` pixels behind the first one on: zeros behind the last.

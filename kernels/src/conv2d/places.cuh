@@ -19,24 +19,31 @@ __device__ __forceinline__ bool inside(i32 y, i32 x, i32 height, i32 width) {
     return u32(y) < u32(height) && u32(x) < u32(width);
 }
 
-// The bits from the n-th on: none where n is above 31, which shl.b32 allows.
-__device__ __forceinline__ u32 bits_from(u32 n) {
-    u32 bits;
-    asm("shl.b32 %0, %1, %2;" : "=r"(bits) : "r"(0xffffffff), "r"(n));
+// Where a window begins in an image, in elements, and a bit for each kernel element that lies inside. Outside of the image
+// where it is padded.
+struct alignas(8) Place {
+    i32 corner;
+    u32 meets;
+};
+
+// The bits shifted by n: none are left where n is above 31, which shl.b32 allows.
+__device__ __forceinline__ u32 shifted(u32 bits, u32 n) {
+    asm("shl.b32 %0, %0, %1;" : "+r"(bits) : "r"(n));
     return bits;
 }
+__device__ __forceinline__ u32 bit_of(u32 n) { return shifted(1, n); }
+__device__ __forceinline__ u32 bits_from(u32 n) { return shifted(0xffffffff, n); }
 
-// A bit for the first element of every row of a kernel.
+// A bit for the first element of each of `rows` rows of `columns` elements.
 __device__ __forceinline__ u32 bits_of_rows(i32 rows, i32 columns) {
     u32 bits = 0;
     for (i32 r = 0; r < rows; r++) bits |= 1u << r * columns;
     return bits;
 }
 
-// A bit for each kernel element in rows from `top` to `bottom` and columns from `left` to `right`, without the last: what
-// lies outside of the kernel does not count. `rows`: bits_of_rows().
-__device__ __forceinline__ u32 elements_in(u32 rows, i32 columns, i32 top, i32 bottom, i32 left, i32 right) {
-    const u32 across = bits_from(max(0, left)) & ~bits_from(max(0, min(columns, right)));
-    const u32 down = rows & bits_from(max(0, top) * columns) & ~bits_from(max(0, bottom) * columns);
-    return across * down;
+// A bit for each kernel element, the rows one after the other, that lies inside of an image where the first one is at
+// (top, left). `rows`: bits_of_rows() of the kernel, of at most 32 elements.
+__device__ __forceinline__ u32 elements_inside(u32 rows, i32 columns, i32 top, i32 left, i32 height, i32 width) {
+    const u32 of_row = bits_from(max(0, -left)) & ~bits_from(max(0, min(columns, width - left)));
+    return of_row * (rows & bits_from(max(0, -top) * columns) & ~bits_from(max(0, height - top) * columns));
 }

@@ -121,6 +121,28 @@ fn blocks_that_stay_compute_every_tile() {
     HELD.set(None);
 }
 
+/// Sums whose steps the smallest tile does six at a time, as far as tiles to copy are whole: all of the steps, all but one,
+/// with a ragged end, with ragged rows (then none). Tiles have `step` steps.
+pub(super) fn rounds_of_steps(step: usize) -> [[usize; 3]; 6] {
+    [
+        [64, 64, 6 * step],
+        [64, 128, 7 * step],
+        [128, 64, 13 * step],
+        [64, 64, 12 * step + 8],
+        [72, 64, 12 * step],
+        [64, 72, 8 * step],
+    ]
+}
+
+#[test]
+fn rounds_of_steps_are_exact_on_integers() {
+    for (ta, tb) in BOTH.into_iter().flat_map(|ta| BOTH.map(|tb| (ta, tb))) {
+        for shape in rounds_of_steps(64) {
+            check_exact(MmaTile::T64x64, &sizes(1, shape, ta, tb));
+        }
+    }
+}
+
 /// Parts of a sum, the last one ragged, and results that are not whole packs.
 #[test]
 fn long_sums_in_parts_are_exact_on_integers() {

@@ -42,7 +42,7 @@ struct Entry {
     /// steps of the first three tiles take 1.10, 0.54 and 0.51 us, since blocks of two warps leave tensor cores idle. The
     /// last one is what shared memory allows: not timed.
     cost: usize,
-    /// The same of a block that has a multiprocessor to itself.
+    /// The same of a block that has a multiprocessor to itself, as those of the first tile always have.
     alone: usize,
     /// Steps that take as long as what a block does before and behind its loop: 3.6, 1.6 and 1.2 us of a multiprocessor on an
     /// H100, and in the last tile adding up the sums of its warps.
@@ -60,7 +60,7 @@ const fn entry(
 
 /// Of warps from the most to the least efficient, then of warpgroups.
 const TILES: [Entry; 8] = [
-    entry(MmaTile::T128x256, [128, 256], [256, 3, 1], [44, 52], 209),
+    entry(MmaTile::T128x256, [128, 256], [256, 3, 1], [44, 44], 209),
     entry(MmaTile::T128x128, [128, 128], [128, 3, 2], [45, 52], 186),
     entry(MmaTile::T128x64, [128, 64], [64, 3, 3], [82, 100], 150),
     entry(MmaTile::T64x128, [64, 128], [64, 3, 3], [82, 100], 150),
@@ -80,12 +80,17 @@ const AHEAD: usize = 2;
 const PROCESSORS: usize = 132;
 /// Steps of a sum that a part has at least.
 const LEAST: usize = 256;
-/// Parts of a sum at most: each needs room for all results in float32.
+/// Parts of a sum at most: each needs room for all results in float32. So many however many results there are, and more where
+/// the room for all parts has at most so many results.
 const MOST: usize = 32;
+const MOST_OF_FEW: usize = 256;
+const ROOM: usize = 1 << 22;
 /// What a result of a part takes to be written and read again, and what the launch that adds them takes, in the units of
 /// [`Entry::cost`]: 8 bytes at 3 TB/s and 3 us, where an H100 takes 290 us for the product of two 4096 x 4096 matrices.
 const PARTIAL: usize = 208;
 const LAUNCH: usize = 240_000_000;
+/// What a part takes besides where results are few: a thread that adds parts waits for four at once. 0.07 us, not timed.
+const WAIT: usize = 6_000_000;
 /// Steps of a tile.
 pub(crate) const STEPS: usize = 64;
 /// Rows of tiles that are computed together: `GROUP` of `mma.cu`.
@@ -161,6 +166,11 @@ impl MmaTile {
         self.entry().rows
     }
 
+    /// Steps that take as long as what a block does before and behind its loop.
+    pub(crate) fn ends(self) -> usize {
+        self.entry().ends
+    }
+
     /// Columns of a tile.
     pub(crate) fn columns(self) -> usize {
         self.entry().columns
@@ -199,14 +209,18 @@ impl MmaTile {
         }
     }
 
-    /// Bytes of shared memory of a block: the operands' tiles, in whose place the result's lies later, and the bias. A
-    /// warpgroups' block copies operands of its next tile meanwhile. `ROOM_BYTES` of `common/mma_result.cuh`.
+    /// Bytes of shared memory of a block: [`MmaTile::room`], and a bias.
     pub(crate) const fn shared(self) -> usize {
+        self.room() + TILES[self as usize].columns * 4
+    }
+
+    /// Bytes of shared memory for the operands' tiles, in whose place the result's lies later. A warpgroups' block copies
+    /// operands of its next tile meanwhile. `ROOM_BYTES` of `common/mma_result.cuh`.
+    pub(crate) const fn room(self) -> usize {
         let entry = &TILES[self as usize];
         let (all, stage) = (self.shared_of_loop(), (entry.rows + entry.columns) * STEPS * 2);
         let with_result = AHEAD * stage + entry.rows * (entry.columns + 8) * 2 + entry.threads * 8 * 4;
-        let larger = if self.is_of_warpgroups() && with_result > all { with_result } else { all };
-        larger + entry.columns * 4
+        if self.is_of_warpgroups() && with_result > all { with_result } else { all }
     }
 
     /// Bytes of shared memory that the operands' tiles take.
@@ -215,16 +229,24 @@ impl MmaTile {
         entry.stages * (entry.rows + entry.columns) * STEPS * 2
     }
 
-    /// How long `blocks` tiles in `count` parts of `steps` each take, in the units of [`Entry::cost`].
+    /// How long `blocks` blocks of `steps` take, each with what takes as long as `ends` steps before and behind its loop, in the
+    /// units of [`Entry::cost`].
+    pub(crate) fn time_of(self, blocks: usize, steps: usize, ends: usize) -> usize {
+        let entry = self.entry();
+        // Blocks that share a multiprocessor share its tensor cores.
+        let rounds = blocks.div_ceil(PROCESSORS);
+        let cost = if rounds == 1 { entry.alone } else { entry.cost };
+        let steps = steps.next_multiple_of(STEPS) + ends;
+        rounds.saturating_mul(entry.rows * entry.columns * cost).saturating_mul(steps)
+    }
+
+    /// How long `blocks` tiles in `count` parts of `steps` each take, in those units.
     fn time(self, blocks: usize, count: usize, steps: usize) -> usize {
         let entry = self.entry();
         let results = blocks.saturating_mul(entry.rows * entry.columns);
-        // Blocks that share a multiprocessor share its tensor cores.
-        let rounds = blocks.saturating_mul(count).div_ceil(PROCESSORS);
-        let cost = if rounds == 1 { entry.alone } else { entry.cost };
-        let steps = steps.next_multiple_of(STEPS) + entry.ends;
-        let products = rounds.saturating_mul(entry.rows * entry.columns * cost).saturating_mul(steps);
-        let adding = results.saturating_mul(count).saturating_mul(PARTIAL).saturating_add(LAUNCH);
+        let products = self.time_of(blocks.saturating_mul(count), steps, entry.ends);
+        let adding = results.saturating_mul(PARTIAL).saturating_add(WAIT).saturating_mul(count);
+        let adding = adding.saturating_add(LAUNCH);
         products.saturating_add(if count > 1 { adding } else { 0 })
     }
 
@@ -235,7 +257,9 @@ impl MmaTile {
             let steps = k.div_ceil(wanted).next_multiple_of(STEPS).max(STEPS);
             (k.div_ceil(steps).max(1), steps)
         };
-        let all = (1..=(k / LEAST).clamp(1, MOST)).map(cut);
+        let results = blocks.saturating_mul(self.entry().rows * self.entry().columns);
+        let most = (ROOM / results.max(1)).clamp(MOST, MOST_OF_FEW);
+        let all = (1..=(k / LEAST).clamp(1, most)).map(cut);
         all.min_by_key(|&(count, steps)| self.time(blocks, count, steps.min(k))).unwrap_or_else(|| cut(1))
     }
 }
@@ -256,6 +280,7 @@ pub(crate) mod tests {
             (1, 1, 8, MmaTile::T64x64),
             (64, 512, 128, MmaTile::T64x64),
             (256, 2048, 2048, MmaTile::T64x64),
+            (2048, 2048, 2048, MmaTile::T128x256),
             (8192, 8192, 8192, MmaTile::T128x256),
             (256 * 197, 384, 384, MmaTile::T128x128),
             (256 * 197, 768, 3072, MmaTile::T128x256),
@@ -266,6 +291,21 @@ pub(crate) mod tests {
             (64, 100_000, 512, MmaTile::T64x64),
         ] {
             assert_eq!(MmaTile::for_result(Device::Cpu, 1, m, n, k), tile, "{m} x {n} x {k}");
+        }
+    }
+
+    /// Weight gradients of 1x1 convolutions of 256 images.
+    #[test]
+    fn few_results_of_long_sums_are_cut_in_many_parts() {
+        let pixels = |side: usize| 256 * side * side;
+        for (m, n, k, tile, parts) in [
+            (64, 64, pixels(56), MmaTile::T64x64, 131),
+            (128, 256, pixels(56), MmaTile::T128x256, 128),
+            (256, 512, pixels(28), MmaTile::T128x256, 32),
+            (512, 1024, pixels(14), MmaTile::T128x256, 8),
+        ] {
+            assert_eq!(MmaTile::for_result(Device::Cpu, 1, m, n, k), tile, "{m} x {n} x {k}");
+            assert_eq!(tile.parts(tile.down(m) * tile.across(n), k).0, parts, "{m} x {n} x {k}");
         }
     }
 

@@ -2,7 +2,7 @@
 
 use super::cuda::Sizes;
 use super::mma::{Beside, product_by};
-use super::mma_tests::{BOTH, check_nan_and_infinity, operands_in, oracle, sizes};
+use super::mma_tests::{BOTH, check_nan_and_infinity, operands_in, oracle, rounds_of_steps, sizes};
 use super::mma_tile::MmaTile;
 use super::tf32::{TILES, applies};
 use super::*;
@@ -62,6 +62,15 @@ fn every_tile_is_exact_on_integers() {
         }
     }
     check_exact(MmaTile::T64x64, &sizes(1, [64 * 9 + 8, 72, 8], false, true));
+}
+
+#[test]
+fn rounds_of_steps_are_exact_on_integers() {
+    for (ta, tb) in BOTH.into_iter().flat_map(|ta| BOTH.map(|tb| (ta, tb))) {
+        for shape in rounds_of_steps(32) {
+            check_exact(MmaTile::T64x64, &sizes(1, shape, ta, tb));
+        }
+    }
 }
 
 /// Rounding an operand to 11 significant bits changes a product by 2^-10 of itself at most (twice 2^-11, and what is of
@@ -141,9 +150,13 @@ fn values_of_tf32_lose_nothing() {
 /// Also where tiles and steps are ragged.
 #[test]
 fn nan_and_infinity_stay_in_their_row_and_column() {
-    for (ta, tb, shape) in
-        [(false, true, [70, 67, 36]), (true, false, [72, 68, 75]), (false, false, [9, 24, 40])]
-    {
+    for (ta, tb, shape) in [
+        (false, true, [70, 67, 36]),
+        (true, false, [72, 68, 75]),
+        (false, false, [9, 24, 40]),
+        (false, true, [64, 64, 192]),
+        (true, false, [64, 64, 332]),
+    ] {
         let z = sizes(1, shape, ta, tb);
         for tile in TILES {
             check_nan_and_infinity(&z, |inputs| by(tile, &z, inputs, None));
