@@ -197,24 +197,39 @@ struct OwnKeys {
 
 // Puts `count` rows of dout from `first` on into a tile, zeros behind the last, and what belongs to them into `scalars`,
 // with delta = dout . out; if `delta` is not null, there too. On the way through registers, since out is needed for that
-// alone. By all threads of the block; the lanes that have a row's packs add up in a fixed order.
+// alone. By all threads of the block; the lanes that have a row's packs add up in a fixed order. A thread has AT_ONCE
+// packs of dout and of out on the way at once, and what belongs to their rows: memory is waited for once for all of them.
+template <int AT_ONCE>
 __device__ __forceinline__ void load_upstream(u32 tile, const element *dout, const element *out, const float *lse,
                                               u32 first, u32 count, RowScalars *scalars, float *delta,
                                               const Problem &p) {
-    for (u32 i = threadIdx.x; i < count * PACKS; i += blockDim.x) {
-        const u32 row = i / PACKS, pack = i % PACKS;
-        const bool exists = first + row < p.tokens, inside = exists && pack * 8 < p.size;
-        const u64 at = (first + row) * row_stride(p) + pack * 8;
-        const uint4 upstream = load_bits(dout + at, inside, true), result = load_bits(out + at, inside, true);
-        float a[PACK], b[PACK], sum = 0.0f;
-        unpack(upstream, a), unpack(result, b);
+    // A lane has the same pack of all its rows. count is a multiple of 16: a warp's rows are all inside or all behind.
+    const u32 pack = threadIdx.x % PACKS, apart = blockDim.x / PACKS;
+    for (u32 start = threadIdx.x / PACKS; start < count; start += AT_ONCE * apart) {
+        uint4 upstream[AT_ONCE], result[AT_ONCE];
+        float log_sum[AT_ONCE];
+        u64 at = (first + start) * row_stride(p) + pack * 8;
 #pragma unroll
-        for (int e = 0; e < PACK; e++) sum = fmaf(a[e], b[e], sum);
+        for (int k = 0; k < AT_ONCE; k++, at += apart * row_stride(p)) {
+            const u32 row = start + k * apart;
+            const bool exists = row < count && first + row < p.tokens, inside = exists && pack * 8 < p.size;
+            upstream[k] = load_bits(dout + at, inside, true), result[k] = load_bits(out + at, inside, true);
+            log_sum[k] = exists && pack == 0 ? lse[first + row] : -INFINITE;
+        }
 #pragma unroll
-        for (int step = 1; step < PACKS; step *= 2) sum += __shfl_xor_sync(ALL_LANES, sum, step);
-        store_shared(tile + 16 * swizzled<PACKS>(row, pack), upstream);
-        if (pack != 0) continue;
-        scalars[row] = row_scalars(exists ? lse[first + row] : -INFINITE, sum);
-        if (delta && exists) delta[first + row] = sum;
+        for (int k = 0; k < AT_ONCE; k++) {
+            const u32 row = start + k * apart;
+            if (row >= count) break;
+            float a[PACK], b[PACK], sum = 0.0f;
+            unpack(upstream[k], a), unpack(result[k], b);
+#pragma unroll
+            for (int e = 0; e < PACK; e++) sum = fmaf(a[e], b[e], sum);
+#pragma unroll
+            for (int step = 1; step < PACKS; step *= 2) sum += __shfl_xor_sync(ALL_LANES, sum, step);
+            store_shared(tile + 16 * swizzled<PACKS>(row, pack), upstream[k]);
+            if (pack != 0) continue;
+            scalars[row] = row_scalars(log_sum[k], sum);
+            if (delta && first + row < p.tokens) delta[first + row] = sum;
+        }
     }
 }

@@ -7,6 +7,7 @@
 #include "attention/gradients.cuh"
 
 constexpr int WARPS = HEAD > 64 ? 4 : 6; // so that two blocks of a multiprocessor have 168 registers a thread
+constexpr int AT_ONCE = 9;               // of a head of 208 rows of size 64, all
 
 // qkv: [B, T, 3, H, D], valid: [B] or null, out, dout: [B, T, H, D], lse: [B, H, T], dqkv: [B, T, 3, H, D]
 // p.tiles: of 16 rows in T; pairs: B H
@@ -35,7 +36,7 @@ KERNEL __launch_bounds__(32 * WARPS, 2)
     copy_commit();
     for (u32 i = 0; i < heads; i++) {
         const Place at = place_of(first_pair + i, p);
-        load_upstream(upstreams + i * rows * ROW_BYTES, rows_of(dout, at, p), rows_of(out, at, p),
+        load_upstream<AT_ONCE>(upstreams + i * rows * ROW_BYTES, rows_of(dout, at, p), rows_of(out, at, p),
                       lse + at.pair * p.tokens, 0, rows, scalars + i * rows, nullptr, p);
     }
     copy_wait<0>();
