@@ -33,11 +33,17 @@ __device__ __forceinline__ void attend(u32 query_tile, u32 key_tile, u32 value_t
     __syncwarp(); // all lanes have read them
     copy_next();
     copy_commit();
-    Tile keys(key_tile), values(value_tile);
-    keys.keep(), values.keep();
-    const Score score(nullptr, {}, block, p);
-    queries.take_all(keys, values, keys_of(valid, further(block, head, p).sample, p).count, softmax, score, first, 0,
-                     true);
+    for (u32 referred = 16;;) {
+        const u32 lane = lane_again();
+        Tile keys(key_tile, lane), values(value_tile, lane);
+        keys.keep(), values.keep();
+        const Problem q = again(p);
+        const u32 count = keys_of(valid, further(block, head, q).sample, q).count;
+        queries.clear();
+        queries.take_head(keys, values, count, referred, softmax);
+        if (__builtin_expect(referred >= count || !queries.exceeds(), 1)) break;
+        referred = count;
+    }
     const Problem q = again(p);
     const Place at = further(block, head, q);
     queries.store(keys_of(valid, at.sample, q).wrong, rows_of(out, at, q), lse + at.pair * q.tokens, first, q);
