@@ -194,7 +194,7 @@ template <int PARTS, bool HAS_MASK> struct Queries {
     template <int GROUPS, bool TAIL>
     __device__ __forceinline__ void take(const Tile &keys, const Tile &values, u32 columns, const Softmax &softmax) {
         static_assert(!HAS_MASK, "of which no tokens are told");
-        constexpr int ONCE = HEAD > 32 ? GROUPS : 1; // what registers leave room for
+        constexpr int ONCE = HEAD > 32 || __CUDA_ARCH__ < 900 ? GROUPS : 1; // what registers leave room for
 #pragma unroll
         for (int j = 0; j < GROUPS; j += ONCE) {
             float s[PARTS][ONCE][2][4], added[PARTS][2];
@@ -207,17 +207,24 @@ template <int PARTS, bool HAS_MASK> struct Queries {
     }
 
     // Takes in all of the first `count` keys and values of tiles, when nothing was taken in before; rows up to a multiple
-    // of 16 are there. References are the maxima over the first keys, of which `referred` are looked at.
-    __device__ __forceinline__ void take_head(Tile keys, Tile values, u32 count, u32 referred,
-                                              const Softmax &softmax) {
+    // of 16 are there. References are the maxima over the first keys, of which `referred` are looked at. The last `rest`
+    // keys, after a multiple of 32, may be on their way: after those before, arrive() waits for them and sets it to 0.
+    template <typename F>
+    __device__ __forceinline__ void take_head(Tile keys, Tile values, u32 count, u32 referred, const Softmax &softmax,
+                                              u32 &rest, F arrive) {
         Tile these = keys;
 #pragma unroll 1
         for (u32 i = 0; i < referred && i < count; i += 16, these.others += 16 * ROW_BYTES)
             refer<true>(these, count - i, softmax, {}, 0, 0);
-        u32 left = count;
-        for (; left >= 32; left -= 32) {
-            take<2, false>(keys, values, 32, softmax);
-            keys.others += 32 * ROW_BYTES, values.rows += 32 * ROW_BYTES;
+        u32 left = count - rest;
+        while (true) {
+            for (; left >= 32; left -= 32) {
+                take<2, false>(keys, values, 32, softmax);
+                keys.others += 32 * ROW_BYTES, values.rows += 32 * ROW_BYTES;
+            }
+            if (!rest) break;
+            left = rest;
+            arrive();
         }
         for (; left > 0; left -= min(left, 16)) {
             take<1, true>(keys, values, left, softmax);
