@@ -19,12 +19,19 @@ const ROW_TOKENS: usize = 320;
 const BACKWARD_SHARED: usize = 160 << 10;
 /// Warps of a block, but in `row_bwd.cu`.
 const WARPS: usize = 4;
+/// Bytes in shared memory of what belongs to a row in backward, beside its vectors.
+const SCALARS: usize = 16;
 /// Rows of a tile in `stream_bwd.cu`, and of a tile of keys in `stream_fwd.cu`.
 const TILE: usize = 64;
 
 /// Queries that a warp of `row_fwd.cu` and `stream_fwd.cu` has at once.
 const fn queries(head: usize, masked: bool) -> usize {
     if head > 64 || masked { 16 } else { 32 }
+}
+
+/// Keys, or queries, that a warp of `row_bwd.cu` has at once.
+const fn backward_rows(head: usize) -> usize {
+    if head > 32 { 16 } else { 32 }
 }
 
 /// Rows of a block of `stream_fwd.cu`.
@@ -59,7 +66,7 @@ struct Stream {
 macro_rules! stream {
     ($name:ident: $head:literal, $masked:literal, $is_masked:literal, $defines:expr) => {
         mod $name {
-            use super::{HEADERS, Kernel, Module, Stream, TILE, own_rows, vectors};
+            use super::{HEADERS, Kernel, Module, SCALARS, Stream, TILE, own_rows, vectors};
 
             static FORWARD_FILE: Module = Module::new(
                 "attention",
@@ -82,12 +89,12 @@ macro_rules! stream {
                     .with_dynamic_shared(vectors($head, own_rows($head, $is_masked) + 4 * TILE));
             static BACKWARD_QUERY: Kernel =
                 Kernel::new(&BACKWARD_FILE, concat!("attention_bwd_stream", $masked, "_q_d", $head, "_bf16"))
-                    .with_dynamic_shared(vectors($head, 6 * TILE) + 16 * TILE);
+                    .with_dynamic_shared(vectors($head, 6 * TILE) + 2 * SCALARS * TILE);
             static BACKWARD_KEY_VALUE: Kernel = Kernel::new(
                 &BACKWARD_FILE,
                 concat!("attention_bwd_stream", $masked, "_kv_d", $head, "_bf16"),
             )
-            .with_dynamic_shared(vectors($head, 6 * TILE) + 16 * TILE);
+            .with_dynamic_shared(vectors($head, 6 * TILE) + 2 * SCALARS * TILE);
             pub(super) const STREAM: Stream = Stream {
                 forward: &FORWARD,
                 backward_query: &BACKWARD_QUERY,
@@ -101,7 +108,7 @@ macro_rules! stream {
 macro_rules! variant {
     ($name:ident: $head:literal, backward $warps:literal) => {
         pub(crate) mod $name {
-            use super::{BACKWARD_SHARED, FORWARD_SHARED, Stream, TILE, Variant, own_rows, vectors};
+            use super::{BACKWARD_SHARED, FORWARD_SHARED, SCALARS, Stream, TILE, Variant, own_rows, vectors};
             use crate::cuda::HEADERS;
             use engine::cuda::{Kernel, Module};
 
@@ -243,8 +250,9 @@ impl Plan {
     #[track_caller]
     fn row_backward(&self) -> Result<Option<WholeHeads>> {
         let (together, rows) = (self.together(), self.together() * self.rows());
-        let shared = vectors(self.variant.head, 4 * rows) + 8 * rows;
-        let warps = Plan::warps(2 * rows / 16, self.variant.row_backward_warps);
+        let shared = vectors(self.variant.head, 4 * rows) + SCALARS * rows;
+        let tasks = 2 * together * self.sizes.tokens.div_ceil(backward_rows(self.variant.head));
+        let warps = Plan::warps(tasks, self.variant.row_backward_warps);
         let most = match self.device {
             Device::Cuda(ordinal) => context(ordinal)?.limits().shared_per_block.min(BACKWARD_SHARED),
             Device::Cpu => 0,
