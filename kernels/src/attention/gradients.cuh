@@ -32,39 +32,49 @@ __device__ __forceinline__ Tile further(Tile tile, u32 rows) {
     return tile;
 }
 
-// Never the same register for two loads of one float.
+// Volatile: neither made one of two nor joined to a wider one, so that what is loaded comes where it is used.
 __device__ __forceinline__ float load_float(u32 from) {
     float x;
     asm volatile("ld.volatile.shared.f32 %0, [%1];" : "=f"(x) : "r"(from));
     return x;
 }
+__device__ __forceinline__ void load_pair(u32 from, float &x, float &y) {
+    asm volatile("ld.volatile.shared.v2.f32 {%0, %1}, [%2];" : "=f"(x), "=f"(y) : "r"(from));
+}
 __device__ __forceinline__ void store_float(u32 to, float x) {
     asm volatile("st.shared.f32 [%0], %1;" ::"r"(to), "f"(x) : "memory");
 }
 
-// What belongs to rows, beside their vectors, in shared memory: of two rows each {-delta, -delta', -delta, -delta', log_sum,
-// log_sum'} and 8 bytes between. delta is negative and comes twice, as the four sums of a lane start with it; log_sum is lse
-// log2 e, or infinity, with which all weights are 0, for a row that sees nothing or does not exist.
+// What belongs to rows, beside their vectors, in shared memory: {-delta, -delta', log_sum, log_sum'} of two rows each. delta
+// is negative, as products start with it; log_sum is lse log2 e, or infinity, with which all weights are 0, for a row that
+// sees nothing or does not exist.
+//
+// The four sums of a lane start with {-delta, -delta', -delta, -delta'}. TWICE, these lie there, and 8 bytes are unused;
+// else two are moved, which is better where shared memory is what there is most to wait for.
 struct RowScalars {
     u32 at; // of the first row
-    static constexpr u32 SIZE = 16; // bytes of a row
+    static constexpr bool TWICE = HEAD <= 32;
+    static constexpr u32 SIZE = TWICE ? 16 : 8; // bytes of a row
 
     __device__ __forceinline__ explicit RowScalars(u32 at) : at(at) {}
     // From `rows` further on, a multiple of 2.
     __device__ __forceinline__ RowScalars further(u32 rows) const { return RowScalars(at + SIZE * rows); }
     __device__ __forceinline__ u32 place(u32 row) const { return at + row / 2 * 2 * SIZE + row % 2 * 4; }
     __device__ __forceinline__ void set(u32 row, float lse, float delta) const {
-        store_float(place(row), -delta), store_float(place(row) + 8, -delta);
-        store_float(place(row) + 16, lse_or_infinity(lse) * LOG2_E);
+        store_float(place(row), -delta), store_float(place(row) + SIZE, lse_or_infinity(lse) * LOG2_E);
+        if (TWICE) store_float(place(row) + 8, -delta);
     }
-    __device__ __forceinline__ float log_sum(u32 row) const { return load_float(place(row) + 16); }
     __device__ __forceinline__ float delta(u32 row) const { return load_float(place(row)); }
-    // Of two rows from `row` on.
+    __device__ __forceinline__ float log_sum(u32 row) const { return load_float(place(row) + SIZE); }
+    // Of two rows from `row` on; deltas twice.
     __device__ __forceinline__ void two(u32 row, float (&deltas)[4], float (&log_sums)[2]) const {
-        load_words(at + SIZE * row, deltas);
-        asm volatile("ld.shared.v2.f32 {%0, %1}, [%2];"
-                     : "=f"(log_sums[0]), "=f"(log_sums[1])
-                     : "r"(at + SIZE * row + 16));
+        load_pair(at + SIZE * (row + 1), log_sums[0], log_sums[1]);
+        if constexpr (TWICE) {
+            load_words(at + SIZE * row, deltas);
+        } else {
+            load_pair(at + SIZE * row, deltas[0], deltas[1]);
+            deltas[2] = deltas[0], deltas[3] = deltas[1];
+        }
     }
 };
 
