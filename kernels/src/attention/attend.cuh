@@ -4,7 +4,9 @@
 // A softmax is the same whatever is subtracted from its exponents. What must not happen is that weights overflow, or
 // that all of a row vanish. So a row takes the maximum of the first keys that it sees as its reference, and looks for
 // another only where a weight has become larger than 2^40: no maximum, and nothing to be rescaled, elsewhere. bf16 and
-// float32 have the same exponents, and a weight is as precise at 2^40 as at 1.
+// float32 have the same exponents, and a weight is as precise at 2^40 as at 1. Where all of a head's keys are in shared
+// memory (take_head) that is looked for once, at the end, and the warp's rows are made again; else (take_all) before 32
+// keys are taken in.
 //
 // Weights are rounded to bf16 as operands. What normalises the result is the sum of the rounded ones, which tensor
 // cores make with a matrix of ones: so the result is a mean of values, and where one key has all the weight it is that
