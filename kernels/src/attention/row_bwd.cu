@@ -69,7 +69,7 @@ KERNEL __launch_bounds__(32 * WARPS, 2)
     for (u32 i = 0; i < heads; i++) {
         const Place at = place_of(first_pair + i, p);
         load_upstream<AT_ONCE>(upstreams + i * rows * ROW_BYTES, rows_of(dout, at, p), rows_of(out, at, p),
-                      lse + at.pair * p.tokens, 0, rows, scalars.further(i * rows), nullptr, p);
+                               lse + at.pair * p.tokens, 0, rows, scalars.further(i * rows), nullptr, p);
     }
     __syncthreads(); // all vectors, lse and delta are there
 

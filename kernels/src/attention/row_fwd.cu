@@ -30,7 +30,8 @@ struct Heads {
     __device__ __forceinline__ Heads(u32 first, u32 together, u32 pairs, const Problem &p)
         : sample(first / p.heads), head(first % p.heads), count(min(together, pairs - first)),
           warps(blockDim.x / 32) {}
-    __device__ __forceinline__ Heads(const volatile Heads &of) : sample(of.sample), head(of.head), count(of.count), warps(of.warps) {}
+    __device__ __forceinline__ Heads(const volatile Heads &of)
+        : sample(of.sample), head(of.head), count(of.count), warps(of.warps) {}
     __device__ __forceinline__ void keep(volatile Heads &in) const {
         in.sample = sample, in.head = head, in.count = count, in.warps = warps;
     }
@@ -51,8 +52,8 @@ template <int LEFT> __device__ __forceinline__ void wait_for_rest(u32 &rest) {
 // ones to where these are.
 template <int COUNT, typename F>
 __device__ __forceinline__ void attend(u32 query_tile, u32 key_tile, u32 value_tile, F copy_next, u32 &rest,
-                                       const Softmax &softmax, const volatile Heads &heads, u32 head, u32 first, const i32 *valid,
-                                       element *out, float *lse, const Problem &p) {
+                                       const Softmax &softmax, const volatile Heads &heads, u32 head, u32 first,
+                                       const i32 *valid, element *out, float *lse, const Problem &p) {
     Queries<COUNT, false> queries;
     queries.load(Tile(query_tile), 0);
     __syncwarp(); // all lanes have read them

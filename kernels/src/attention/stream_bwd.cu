@@ -48,8 +48,9 @@ KERNEL __launch_bounds__(32 * WARPS, 2)
     copy_tile(queries, part_of(qkv, 0, at, p), token_stride(p), at.first, p.tokens, p);
     copy_others(0, 0);
     copy_commit();
-    load_upstream<TILE * PACKS / (32 * WARPS)>(upstreams, rows_of(dout, at, p), rows_of(out, at, p), lse + at.pair * p.tokens, at.first, TILE,
-                  scalars, delta + at.pair * p.tokens, p);
+    load_upstream<TILE * PACKS / (32 * WARPS)>(upstreams, rows_of(dout, at, p), rows_of(out, at, p),
+                                               lse + at.pair * p.tokens, at.first, TILE, scalars,
+                                               delta + at.pair * p.tokens, p);
     copy_wait<0>();
     __syncthreads(); // the own vectors, lse and delta are there, and the first tile
     OwnQueries<1> own(queries, upstreams, own_row, at.first, scalars);
