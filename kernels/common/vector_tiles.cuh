@@ -159,9 +159,11 @@ __device__ __forceinline__ void transpose_words(u32 (&w)[4]) {
 // exchange words so that each has whole packs. By all lanes of the warp.
 __device__ __forceinline__ void store_sums(const Sums &sum, const float (&factor)[2], element *rows, u64 stride,
                                            u32 first, u32 end, u32 size) {
+    const u32 column = 8 * (lane_id() % 4);
 #pragma unroll
     for (int half = 0; half < 2; half++) {
         const u32 row = first + own_group() + 8 * half;
+        element *at = rows + row * stride + column;
 #pragma unroll
         for (int n = 0; n < 2 * STEPS; n += 4) {
             u32 w[4];
@@ -169,9 +171,7 @@ __device__ __forceinline__ void store_sums(const Sums &sum, const float (&factor
             for (int i = 0; i < 4; i++)
                 w[i] = pack_bf16(sum[n + i][2 * half] * factor[half], sum[n + i][2 * half + 1] * factor[half]);
             transpose_words(w);
-            const u32 column = 8 * (n + lane_id() % 4);
-            if (row < end && column < size)
-                store_bits(rows + row * stride + column, make_uint4(w[0], w[1], w[2], w[3]));
+            if (row < end && column + 8 * n < size) store_bits(at + 8 * n, make_uint4(w[0], w[1], w[2], w[3]));
         }
     }
 }

@@ -33,12 +33,14 @@ __device__ __forceinline__ float reciprocal(float x) {
     return y;
 }
 
-// Starts the copy of rows first .. first + count - 1 of a matrix to the tile's rows 0 .. count - 1; rows from `end` on
-// and components from `size` on become zeros. By the threads `thread` of `threads`, which are whole warps. count is a
-// multiple of 8: a warp takes 8 rows at a time, after which packs are exchanged alike, so that a lane has the same pack
-// of each, and its places are made once.
+// Starts the copy of rows first .. first + count - 1 of MATRICES matrices, `apart` elements from each other, to rows 0 ..
+// count - 1 of as many tiles, `tiles_apart` bytes from each other; rows from `end` on and components from `size` on
+// become zeros. By the threads `thread` of `threads`, which are whole warps. count is a multiple of 8: a warp takes 8
+// rows at a time, after which packs are exchanged alike, so that a lane has the same pack of each, and its places are
+// made once.
+template <int MATRICES = 1>
 __device__ __forceinline__ void copy_vectors(u32 tile, const element *rows, u64 stride, u32 first, u32 count, u32 end,
-                                             u32 size, u32 thread, u32 threads) {
+                                             u32 size, u32 thread, u32 threads, u64 apart = 0, u32 tiles_apart = 0) {
     static_assert(PACKS <= 32, "a lane has one pack");
     asm volatile("" : "+r"(thread)); // what is made of it is not kept from one call to the next
     constexpr int APART = 32 / PACKS; // rows of one copy of the warp, which differ in the bits below
@@ -51,7 +53,10 @@ __device__ __forceinline__ void copy_vectors(u32 tile, const element *rows, u64 
     for (u32 i = start; i < count; i += threads / 4) {
 #pragma unroll
         for (int down = 0; down < 8; down += APART) {
-            copy_async((to ^ (PACKS < 8 ? 0 : 16 * down)) + down * ROW_BYTES, from, left > down ? 16 : 0);
+#pragma unroll
+            for (int m = 0; m < MATRICES; m++)
+                copy_async((to ^ (PACKS < 8 ? 0 : 16 * down)) + down * ROW_BYTES + m * tiles_apart, from + m * apart,
+                           left > down ? 16 : 0);
             from += step;
         }
         from += jump, to += threads / 4 * ROW_BYTES, left -= threads / 4;

@@ -80,6 +80,7 @@ struct Score {
     const float *mask; // null where there is none
     float scale;
     u32 tokens;
+    Score() = default;
     __device__ __forceinline__ Score(const float *masks, MaskStrides strides, Place at, const Problem &p)
         : mask(masks ? masks + at.sample * strides.sample + at.head * strides.head : nullptr), scale(p.scale),
           tokens(p.tokens) {}

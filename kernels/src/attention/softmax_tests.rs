@@ -78,8 +78,11 @@ fn the_end_of_a_tile_weighs_nothing_beside_low_scores() {
 /// let weights overflow.
 #[test]
 fn rising_scores_agree_with_the_reference() {
-    for (tokens, scale) in [(96, 0.25), (70, -0.25), (131, 0.25)] {
-        let case = Case { values: Values::Integers, scale: Some(scale), ..Case::new(1, tokens, 1, 16) };
+    for (tokens, size, rise) in
+        [(96, 16, 4.0), (70, 16, -4.0), (131, 16, 4.0), (131, 64, 4.0), (67, 128, 4.0)]
+    {
+        let scale = Some(rise / size as f32);
+        let case = Case { values: Values::Integers, scale, ..Case::new(1, tokens, 1, size) };
         let mut qkv = case.qkv();
         for (i, token) in qkv.data.chunks_mut(3 * case.size).enumerate() {
             token[..case.size].fill(1.0);

@@ -34,7 +34,7 @@ KERNEL __launch_bounds__(32 * WARPS, 2)
     const u32 upstreams = queries + TILE_BYTES;      // (TILE, HEAD)
     const u32 key_tiles = upstreams + TILE_BYTES;    // (2, TILE, HEAD)
     const u32 value_tiles = key_tiles + 2 * TILE_BYTES; // (2, TILE, HEAD)
-    RowScalars *scalars = reinterpret_cast<RowScalars *>(shared + 6 * TILE * PACKS); // (TILE)
+    const RowScalars scalars(queries + 6 * TILE_BYTES); // (TILE)
     const Place at = place(TILE, p);
     const Keys keys = keys_of(valid, at.sample, p);
     const Score score(masks, strides, at, p);
@@ -48,11 +48,12 @@ KERNEL __launch_bounds__(32 * WARPS, 2)
     copy_tile(queries, part_of(qkv, 0, at, p), token_stride(p), at.first, p.tokens, p);
     copy_others(0, 0);
     copy_commit();
-    load_upstream(upstreams, rows_of(dout, at, p), rows_of(out, at, p), lse + at.pair * p.tokens, at.first, TILE,
-                  scalars, delta + at.pair * p.tokens, p);
+    load_upstream<TILE * PACKS / (32 * WARPS)>(upstreams, rows_of(dout, at, p), rows_of(out, at, p),
+                                               lse + at.pair * p.tokens, at.first, TILE, scalars,
+                                               delta + at.pair * p.tokens, p);
     copy_wait<0>();
     __syncthreads(); // the own vectors, lse and delta are there, and the first tile
-    OwnQueries own(queries, upstreams, own_row, at.first, scalars);
+    OwnQueries<1> own(queries, upstreams, own_row, at.first, scalars);
 
     u32 stage = 0;
     for (u32 start = 0; start < keys.count; start += TILE, stage ^= 1) {
@@ -81,7 +82,7 @@ KERNEL __launch_bounds__(32 * WARPS, 2)
     const u32 values = keys + TILE_BYTES;                   // (TILE, HEAD)
     const u32 query_tiles = values + TILE_BYTES;            // (2, TILE, HEAD)
     const u32 upstream_tiles = query_tiles + 2 * TILE_BYTES; // (2, TILE, HEAD)
-    RowScalars *scalars = reinterpret_cast<RowScalars *>(shared + 6 * TILE * PACKS); // (2, TILE)
+    const RowScalars scalars(keys + 6 * TILE_BYTES); // (2, TILE)
     const Place at = place(TILE, p);
     const Keys seen = keys_of(valid, at.sample, p);
     const Score score(masks, strides, at, p);
@@ -95,7 +96,7 @@ KERNEL __launch_bounds__(32 * WARPS, 2)
         for (u32 i = threadIdx.x; i < TILE; i += 32 * WARPS) {
             const u64 row = at.pair * p.tokens + start + i;
             const bool exists = start + i < p.tokens;
-            scalars[stage * TILE + i] = row_scalars(exists ? lse[row] : -INFINITE, exists ? delta[row] : 0.0f);
+            scalars.set(stage * TILE + i, exists ? lse[row] : -INFINITE, exists ? delta[row] : 0.0f);
         }
     };
     copy_tile(keys, part_of(qkv, 1, at, p), token_stride(p), at.first, seen.count, p);
@@ -104,7 +105,7 @@ KERNEL __launch_bounds__(32 * WARPS, 2)
     copy_commit();
     copy_wait<0>();
     __syncthreads(); // the own vectors are there, and the first tile
-    OwnKeys own(keys, values, own_row, at.first);
+    OwnKeys<1> own(keys, values, own_row, at.first);
 
     u32 stage = 0;
     for (u32 start = 0; start < p.tokens && at.first < seen.count; start += TILE, stage ^= 1) {
@@ -116,7 +117,7 @@ KERNEL __launch_bounds__(32 * WARPS, 2)
         Tile query(query_tiles + stage * TILE_BYTES), upstream(upstream_tiles + stage * TILE_BYTES);
         query.keep(), upstream.keep();
         const u32 rows = min((p.tokens - start + 15) / 16 * 16, u32(TILE));
-        own.take_all(query, upstream, start, rows, scalars + stage * TILE, score);
+        own.take_all(query, upstream, start, rows, scalars.further(stage * TILE), score);
     }
     copy_wait<0>();
     if (at.first + own_row >= p.tokens) return;

@@ -57,6 +57,7 @@ KERNEL __launch_bounds__(32 * WARPS, BLOCKS)
     copy_wait<0>();
     __syncthreads(); // the queries are there, and the first tile
     own.load(Tile(query_tile), own_row);
+    own.clear();
     for (u32 start = 0; start < keys.count; start += TILE) {
         copy_wait<0>();
         __syncthreads(); // this tile is there, and all warps have read the one before, where the next one goes

@@ -27,6 +27,16 @@ const fn queries(head: usize, masked: bool) -> usize {
     if head > 64 || masked { 16 } else { 32 }
 }
 
+/// Bytes in shared memory of what belongs to `rows` rows in backward, beside their vectors.
+const fn scalars(head: usize, rows: usize) -> usize {
+    if head > 32 { 8 * rows } else { 16 * rows }
+}
+
+/// Keys, or queries, that a warp of `row_bwd.cu` has at once.
+const fn backward_rows(head: usize) -> usize {
+    if head > 32 { 16 } else { 32 }
+}
+
 /// Rows of a block of `stream_fwd.cu`.
 const fn own_rows(head: usize, masked: bool) -> usize {
     WARPS * queries(head, masked)
@@ -59,7 +69,7 @@ struct Stream {
 macro_rules! stream {
     ($name:ident: $head:literal, $masked:literal, $is_masked:literal, $defines:expr) => {
         mod $name {
-            use super::{HEADERS, Kernel, Module, Stream, TILE, own_rows, vectors};
+            use super::{HEADERS, Kernel, Module, Stream, TILE, own_rows, scalars, vectors};
 
             static FORWARD_FILE: Module = Module::new(
                 "attention",
@@ -82,12 +92,12 @@ macro_rules! stream {
                     .with_dynamic_shared(vectors($head, own_rows($head, $is_masked) + 4 * TILE));
             static BACKWARD_QUERY: Kernel =
                 Kernel::new(&BACKWARD_FILE, concat!("attention_bwd_stream", $masked, "_q_d", $head, "_bf16"))
-                    .with_dynamic_shared(vectors($head, 6 * TILE) + 16 * TILE);
+                    .with_dynamic_shared(vectors($head, 6 * TILE) + scalars($head, 2 * TILE));
             static BACKWARD_KEY_VALUE: Kernel = Kernel::new(
                 &BACKWARD_FILE,
                 concat!("attention_bwd_stream", $masked, "_kv_d", $head, "_bf16"),
             )
-            .with_dynamic_shared(vectors($head, 6 * TILE) + 16 * TILE);
+            .with_dynamic_shared(vectors($head, 6 * TILE) + scalars($head, 2 * TILE));
             pub(super) const STREAM: Stream = Stream {
                 forward: &FORWARD,
                 backward_query: &BACKWARD_QUERY,
@@ -101,7 +111,7 @@ macro_rules! stream {
 macro_rules! variant {
     ($name:ident: $head:literal, backward $warps:literal) => {
         pub(crate) mod $name {
-            use super::{BACKWARD_SHARED, FORWARD_SHARED, Stream, TILE, Variant, own_rows, vectors};
+            use super::{BACKWARD_SHARED, FORWARD_SHARED, Stream, TILE, Variant, own_rows, scalars, vectors};
             use crate::cuda::HEADERS;
             use engine::cuda::{Kernel, Module};
 
@@ -243,8 +253,9 @@ impl Plan {
     #[track_caller]
     fn row_backward(&self) -> Result<Option<WholeHeads>> {
         let (together, rows) = (self.together(), self.together() * self.rows());
-        let shared = vectors(self.variant.head, 4 * rows) + 8 * rows;
-        let warps = Plan::warps(2 * rows / 16, self.variant.row_backward_warps);
+        let shared = vectors(self.variant.head, 4 * rows) + scalars(self.variant.head, rows);
+        let tasks = 2 * together * self.sizes.tokens.div_ceil(backward_rows(self.variant.head));
+        let warps = Plan::warps(tasks, self.variant.row_backward_warps);
         let most = match self.device {
             Device::Cuda(ordinal) => context(ordinal)?.limits().shared_per_block.min(BACKWARD_SHARED),
             Device::Cpu => 0,
