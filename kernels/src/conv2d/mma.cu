@@ -111,7 +111,10 @@ KERNEL __launch_bounds__(THREADS, BLOCKS) NAMED(dgrad, TILE_M, TILE_N)(
     ClassTile at(blockIdx.x, z);
     ClassWindows windows(dy, z, at.down, at.right, at.first_m);
     ClassWeights weights(w, z, at.down, at.right, at.first_n, &windows.walk);
-    if (at.steps > 0) start_copies(windows, weights, memory);
+    if (at.steps > 0)
+        start_copies(windows, weights, memory);
+    else
+        __syncthreads(); // the windows' places are read, and no loop with a barrier follows
     for (u32 next = blockIdx.x + gridDim.x;; next += gridDim.x) {
         Sums sums = {};
         NoRowSums nothing;
@@ -135,7 +138,7 @@ KERNEL __launch_bounds__(THREADS, BLOCKS) NAMED(dgrad, TILE_M, TILE_N)(
             return exists ? ((i64(pixel.outer) * z.h + h) * z.w + column) * z.all_c + blockIdx.y * z.c : i64(-1);
         });
         if (!more) return;
-        if (at.steps == 0) __syncthreads(); // no loop follows that lets everybody overwrite the tile
+        if (at.steps == 0) __syncthreads(); // as above, and the tile is read
     }
 }
 #endif

@@ -55,19 +55,19 @@ const fn entry(
     [cost, alone]: [usize; 2],
     ends: usize,
 ) -> Entry {
-    Entry { tile, rows, columns, threads, stages, together, cost, alone, ends }
+    Entry { rows, columns, threads, stages, together, cost, alone, ends }
 }
 
-/// Of warps from the most to the least efficient, then of warpgroups.
+/// In the order of [`MmaTile`].
 const TILES: [Entry; 8] = [
-    entry(MmaTile::T128x256, [128, 256], [256, 3, 1], [44, 44], 209),
-    entry(MmaTile::T128x128, [128, 128], [128, 3, 2], [45, 52], 186),
-    entry(MmaTile::T128x64, [128, 64], [64, 3, 3], [82, 100], 150),
-    entry(MmaTile::T64x128, [64, 128], [64, 3, 3], [82, 100], 150),
-    entry(MmaTile::T64x64, [64, 64], [128, 3, 2], [64, 64], 290),
-    entry(MmaTile::W128x256, [128, 256], [256, 4, 1], [27, 27], 423),
-    entry(MmaTile::W128x128, [128, 128], [256, 3, 2], [31, 60], 230),
-    entry(MmaTile::W128x64, [128, 64], [256, 3, 3], [48, 70], 300),
+    entry([128, 256], [256, 3, 1], [44, 44], 209),
+    entry([128, 128], [128, 3, 2], [45, 52], 186),
+    entry([128, 64], [64, 3, 3], [82, 100], 150),
+    entry([64, 128], [64, 3, 3], [82, 100], 150),
+    entry([64, 64], [128, 3, 2], [64, 64], 290),
+    entry([128, 256], [256, 4, 1], [27, 27], 423),
+    entry([128, 128], [256, 3, 2], [31, 60], 230),
+    entry([128, 64], [256, 3, 3], [48, 70], 300),
 ];
 /// How many of them are of warps.
 const OF_WARPS: usize = 5;
@@ -294,6 +294,23 @@ pub(crate) mod tests {
         }
     }
 
+    /// With warpgroups: what an H100 took least time for, of these tiles.
+    #[test]
+    fn tiles_of_warpgroups_suit_the_result() {
+        for (m, n, k, tile) in [
+            (4096, 4096, 4096, MmaTile::W128x256),
+            (256 * 197, 768, 3072, MmaTile::W128x256),
+            (256 * 197, 2304, 768, MmaTile::W128x128),
+            (256 * 197, 384, 384, MmaTile::W128x128),
+            (256 * 28 * 28, 512, 128, MmaTile::W128x128),
+            (256 * 56 * 56, 64, 256, MmaTile::W128x64),
+            (3072, 768, 256 * 197, MmaTile::W128x256),
+            (1536, 384, 256 * 197, MmaTile::W128x128),
+        ] {
+            assert_eq!(MmaTile::best_of(&MmaTile::ALL, 1, m, n, k), tile, "{m} x {n} x {k}");
+        }
+    }
+
     /// Weight gradients of 1x1 convolutions of 256 images.
     #[test]
     fn few_results_of_long_sums_are_cut_in_many_parts() {
@@ -311,11 +328,11 @@ pub(crate) mod tests {
 
     #[test]
     fn the_table_is_in_order_and_fits_a_multiprocessor() {
-        for (number, entry) in TILES.iter().enumerate() {
-            assert_eq!(entry.tile as usize, number);
-            assert_eq!(MmaTile::ALL[number], entry.tile);
-            let most = if entry.tile.is_of_warpgroups() { 227 } else { 163 };
-            assert!(entry.tile.shared() <= most * 1024, "sm_90, or sm_80, has less");
+        for (number, (entry, tile)) in TILES.iter().zip(MmaTile::ALL).enumerate() {
+            assert_eq!(tile as usize, number);
+            assert_eq!(format!("{tile:?}")[1..], format!("{}x{}", entry.rows, entry.columns));
+            let most = if tile.is_of_warpgroups() { 227 } else { 163 };
+            assert!(tile.shared() <= most * 1024, "sm_90, or sm_80, has less");
         }
     }
 
