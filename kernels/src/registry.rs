@@ -76,6 +76,9 @@ families! {
         crate::matmul::mma::KERNELS[2],
         crate::matmul::mma::KERNELS[3],
         crate::matmul::mma::KERNELS[4],
+        crate::matmul::mma::KERNELS[5],
+        crate::matmul::mma::KERNELS[6],
+        crate::matmul::mma::KERNELS[7],
         crate::matmul::tf32::KERNELS[0],
         crate::matmul::tf32::KERNELS[1],
         crate::matmul::tf32::KERNELS[2],
@@ -93,7 +96,10 @@ families! {
         crate::conv2d::depthwise::KERNELS,
         crate::conv2d::mma::KERNELS[0],
         crate::conv2d::mma::KERNELS[1],
-        crate::conv2d::mma::KERNELS[2]
+        crate::conv2d::mma::KERNELS[2],
+        crate::conv2d::mma::KERNELS[3],
+        crate::conv2d::mma::KERNELS[4],
+        crate::conv2d::mma::KERNELS[5]
     ],
     attention: [
         crate::attention::cuda::KERNELS,

@@ -1,9 +1,12 @@
 //! What is profiled and timed: the three passes of a network's 3x3 convolution, with stride 1 and 2, and a stem.
 
+use super::mma::{Pass, run_by};
 use super::*;
 use crate::array::Array;
 use crate::check::on_device;
+use crate::matmul::mma_tile::MmaTile;
 use crate::registry::{Run, Workload};
+use engine::ErrorKind;
 
 /// 64 channels to 64 at stride 1; 32 to 64 at stride 2; a stem of three channels; 3x3 in four groups; depthwise 3x3 and 7x7.
 const SIZES: [([usize; 4], [usize; 4], Geometry); 6] = [
@@ -52,6 +55,29 @@ fn normalised(device: Device, dtype: DType, pass: usize) -> Result<Run> {
     }))
 }
 
+/// Pass 0, 1 or 2 of 3x3 convolutions of 128 channels by blocks of a warpgroups' tile, or of [`T128x128`](MmaTile::T128x128).
+fn by_tile(device: Device, dtype: DType, tile: MmaTile, pass: Pass) -> Result<Run> {
+    if dtype != DType::BF16 {
+        return Err(Error::dtype("workload", "tensor cores take bf16"));
+    }
+    if !MmaTile::of(device).contains(&tile) {
+        return Err(Error::new(ErrorKind::Device, "workload", "warpgroups multiply on Hopper alone"));
+    }
+    let (input, weight, g) = ([2, 16, 16, 128], [128, 3, 3, 128], Geometry::new(1, 1));
+    let z = Sizes::new("conv2d", &input, &weight, g)?;
+    let put = |shape: &[usize], seed| on_device(&Array::random(shape, seed, 1.0), dtype, device);
+    let (x, w, dy) = (put(&input, 1)?, put(&weight, 2)?, put(&z.output(), 3)?);
+    Ok(Box::new(move || {
+        let (operands, shape) = match pass {
+            Pass::Forward => ([&x, &w], z.output()),
+            Pass::InputGradient => ([&dy, &w], z.input()),
+            Pass::WeightGradient => ([&x, &dy], z.weight()),
+        };
+        let mut out = Tensor::empty(&shape, dtype, device)?;
+        run_by("conv2d", tile, &z, pass, operands, &mut out)
+    }))
+}
+
 /// The family's workloads.
 pub fn workloads() -> Vec<Workload> {
     vec![
@@ -75,6 +101,30 @@ pub fn workloads() -> Vec<Workload> {
         Workload { label: "conv2d 2x16x16, 256 in 4 groups, 3x3", prepare: |d, t| pass(d, t, 3, 0) },
         Workload { label: "conv2d_dgrad 2x16x16, 256 in 4 groups, 3x3", prepare: |d, t| pass(d, t, 3, 1) },
         Workload { label: "conv2d_wgrad 2x16x16, 256 in 4 groups, 3x3", prepare: |d, t| pass(d, t, 3, 2) },
+        Workload {
+            label: "conv2d 2x16x16, 128 to 128, 3x3, tile 128x128",
+            prepare: |d, t| by_tile(d, t, MmaTile::T128x128, Pass::Forward),
+        },
+        Workload {
+            label: "conv2d_dgrad 2x16x16, 128 to 128, 3x3, tile 128x128",
+            prepare: |d, t| by_tile(d, t, MmaTile::T128x128, Pass::InputGradient),
+        },
+        Workload {
+            label: "conv2d_wgrad 2x16x16, 128 to 128, 3x3, tile 128x128",
+            prepare: |d, t| by_tile(d, t, MmaTile::T128x128, Pass::WeightGradient),
+        },
+        Workload {
+            label: "conv2d 2x16x16, 128 to 128, 3x3, of warpgroups",
+            prepare: |d, t| by_tile(d, t, MmaTile::W128x128, Pass::Forward),
+        },
+        Workload {
+            label: "conv2d_dgrad 2x16x16, 128 to 128, 3x3, of warpgroups",
+            prepare: |d, t| by_tile(d, t, MmaTile::W128x128, Pass::InputGradient),
+        },
+        Workload {
+            label: "conv2d_wgrad 2x16x16, 128 to 128, 3x3, of warpgroups",
+            prepare: |d, t| by_tile(d, t, MmaTile::W128x128, Pass::WeightGradient),
+        },
         Workload { label: "conv2d 2x16x16, depthwise 256, 3x3", prepare: |d, t| pass(d, t, 4, 0) },
         Workload { label: "conv2d_dgrad 2x16x16, depthwise 256, 3x3", prepare: |d, t| pass(d, t, 4, 1) },
         Workload { label: "conv2d_wgrad 2x16x16, depthwise 256, 3x3", prepare: |d, t| pass(d, t, 4, 2) },

@@ -7,6 +7,7 @@ use super::*;
 use crate::array::Array;
 use crate::check::on_device;
 use crate::registry::{Run, Workload};
+use engine::ErrorKind;
 
 fn operand(seed: u64, shape: [usize; 2], device: Device, dtype: DType) -> Result<Tensor> {
     on_device(&Array::random(&shape, seed, 1.0), dtype, device)
@@ -60,6 +61,9 @@ fn step(device: Device, dtype: DType, number: usize) -> Result<Run> {
 /// `A Bᵀ` by blocks of a tile that larger products take.
 fn tile(device: Device, dtype: DType, tile: MmaTile) -> Result<Run> {
     only_bf16(dtype)?;
+    if !MmaTile::of(device).contains(&tile) {
+        return Err(Error::new(ErrorKind::Device, "workload", "warpgroups multiply on Hopper alone"));
+    }
     let (m, n, k) = (1024, 512, 256);
     let (a, b) = (operand(1, [m, k], device, dtype)?, operand(2, [n, k], device, dtype)?);
     let mut out = Tensor::empty(&[m, n], dtype, device)?;
@@ -85,6 +89,18 @@ pub fn workloads() -> Vec<Workload> {
         Workload {
             label: "tile 64x128 of 1024x512x256, b transposed",
             prepare: |device, dtype| tile(device, dtype, MmaTile::T64x128),
+        },
+        Workload {
+            label: "tile 128x256 of warpgroups, of 1024x512x256, b transposed",
+            prepare: |device, dtype| tile(device, dtype, MmaTile::W128x256),
+        },
+        Workload {
+            label: "tile 128x128 of warpgroups, of 1024x512x256, b transposed",
+            prepare: |device, dtype| tile(device, dtype, MmaTile::W128x128),
+        },
+        Workload {
+            label: "tile 128x64 of warpgroups, of 1024x512x256, b transposed",
+            prepare: |device, dtype| tile(device, dtype, MmaTile::W128x64),
         },
         Workload {
             label: "linear_gelu 4096x192 to 768",

@@ -34,8 +34,7 @@ pub fn run(args: &KernelsProfile, output: &Output) -> Result<()> {
         for workload in (family.workloads)() {
             for dtype in [DType::F32, DType::BF16] {
                 let records = match records(&workload, device, dtype, info.emulated) {
-                    // The computation is not there in this type.
-                    Err(error) if error.kind() == ErrorKind::DType => continue,
+                    Err(error) if is_not_there(&error) => continue,
                     records => {
                         records.map_err(|e| e.with("workload", workload.label).with("dtype", dtype))?
                     }
@@ -86,6 +85,11 @@ fn selection(name: Option<&str>) -> Result<(Vec<&'static Family>, &str)> {
         )),
         false => Ok((found, name)),
     }
+}
+
+/// Whether a workload is not there in this type, or on this device.
+pub(super) fn is_not_there(error: &Error) -> bool {
+    error.kind() == ErrorKind::DType || error.operation() == "workload"
 }
 
 /// The launches of a workload: on the emulated device those of one run, on hardware the means of many runs.

@@ -5,7 +5,7 @@
 //! does, and a model of an H100 ([`super::model`]) how long that takes at least.
 
 use super::model::{self, Usage};
-use super::profile::records;
+use super::profile::{is_not_there, records};
 use super::resources::{self, Resources};
 use super::sass::{self, CLASSES, Disassembler, Loop};
 use super::{all, cuda_device, families};
@@ -77,8 +77,7 @@ pub fn run(args: &KernelsScorecard, output: &Output) -> Result<()> {
         for workload in (family.workloads)() {
             for dtype in [DType::F32, DType::BF16] {
                 let records = match records(&workload, device, dtype, true) {
-                    // The computation is not there in this type.
-                    Err(error) if error.kind() == ErrorKind::DType => continue,
+                    Err(error) if is_not_there(&error) => continue,
                     records => {
                         records.map_err(|e| e.with("workload", workload.label).with("dtype", dtype))?
                     }
