@@ -15,7 +15,7 @@ use engine::cuda::nvrtc::{Code, Compiled};
 use engine::cuda::profile::Record;
 use engine::cuda::{Kernel, compile};
 use engine::files::write_atomically;
-use engine::{DType, Error, ErrorKind, Result};
+use engine::{DType, Error, Result};
 use serde_json::json;
 use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, HashMap};
