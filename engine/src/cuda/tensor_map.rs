@@ -53,7 +53,7 @@ impl TensorMap {
             return fail("the CUDA driver makes no tensor maps: it is older than 12.0");
         }
         let sizes = sizes.map(|n| n as u64);
-        let strides = strides.map(|n| 2 * n as u64);
+        let strides = strides.map(|n| (n as u64).saturating_mul(2));
         let boxed = [boxed[0] as u32, boxed[1] as u32, 1];
         let mut map = sys::CUtensorMap { opaque: [0; 16] };
         // SAFETY: the arrays have as many numbers as the rank says; the driver reads no memory of the tensor.

@@ -2,13 +2,15 @@
 //! device runs each launch under all its schedules and compares the bits.
 
 use super::cuda::Sizes;
-use super::mma::{Beside, applies, product_by};
+use super::mma::{Beside, KERNELS, applies, product_by};
 use super::mma_tile::{MmaTile, tests::HELD};
 use super::*;
 use crate::array::Array;
 use crate::check::{guarded, on_device};
 use crate::compare;
+use crate::registry::FAMILIES;
 use crate::testing::device;
+use engine::cuda::tensor_map::{Boxes, TensorMap};
 use proptest::prelude::*;
 
 pub(super) const BOTH: [bool; 2] = [false, true];
@@ -299,4 +301,36 @@ proptest! {
     ) {
         check_exact(MmaTile::of(device())[number], &sizes(batch, shape.map(|n| 8 * n), ta, tb));
     }
+}
+
+/// `pretext kernels` lists, locks and profiles what the registry has.
+#[test]
+fn every_kernel_is_registered() {
+    let convolutions = crate::conv2d::mma::KERNELS.iter();
+    for kernel in KERNELS.iter().chain(tf32::KERNELS.iter()).chain(convolutions).copied().flatten() {
+        let mut all = FAMILIES.iter().flat_map(|family| family.kernels());
+        assert!(all.any(|other| std::ptr::eq(other, *kernel)), "{}", kernel.entry);
+    }
+}
+
+#[test]
+fn a_tensor_map_is_of_what_is_there() {
+    let x = on_device(&Array::<f64>::random(&[16, 64], 1, 1.0), DType::BF16, device()).unwrap();
+    let boxes = Boxes { sizes: [64, 16, 1], strides: [64, 1024], boxed: [64, 16] };
+    let map = |x: &Tensor, boxes: Boxes| TensorMap::new("test", x, boxes).map(drop);
+    map(&x, boxes).unwrap();
+    map(&x, Boxes { sizes: [64, 15, 1], ..boxes }).unwrap();
+    for sizes in [[64, 17, 1], [65, 16, 1], [64, 16, 2], [0, 16, 1]] {
+        assert!(
+            map(&x, Boxes { sizes, ..boxes }).unwrap_err().message().contains("fewer elements"),
+            "{sizes:?}"
+        );
+    }
+    assert!(map(&x, Boxes { strides: [usize::MAX, 1], ..boxes }).is_err());
+    let wide = Tensor::zeros(&[16, 64], DType::F32, device()).unwrap();
+    for wrong in [wide, x.to_device(Device::Cpu).unwrap()] {
+        assert!(map(&wrong, boxes).unwrap_err().message().contains("bf16 on a CUDA device"));
+    }
+    let refused = map(&x, Boxes { strides: [60, 1024], ..boxes }).unwrap_err();
+    assert!(refused.message().contains("CUDA_ERROR_INVALID_VALUE"), "{refused}");
 }

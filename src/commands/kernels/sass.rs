@@ -140,7 +140,7 @@ pub struct Loop {
 }
 
 /// The loop that has most tensor core instructions outside of the loops that it holds, without those; where there are none, of
-/// the loops that hold no other the one with most instructions.
+/// the loops that hold no other the one with most instructions. Of two with the same products, the shorter one.
 ///
 /// A loop is what lies between a label and a branch back to it. The branch to itself that ends a function is none.
 pub fn hottest_loop(function: &str) -> Loop {
@@ -178,7 +178,10 @@ pub fn hottest_loop(function: &str) -> Loop {
     let mma = |counts: &[u32; CLASSES.len()]| counts[1];
     let products = loops.iter().map(own).filter(|counts| mma(counts) > 0);
     let inner = loops.iter().filter(|of| !loops.iter().any(|other| holds(of, other))).map(own);
-    match products.max_by_key(mma).or_else(|| inner.max_by_key(|counts| counts[0])) {
+    // A branch back from code that lies apart, such as a wait, makes a loop of all between too: of two with the same
+    // products the shorter one is meant.
+    let hottest = products.max_by_key(|counts| (mma(counts), std::cmp::Reverse(counts[0])));
+    match hottest.or_else(|| inner.max_by_key(|counts| counts[0])) {
         Some(counts) => Loop { is_loop: true, counts },
         None => Loop { is_loop: false, counts: count(&opcodes) },
     }
@@ -205,6 +208,19 @@ fn count(opcodes: &[&str]) -> [u32; CLASSES.len()] {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// A wait that lies behind the end goes back into the loop: what it spans has the same product, and more.
+    #[test]
+    fn a_wait_apart_makes_no_hotter_loop() {
+        let text =
+            [".A:", "HMMA", ".B:", "IADD3", "BRA `(.A)", "IMAD", "IMAD", "EXIT", ".C:", "SYNCS", "BRA `(.A)"];
+        let line = |code: &&str| match code.ends_with(':') {
+            true => format!("{code}\n"),
+            false => format!("/*0010*/ {code} ;\n"),
+        };
+        let found = hottest_loop(&text.iter().map(line).collect::<String>());
+        assert_eq!(found.counts[..2], [3, 1]);
+    }
 
     #[test]
     fn products_of_warpgroups_count_as_what_they_stand_for() {
