@@ -3,7 +3,8 @@
 //! of an architecture.
 
 use engine::Device;
-use engine::cuda::{Kernel, Module, context, tensor_map};
+use engine::cuda::{Kernel, Module, Nvrtc, context, tensor_map};
+use std::sync::OnceLock;
 
 /// The architecture whose warpgroups multiply: Hopper, and no later one.
 const WARPGROUPS: u32 = 90;
@@ -114,12 +115,17 @@ impl MmaTile {
         if Self::has_warpgroups(device) { &Self::ALL } else { &Self::ALL[..OF_WARPS] }
     }
 
-    /// Whether a device has tensor cores that multiply for warpgroups.
+    /// Whether a device has tensor cores that multiply for warpgroups, and driver and compiler are new enough for them.
     pub(crate) fn has_warpgroups(device: Device) -> bool {
+        /// Whether NVRTC knows their instructions. Where there is none, kernels come from the cache, of any compiler.
+        static COMPILED: OnceLock<bool> = OnceLock::new();
+        let are_compiled =
+            || *COMPILED.get_or_init(|| Nvrtc::find().map_or(true, |nvrtc| nvrtc.version() >= (12, 0)));
         match device {
             Device::Cuda(ordinal) => {
                 context(ordinal).is_ok_and(|context| context.architecture() == WARPGROUPS)
                     && tensor_map::is_supported()
+                    && are_compiled()
             }
             Device::Cpu => false,
         }
