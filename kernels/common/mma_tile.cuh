@@ -6,7 +6,7 @@
 // operand are in shared memory: while the warps multiply one, copies of the next ones are on the way. An operand's tile lies
 // in shared memory as it does in global memory, along k or along the rows. Packs of 16 bytes are exchanged (swizzled) so
 // that no access has a bank conflict. Warps multiply fragments that they load from there (common/mma_loop.cuh), or with
-// WGMMA, on Hopper, warpgroups multiply the tiles where they lie (common/wgmma_loop.cuh).
+// WGMMA, on Hopper, warpgroups multiply the tiles where they lie (common/wgmma_loop.cuh; of matrices, common/wgmma_boxes.cuh).
 //
 // Defines: TILE_M, TILE_N, WARP_M, WARP_N; with WGMMA WARP_M is 16 and WARP_N is TILE_N.
 #pragma once

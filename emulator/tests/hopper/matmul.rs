@@ -153,8 +153,7 @@ fn costs_are_counted() {
     let counters = outcome.counters;
     assert_eq!(counters.unique_bytes_read, 2 * 328 * (100 + 72) as u64);
     assert_eq!(counters.unique_bytes_written, 4 * 100 * 72);
-    // 2 x 2 tiles, 6 slices of 4 steps, 4 warps.
-    // Four warps of each of six blocks, four slices of four products, each of 64 columns: 8 of m16n8k16.
+    // 2 x 2 tiles, 6 slices of 4 steps, 4 warps; 64 columns are eight mma m16n8k16.
     assert_eq!(counters.instructions.tensor, 4 * 6 * 4 * 4 * 8);
     let unchecked = case.run(&Options { checks: false, counters: false, ..plain() });
     assert!(unchecked.0.report.is_none() && unchecked.1 == case.expected());

@@ -6,7 +6,7 @@
 #include "common/divisor.cuh"
 #include "common/mma_tile.cuh"
 #if defined(WGMMA)
-#include "common/boxes.cuh"
+#include "common/wgmma_boxes.cuh"
 #endif
 
 struct Product {
