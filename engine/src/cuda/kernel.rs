@@ -194,7 +194,7 @@ impl Kernel {
     }
 
     /// Whether a device has the architecture that the kernel needs.
-    pub fn runs_on(&self, context: &Context) -> bool {
+    fn runs_on(&self, context: &Context) -> bool {
         match self.module.is_specific {
             true => context.architecture() == self.arch_min,
             false => context.architecture() >= self.arch_min,

@@ -195,8 +195,8 @@ pub(crate) fn tile_of(tiles: &[MmaTile], z: &Sizes, pass: Pass) -> MmaTile {
     let batch = count * z.groups;
     if pass == Pass::WeightGradient {
         // An H100 took a quarter longer for the widest tile than for two of half its width.
-        let narrow: Vec<_> = tiles.iter().copied().filter(|&tile| tile != MmaTile::W128x256).collect();
-        return MmaTile::best_of(&narrow, batch, m, n, k);
+        let narrow = tiles.iter().filter(|&&tile| tile != MmaTile::W128x256);
+        return MmaTile::best_of(narrow, batch, m, n, k);
     }
     let time = |tile: &&MmaTile| {
         let ends = ENDS.iter().find(|(other, _)| other == *tile).map_or(tile.ends(), |(_, ends)| *ends);

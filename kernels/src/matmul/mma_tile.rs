@@ -154,13 +154,19 @@ impl MmaTile {
     }
 
     /// The best of some tiles for that.
-    pub(crate) fn best_of(tiles: &[MmaTile], batch: usize, m: usize, n: usize, k: usize) -> MmaTile {
+    pub(crate) fn best_of<'a>(
+        tiles: impl IntoIterator<Item = &'a MmaTile>,
+        batch: usize,
+        m: usize,
+        n: usize,
+        k: usize,
+    ) -> MmaTile {
         let time = |tile: &&MmaTile| {
             let blocks = batch.saturating_mul(tile.down(m)).saturating_mul(tile.across(n));
             let (count, steps) = tile.parts(blocks, k);
             tile.time(blocks, count, steps.min(k))
         };
-        tiles.iter().min_by_key(time).copied().unwrap_or(MmaTile::T128x128)
+        tiles.into_iter().min_by_key(time).copied().unwrap_or(MmaTile::T128x128)
     }
 
     fn entry(self) -> &'static Entry {
